@@ -1,0 +1,112 @@
+"""What a component is, to the kernel and to its author.
+
+A component takes its collaborators in the constructor, does no I/O there, and implements the hooks it needs. The kernel
+reads the constructor's annotations: `context: Context` comes first, `Needs[T]` is a hard dependency on whoever
+provides the
+Protocol T, `Wants[T]` a soft one (None when nobody provides it). A `Needs[T]` value is a late-bound handle: it survives
+restarts of its provider; an async call meanwhile waits, then raises `Unavailable`. Source: CONTRACTS section 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+
+import structlog
+from msgspec import Struct
+
+from magmobo.contracts.bus import Bus
+from magmobo.contracts.clock import Clock
+from magmobo.contracts.health import HealthReport
+
+T = TypeVar("T")
+
+
+class _Need:
+    """Marks a constructor parameter as a dependency; `hard` means the component cannot start without it."""
+
+    def __init__(self, *, hard: bool) -> None:
+        self.hard = hard
+
+
+NEEDS, WANTS = _Need(hard=True), _Need(hard=False)
+Needs = Annotated[T, NEEDS]
+Wants = Annotated[T | None, WANTS]
+
+
+class Context(Protocol):
+    """What one component may see of the node."""
+
+    @property
+    def component(self) -> str: ...
+    @property
+    def instance_id(self) -> str: ...
+    @property
+    def environment(self) -> str: ...
+    @property
+    def data_dir(self) -> Path:
+        """The node's data folder, absolute; it exists, mode 0700."""
+        ...
+
+    @property
+    def bus(self) -> Bus: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def log(self) -> structlog.stdlib.BoundLogger: ...
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Run a task that ends with this component. If it raises, the component is marked failed with that error."""
+        ...
+
+
+class Announcement(Struct, frozen=True):
+    """What a running component wants its user to read at start. Lines are short and hold no secret.
+
+    `urls`: label -> address. `examples`: commands to paste. `notices`: what is not possible here, why, and the next
+    step.
+    """
+
+    urls: Mapping[str, str] = {}
+    examples: Sequence[str] = ()
+    notices: Sequence[str] = ()
+
+
+class Component:
+    """Base of every component. All hooks have a default; `name` is mandatory. Hooks run on the node's loop."""
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+    provides: ClassVar[tuple[type, ...]] = ()
+    after: ClassVar[tuple[str, ...]] = ()
+    config_type: ClassVar[type[Struct] | None] = None
+
+    def configure(self, config: Any) -> None:
+        """Take the validated, frozen section of `config_type`. Called once, before `boot`."""
+
+    async def boot(self) -> None:
+        """Allocate, connect, warm; no traffic yet. What it needs is booted already."""
+
+    async def start(self) -> None:
+        """Begin to serve."""
+
+    async def stop(self) -> None:
+        """Refuse new work, drain, return. `start` may follow."""
+
+    async def shutdown(self, timeout_s: float) -> None:
+        """Release everything `boot` took, within `timeout_s`. Nothing follows."""
+
+    async def recover(self) -> None:
+        """Come back after a failure; by default stop and start again."""
+        await self.stop()
+        await self.start()
+
+    async def health(self) -> HealthReport:
+        """How the component is now; must answer fast and never raise for a sick dependency."""
+        return HealthReport.of()
+
+    def announce(self) -> Announcement:
+        """What the user should read once the node is ready."""
+        return Announcement()

@@ -1,0 +1,226 @@
+"""Every event of the node, one frozen Struct each; the topic stands on the class.
+
+Boundary: facts only, no behaviour. Adding a topic or a field is fine, renaming one breaks users. Inside the process an
+event travels in an `Envelope`; outside it becomes CloudEvents 1.0 JSON of type `dev.magmobo.<topic>.v1`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from msgspec import Raw, Struct
+
+
+class Event(Struct, frozen=True, gc=False):
+    """Base of every event; a subclass sets `topic`, lower-case words joined by dots."""
+
+    topic: ClassVar[str] = ""
+
+
+E = TypeVar("E", bound=Event, covariant=True)
+
+
+class Envelope(Struct, Generic[E], frozen=True, gc=False):
+    """One event on its way. `seq` counts per topic from 1; `time_s` is seconds since 1970 UTC."""
+
+    topic: str
+    data: E
+    time_s: float
+    seq: int
+    origin: str = ""
+    trace_id: str = ""
+    causation_id: str = ""
+
+    @property
+    def id(self) -> str:
+        """Unique while the node lives: origin (instance id), topic and sequence number."""
+        return f"{self.origin}/{self.topic}/{self.seq}"
+
+
+class SystemBoot(Event, frozen=True, gc=False):
+    """The node begins to boot."""
+
+    topic = "system.boot"
+    instance_id: str
+    environment: str
+
+
+class SystemBootStage(Event, frozen=True, gc=False):
+    """One of the six boot stages ended."""
+
+    topic = "system.boot_stage"
+    stage: str
+    started_at: float
+    duration_s: float
+
+
+class SystemBootFailed(Event, frozen=True, gc=False):
+    """The boot stopped at `stage`; what had been started was rolled back."""
+
+    topic = "system.boot_failed"
+    stage: str
+    component: str
+    error: str
+    trace_id: str = ""
+
+
+class SystemReady(Event, frozen=True, gc=False):
+    """Every component runs and the doors are open."""
+
+    topic = "system.ready"
+    instance_id: str
+    environment: str
+    boot_s: float
+
+
+class SystemShutdown(Event, frozen=True, gc=False):
+    """The node begins to stop and gives itself `timeout_s`."""
+
+    topic = "system.shutdown"
+    timeout_s: float
+
+
+class ComponentRegistered(Event, frozen=True, gc=False):
+    """A component is known to the registry."""
+
+    topic = "component.registered"
+    name: str
+
+
+class ComponentStateChanged(Event, frozen=True, gc=False):
+    """A component went from one state of the table to another."""
+
+    topic = "component.state_changed"
+    name: str
+    old_state: str
+    new_state: str
+
+
+class ComponentStarted(Event, frozen=True, gc=False):
+    """A component serves."""
+
+    topic = "component.started"
+    name: str
+
+
+class ComponentStopped(Event, frozen=True, gc=False):
+    """A component has drained and serves no more."""
+
+    topic = "component.stopped"
+    name: str
+
+
+class ComponentFailed(Event, frozen=True, gc=False):
+    """A component failed; `error` starts with its stable code."""
+
+    topic = "component.failed"
+    name: str
+    error: str
+
+
+class EventBusBackpressure(Event, frozen=True, gc=False):
+    """A bounded queue of the bus was full; `shed` events have been dropped on this topic so far."""
+
+    topic = "eventbus.backpressure"
+    depth: int
+    shed: int
+    shed_topic: str
+
+
+class DatabaseChange(Event, frozen=True, gc=False):
+    """One committed row change, or a truncate.
+
+    `position` is opaque to users; here it is 16 hex digits of the commit LSN, a dot, 8 hex digits of the sequence in
+    the
+    transaction, so that text order is commit order. `record` and `old_record` are JSON objects as REST would show
+    them; `old_record` holds what the table's replica identity gives. `commit_time` is RFC 3339 in UTC. A `replayed`
+    change was committed before this reader started: it feeds history only.
+    """
+
+    topic = "database.change"
+    source: str
+    schema: str
+    table: str
+    op: Literal["insert", "update", "delete", "truncate"]
+    position: str
+    commit_time: str
+    record: Raw | None = None
+    old_record: Raw | None = None
+    replayed: bool = False
+
+
+class DatabaseChangesLost(Event, frozen=True, gc=False):
+    """Changes up to `to` can no longer be told apart from silence: every table channel must say `gap`."""
+
+    topic = "database.changes_lost"
+    epoch: str
+    from_position: str
+    to_position: str
+    reason: str
+
+
+class DatabaseSchemaChanged(Event, frozen=True, gc=False):
+    """Tables, columns, keys, roles or rights changed, by us or by others. `reason` is `notify`, `fingerprint` or
+    `reconnect`.
+    """
+
+    topic = "database.schema_changed"
+    reason: str
+
+
+class DatabaseConnectionFailed(Event, frozen=True, gc=False):
+    """The database stopped answering."""
+
+    topic = "database.connection.failed"
+    error: str
+
+
+class DatabaseConnectionRecovered(Event, frozen=True, gc=False):
+    """The database answers again after `outage_s`."""
+
+    topic = "database.connection.recovered"
+    outage_s: float
+
+
+class RealtimeConnectionOpened(Event, frozen=True, gc=False):
+    """A realtime client connected."""
+
+    topic = "realtime.connection.opened"
+    connection_id: str
+    app: str
+
+
+class RealtimeConnectionClosed(Event, frozen=True, gc=False):
+    """A realtime client left or was closed."""
+
+    topic = "realtime.connection.closed"
+    connection_id: str
+    app: str
+    reason: str
+    duration_s: float
+
+
+class RealtimeSubscriptionCreated(Event, frozen=True, gc=False):
+    """A client was admitted to a channel."""
+
+    topic = "realtime.subscription.created"
+    connection_id: str
+    channel: str
+
+
+class RealtimeSubscriptionRemoved(Event, frozen=True, gc=False):
+    """A client left a channel."""
+
+    topic = "realtime.subscription.removed"
+    connection_id: str
+    channel: str
+
+
+class RealtimeGap(Event, frozen=True, gc=False):
+    """Clients of a channel were told that they missed what lies between `from_position` and `to_position`."""
+
+    topic = "realtime.gap"
+    channel: str
+    from_position: str
+    to_position: str
+    reason: str

@@ -1,0 +1,272 @@
+"""The Protocols by which the towers meet: storage, changes, realtime, the public port, the operators' door.
+
+Boundary: no implementation, no I/O. A component lists the Protocols it `provides`; another asks with `Needs[...]`.
+Source: CONTRACTS section 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+from psycopg import AsyncConnection
+
+from magmobo.contracts.events import DatabaseChange
+from magmobo.contracts.websocket import WebSocketFactory
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+AsgiApp = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+# ---------------------------------------------------------------- storage
+
+
+class TableName(Struct, frozen=True, order=True):
+    """A table by schema and name, exactly as the catalogue spells them (no quoting)."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+class Identity(Struct, frozen=True):
+    """On whose behalf a statement runs: a Postgres role and the claims that row level security reads.
+
+    `claims` is a JSON object text, visible to SQL as the setting `request.jwt.claims`.
+    """
+
+    role: str
+    claims: bytes = b"{}"
+
+
+class Statement(Struct, frozen=True):
+    """SQL with `$1`-style parameters in text format; parameter types are inferred by Postgres. Never holds user
+    text.
+    """
+
+    sql: bytes
+    params: Sequence[bytes | None] = ()
+
+
+class StatementResult(Struct, frozen=True):
+    """Rows in Postgres text format, in order, and the command tag (`INSERT 0 3`)."""
+
+    rows: Sequence[tuple[bytes | None, ...]]
+    tag: str = ""
+
+
+class Database(Protocol):
+    """Postgres as other components see it."""
+
+    async def run(
+        self, statement: Statement, identity: Identity, *, read_only: bool, timeout_s: float | None = None
+    ) -> StatementResult:
+        """Run one statement as `identity`, in one implicit transaction of its own, over a pipelined connection.
+
+        The role, claims and read-only mode end with the transaction. A cancelled caller or an error touches no
+        neighbour.
+        Raises: psycopg.Error with its SQLSTATE for what Postgres refuses; IdentityRefused for a role that requests may
+            not use; Unavailable when no connection can be had in time; DeadlineExceeded.
+        """
+        ...
+
+    def session(
+        self, *, timeout_s: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncConnection[tuple[Any, ...]]]:
+        """A whole connection as the node's own role, in autocommit, for COPY, cursors, DDL and long work. Returned
+        clean.
+
+        Raises: Unavailable when none becomes free in time.
+        """
+        ...
+
+    @property
+    def database_name(self) -> str: ...
+
+    def grantable_roles(self) -> frozenset[str]:
+        """Roles a request may use: never a superuser, never one that bypasses row level security, never the node's
+        own.
+        """
+        ...
+
+
+class PublishedTable(Struct, frozen=True):
+    """How a table takes part in the change stream. `inserts_only`: it has no replica identity, so updates and
+    deletes are not seen.
+    """
+
+    table: TableName
+    columns: tuple[str, ...]
+    key_columns: tuple[str, ...]
+    inserts_only: bool
+    identity_full: bool
+
+
+class RefusedTable(Struct, frozen=True):
+    """A table that was asked for but is not published; `code` is stable, `remedy` the exact next step."""
+
+    table: TableName
+    code: str
+    reason: str
+    remedy: str
+
+
+class Replay(Struct, frozen=True):
+    """What happened on one table after a position, oldest first, and the position up to which that is everything."""
+
+    changes: Sequence[DatabaseChange]
+    position: str
+
+
+class Gap(Struct, frozen=True):
+    """History no longer covers the asked position. `reason` is one of epoch_changed, too_old, ahead, malformed,
+    lost.
+    """
+
+    from_position: str
+    to_position: str
+    reason: Literal["epoch_changed", "too_old", "ahead", "malformed", "lost"]
+
+
+class Changes(Protocol):
+    """The stream of committed changes and its history. Positions are opaque strings outside this plane."""
+
+    async def publish(self, tables: Sequence[TableName]) -> Sequence[PublishedTable | RefusedTable]:
+        """Make exactly these tables part of the stream; one answer per asked table, in order. Never alters a
+        user's table.
+        """
+        ...
+
+    def published(self, table: TableName) -> PublishedTable | None:
+        """The table's present state in the stream, None when it takes no part."""
+        ...
+
+    async def caught_up(self) -> None:
+        """Return once the reader has passed the end of the log seen when it started.
+
+        Raises: ChangesUnavailable at once when this server cannot give changes (its text says why), Unavailable later
+        on.
+        """
+        ...
+
+    @property
+    def epoch(self) -> str:
+        """Names one unbroken history; positions of different epochs cannot be compared."""
+        ...
+
+    @property
+    def position(self) -> str:
+        """Everything committed up to here has been emitted on the bus as `database.change`."""
+        ...
+
+    def replay(self, table: TableName, epoch: str, position: str) -> Replay | Gap:
+        """What a subscriber that last saw `position` missed. Synchronous: between it and `position` nothing can be
+        emitted.
+        """
+        ...
+
+
+# ---------------------------------------------------------------- the public port
+
+
+class Mount(Protocol):
+    """A prefix that an application serves until it is released."""
+
+    def release(self) -> None:
+        """Stop serving; the prefix answers 503 until somebody mounts it again. Calling it twice is fine."""
+        ...
+
+
+class Listener(Protocol):
+    """The one public port."""
+
+    def mount_http(self, prefix: str, app: AsgiApp) -> Mount:
+        """Route every path that starts with `prefix` (it begins and ends with `/`) to a bare ASGI app; longest prefix
+        wins.
+
+        The app sees the whole path. An exact path without the trailing slash is routed too.
+        Raises: ValueError when the prefix is taken.
+        """
+        ...
+
+    def mount_websocket(self, prefix: str, factory: WebSocketFactory) -> Mount:
+        """Give every WebSocket upgrade below `prefix` to a session made by `factory`."""
+        ...
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port as bound; the port is never 0."""
+        ...
+
+    @property
+    def base_url(self) -> str:
+        """`http://host:port` as a client on this machine would write it."""
+        ...
+
+
+# ---------------------------------------------------------------- realtime
+
+
+class Realtime(Protocol):
+    """The realtime plane, for other components."""
+
+    def publish(self, channels: Sequence[str], event: str, data: str, *, exclude_socket_id: str | None = None) -> None:
+        """Send one event to everybody subscribed to these channels. `data` is the text an application receives."""
+        ...
+
+    def authorise(self, socket_id: str, channel: str) -> str:
+        """The `auth` value that admits this socket to a private channel of the first app: `key:hex(HMAC-SHA256)`."""
+        ...
+
+    @property
+    def app_key(self) -> str:
+        """Public key of the first app."""
+        ...
+
+    def table_channels(self) -> Sequence[str]:
+        """Channel names of all published tables, without filters, as a client subscribes to them."""
+        ...
+
+
+# ---------------------------------------------------------------- operators
+
+
+class ComponentStatus(Struct, frozen=True):
+    """One line of `mag component:list`. `since` is RFC 3339 in UTC."""
+
+    name: str
+    state: str
+    health: str
+    restarts: int
+    since: str
+    detail: str = ""
+
+
+class NodeStatus(Struct, frozen=True):
+    """Answer of `mag kernel:status`; field names are a contract with scripts (CONTRACTS section 4)."""
+
+    instance_id: str
+    state: str
+    environment: str
+    version: str
+    uptime_s: float
+    components: Sequence[ComponentStatus]
+    urls: Mapping[str, str] = {}
+    examples: Sequence[str] = ()
+    notices: Sequence[str] = ()
+
+
+class Operators(Protocol):
+    """What the operators' door and the console ask of the node."""
+
+    def status(self) -> NodeStatus:
+        """How the node is, now."""
+        ...
+
+    def admin_token_matches(self, candidate: str) -> bool:
+        """Whether `candidate` is the admin token, compared in constant time."""
+        ...

