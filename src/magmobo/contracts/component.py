@@ -2,9 +2,8 @@
 
 A component takes its collaborators in the constructor, does no I/O there, and implements the hooks it needs. The kernel
 reads the constructor's annotations: `context: Context` comes first, `Needs[T]` is a hard dependency on whoever
-provides the
-Protocol T, `Wants[T]` a soft one (None when nobody provides it). A `Needs[T]` value is a late-bound handle: it survives
-restarts of its provider; an async call meanwhile waits, then raises `Unavailable`. Source: CONTRACTS section 1.
+provides the Protocol T, `Wants[T]` a soft one (None when nobody provides it). A `Needs[T]` value is a late-bound
+handle: it survives restarts of its provider; an async call meanwhile waits, then raises `Unavailable`.
 """
 
 from __future__ import annotations
