@@ -48,7 +48,8 @@ class PostgresServer:
             for _ in range(100):
                 with suppress(psycopg.errors.ObjectInUse):
                     admin.execute(
-                        "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = %s", (name,)
+                        "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = %s",
+                        (name,),
                     )
                     admin.execute(f'drop database if exists "{name}" with (force)')
                     return
@@ -74,7 +75,7 @@ def running_postgres(**settings: str) -> Iterator[PostgresServer]:
     )  # fmt: skip
     options = {"wal_level": "logical", "max_wal_senders": "20", "max_replication_slots": "20", "max_connections": "200",
                "listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off"} | settings  # fmt: skip
-    command = [bin_dir / "postgres", "-D", data_dir, *(f"-c{key}={value}" for key, value in options.items())]
+    command = [str(bin_dir / "postgres"), "-D", str(data_dir), *(f"-c{key}={value}" for key, value in options.items())]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, user=user, env=environment, cwd=folder)
     try:
