@@ -1,0 +1,63 @@
+"""Settings of the storage plane, section [magds].
+
+Boundary: values and ranges only; what cannot be decided without a server is checked where the server is known.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from magmobo.contracts.secret import Secret
+
+MIB = 1_048_576
+GIB = 1_073_741_824
+
+
+class MagDSConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [magds]. Every setting asks for a restart of the component."""
+
+    dsn: Annotated[
+        Secret | None, Meta(description="Postgres to attach to (URL or libpq keywords); unset: an embedded server")
+    ] = None
+    bin_dir: Annotated[
+        str | None, Meta(description="folder with postgres and initdb for the embedded server; unset: found")
+    ] = None
+    multiplexer_connections: Annotated[int, Meta(ge=1, le=5, description="pipelined connections for requests")] = 2
+    multiplexer_depth: Annotated[
+        int, Meta(ge=1, le=64, description="requests in flight on one pipelined connection; the others wait")
+    ] = 12
+    multiplexer_statements: Annotated[
+        int, Meta(ge=8, le=10_000, description="prepared statements kept on one pipelined connection")
+    ] = 256
+    request_timeout_s: Annotated[
+        float, Meta(gt=0, le=600, description="deadline of one request, waiting included, unless the caller says")
+    ] = 10.0
+    statement_timeout_s: Annotated[
+        float, Meta(gt=0, le=600, description="after this Postgres ends a statement on a pipelined connection")
+    ] = 10.0
+    pool_size: Annotated[int, Meta(ge=1, le=100, description="whole connections for COPY, DDL and long work")] = 8
+    pool_idle_s: Annotated[float, Meta(gt=0, le=86_400, description="an unused whole connection is closed after")] = 60
+    acquire_timeout_s: Annotated[float, Meta(gt=0, le=600, description="longest wait for a whole connection")] = 10.0
+    connect_timeout_s: Annotated[float, Meta(ge=1, le=300, description="longest wait for the server to answer")] = 10.0
+    start_timeout_s: Annotated[
+        float, Meta(ge=1, le=3_600, description="longest start of the embedded server, crash recovery included")
+    ] = 120.0
+    stop_timeout_s: Annotated[
+        float, Meta(gt=0, le=600, description="longest fast shutdown of the embedded server before an immediate one")
+    ] = 10.0
+    max_slot_wal_keep_size_bytes: Annotated[
+        int, Meta(ge=64 * MIB, description="WAL the embedded server keeps for a stopped reader")
+    ] = 4 * GIB
+    wal_limit_bytes: Annotated[
+        int, Meta(ge=16 * MIB, description="WAL our slot may hold back on a server that sets no limit itself")
+    ] = GIB
+    keep_slot: Annotated[
+        bool | None,
+        Meta(description="keep the slot at a clean stop; unset: only where the server limits the WAL of slots"),
+    ] = None
+    history_bytes: Annotated[int, Meta(ge=MIB, description="memory of the change history, all tables together")] = (
+        64 * MIB
+    )
+    history_s: Annotated[float, Meta(ge=1, le=86_400, description="age of the oldest change in the history")] = 300.0
