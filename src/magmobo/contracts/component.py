@@ -106,6 +106,10 @@ class Component:
         """How the component is now; must answer fast and never raise for a sick dependency."""
         return HealthReport.of()
 
+    def implementation(self, protocol: type) -> Any:
+        """The object that serves `protocol`, one of `provides`; by default the component itself. Asked when it runs."""
+        return self
+
     def announce(self) -> Announcement:
         """What the user should read once the node is ready."""
         return Announcement()

@@ -1,0 +1,62 @@
+"""The sections that every node has, whichever components it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from magmobo.contracts.secret import Secret
+
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+
+class KernelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [kernel]."""
+
+    data_dir: Annotated[Path, Meta(description="folder for everything the node keeps; made with mode 0700")] = Path(
+        "mag_data"
+    )
+    environment: Annotated[
+        str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="names the files mag.<environment>.toml")
+    ] = "development"
+    start_timeout_s: Annotated[Seconds, Meta(description="deadline of one component's boot and of its start")] = 60.0
+    shutdown_timeout_s: Annotated[Seconds, Meta(description="deadline of the whole shutdown")] = 30.0
+
+
+class LoggingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [logging]."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="the least severe lines that are written")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "pretty"],
+        Meta(description="of lines on stderr; auto: pretty on a terminal, else json. Files are always json"),
+    ] = "auto"
+
+
+class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [admin]."""
+
+    token_sha256: Annotated[
+        Secret | None, Meta(description="sha256 of the admin token, 64 hex digits; unset: nobody is an admin")
+    ] = None
+
+
+class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [health]."""
+
+    interval_s: Annotated[Seconds, Meta(description="pause between two rounds of asking components how they are")] = (
+        10.0
+    )
+    timeout_s: Annotated[Seconds, Meta(description="a component that needs longer to answer counts as unhealthy")] = 2.0
+
+
+CORE_SECTIONS: dict[str, type[Struct]] = {
+    "kernel": KernelConfig,
+    "logging": LoggingConfig,
+    "admin": AdminConfig,
+    "health": HealthConfig,
+}
