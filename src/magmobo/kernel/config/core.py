@@ -21,6 +21,9 @@ class KernelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     environment: Annotated[
         str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="names the files mag.<environment>.toml")
     ] = "development"
+    components: Annotated[
+        tuple[str, ...], Meta(description="what to run, as module:Class; empty: everything that comes with MagMoBo")
+    ] = ()
     start_timeout_s: Annotated[Seconds, Meta(description="deadline of one component's boot and of its start")] = 60.0
     shutdown_timeout_s: Annotated[Seconds, Meta(description="deadline of the whole shutdown")] = 30.0
 
