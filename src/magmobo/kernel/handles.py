@@ -1,0 +1,109 @@
+"""What a component gets for `Needs[T]`: an object that always forwards to whoever provides T now.
+
+A consumer keeps its handle for life, so a provider can be restarted alone. While the provider is down, coroutine
+methods and asynchronous context managers wait for it, at most `wait_s`, and then raise `Unavailable`; everything else
+raises `Unavailable` at once. The hot path is one attribute look-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import typing
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any
+
+from magmobo.contracts.errors import Unavailable
+
+WAIT_S = 5.0
+
+
+class Link:
+    """The connection between one provider and all handles to one of its Protocols. `target` is None while down."""
+
+    def __init__(self, component: str, protocol: type, *, wait_s: float = WAIT_S) -> None:
+        self.component, self.protocol, self.wait_s = component, protocol, wait_s
+        self.target: Any = None
+        self._up = asyncio.Event()
+
+    def connect(self, target: object) -> None:
+        """From now on handles forward to `target`; who waited goes on."""
+        self.target = target
+        self._up.set()
+
+    def disconnect(self) -> None:
+        """The provider is down until the next `connect`."""
+        self.target = None
+        self._up.clear()
+
+    async def wait(self) -> Any:
+        """The provider, as soon as it is up. Raises: Unavailable after `wait_s`."""
+        try:
+            async with asyncio.timeout(self.wait_s):
+                while self.target is None:  # it may go down again before the waiter runs
+                    await self._up.wait()
+        except TimeoutError as error:
+            raise Unavailable(f'component "{self.component}"') from error
+        return self.target
+
+    def stand_in(self, name: str) -> Any:
+        """What `handle.name` is while the provider is down. Raises: Unavailable, AttributeError."""
+        declared = inspect.getattr_static(self.protocol, name, None)
+        if declared is None:
+            raise AttributeError(f"{self.protocol.__name__} has no attribute {name!r}")
+        if inspect.iscoroutinefunction(declared):
+            return self._later(name)
+        if _opens_context(declared):
+            return lambda *args, **kwargs: _LateContext(self, name, args, kwargs)
+        raise Unavailable(f'component "{self.component}"')
+
+    def _later(self, name: str) -> Callable[..., Any]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await getattr(await self.wait(), name)(*args, **kwargs)
+
+        return call
+
+
+class Handle:
+    """Stands for whoever provides a Protocol."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def __getattr__(self, name: str) -> Any:
+        target = self._link.target
+        return getattr(target, name) if target is not None else self._link.stand_in(name)
+
+    def __repr__(self) -> str:
+        state = "down" if self._link.target is None else "up"
+        return f"<handle to {self._link.protocol.__name__} of {self._link.component!r}, {state}>"
+
+
+class _LateContext:
+    """An asynchronous context manager whose real one is made when the provider is up."""
+
+    def __init__(self, link: Link, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._link, self._name, self._args, self._kwargs = link, name, args, kwargs
+
+    async def __aenter__(self) -> Any:
+        target = await self._link.wait()
+        self._context = getattr(target, self._name)(*self._args, **self._kwargs)
+        return await self._context.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        outcome: bool | None = await self._context.__aexit__(kind, error, trace)
+        return outcome
+
+
+def _opens_context(declared: Any) -> bool:
+    if not inspect.isfunction(declared):
+        return False
+    returned = typing.get_type_hints(declared).get("return")
+    kind = typing.get_origin(returned) or returned
+    return isinstance(kind, type) and issubclass(kind, AbstractAsyncContextManager)
