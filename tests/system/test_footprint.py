@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from magmobo.testing.node import running_node
-from magmobo.testing.postgres import PostgresServer, pg_binary
+from magmobo.testing.postgres import pg_binary
 
 USER_SCHEMA = """
 create table public.orders (id bigint primary key, customer text, total numeric(10,2));
@@ -124,8 +124,7 @@ async def test_writes_keep_working_when_the_user_drops_a_primary_key(attached: s
             assert connection.execute("update sales.lines set position = 2").rowcount == 1
 
 
-async def test_a_role_that_may_not_replicate_still_gets_rest(postgres: PostgresServer, dsn: str, data_dir: Path) ->
-None:
+async def test_a_role_that_may_not_replicate_still_gets_rest(dsn: str, data_dir: Path) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("create role plain login")
         connection.execute("create table public.things (id int primary key)")
