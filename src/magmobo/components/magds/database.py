@@ -1,0 +1,79 @@
+"""The `Database` that other components use: requests on the multiplexer, sessions from the pool, roles checked.
+
+Invariant: a request runs only under a role that is neither ours, nor a superuser, nor able to bypass row level security.
+The list is read at start and after every schema change; a role that lost its rights is refused from then on.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import psycopg
+
+from magmobo.components.magds.errors import IdentityRefused
+from magmobo.components.magds.multiplexer import Multiplexer
+from magmobo.components.magds.pool import Connection, Pool
+from magmobo.contracts.planes import Identity, Statement, StatementResult
+
+# From Postgres 16 on, membership alone (ADMIN) does not allow SET ROLE. "none" would mean our own role to set_config.
+# A member of our own role owns what we own, and row level security does not hold owners.
+GRANTABLE_ROLES = """
+select r.rolname::text from pg_catalog.pg_roles r
+where pg_catalog.pg_has_role(current_user, r.oid, '{right}')
+  and not r.rolsuper and not r.rolbypassrls
+  and r.rolname not in (current_user, session_user, 'none') and r.rolname !~ '^pg_'
+  and not pg_catalog.pg_has_role(r.oid, current_user, 'MEMBER')
+"""
+
+
+class MagDatabase:
+    """Implements `contracts.planes.Database`."""
+
+    def __init__(
+        self,
+        multiplexer: Multiplexer,
+        pool: Pool,
+        *,
+        database_name: str,
+        request_timeout_s: float,
+        acquire_timeout_s: float,
+    ) -> None:
+        self._multiplexer, self._pool = multiplexer, pool
+        self._database_name = database_name
+        self._request_timeout_s, self._acquire_timeout_s = request_timeout_s, acquire_timeout_s
+        self._roles: frozenset[str] = frozenset()
+
+    @property
+    def database_name(self) -> str:
+        return self._database_name
+
+    def grantable_roles(self) -> frozenset[str]:
+        return self._roles
+
+    async def run(
+        self, statement: Statement, identity: Identity, *, read_only: bool, timeout_s: float | None = None
+    ) -> StatementResult:
+        if identity.role not in self._roles:
+            raise IdentityRefused(identity.role)
+        return await self._multiplexer.run(
+            statement, identity, read_only=read_only, timeout_s=timeout_s or self._request_timeout_s
+        )
+
+    def session(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[Connection]:
+        return self._pool.lease(timeout_s=timeout_s or self._acquire_timeout_s)
+
+    async def refresh_roles(self) -> None:
+        """Read again which roles requests may use.
+
+        Raises: Unavailable, ConnectFailure, psycopg.Error; the former list stays in force then.
+        """
+        async with self.session() as connection:
+            self._roles = await read_grantable_roles(connection)
+
+
+async def read_grantable_roles(connection: psycopg.AsyncConnection[Any]) -> frozenset[str]:
+    """Roles that the connection's user may hand to requests."""
+    right = "SET" if connection.info.server_version >= 160_000 else "MEMBER"
+    cursor = await connection.execute(GRANTABLE_ROLES.format(right=right).encode())
+    return frozenset([row[0] for row in await cursor.fetchall()])

@@ -1,0 +1,200 @@
+"""Whole connections for long or stateful work: COPY, cursors, DDL, several statements in one transaction.
+
+Last in, first out, so that few connections stay warm. A connection is returned clean: an open transaction is rolled
+back and `DISCARD ALL` drops settings, temporary tables, listeners, locks and prepared statements. One that cannot be
+cleaned, or that the server closed meanwhile, is dropped. Nobody waits past their deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.rows import tuple_row
+
+from magmobo.contracts.errors import Unavailable
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+CLEAN_TIMEOUT_S = 5.0
+
+
+class Pool:
+    """At most `size` connections made by `connect`; an unused one is closed after `idle_s`."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, size: int, idle_s: float) -> None:
+        self._connect, self._size, self._idle_s = connect, size, idle_s
+        self._idle: deque[tuple[Connection, float]] = deque()
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._leased: set[Connection] = set()
+        self._count = 0
+        self._closed = False
+        self._reaper: asyncio.TimerHandle | None = None
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that exist or are being made."""
+        return self._count
+
+    @property
+    def idle_connections(self) -> int:
+        """Connections that wait for somebody."""
+        return len(self._idle)
+
+    @asynccontextmanager
+    async def lease(self, *, timeout_s: float) -> AsyncIterator[Connection]:
+        """One connection in autocommit, for the length of the block.
+
+        Raises: Unavailable when none becomes free within `timeout_s`; ConnectFailure when the server refuses a new one.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await self._acquire()
+        except TimeoutError:
+            raise Unavailable("a database connection") from None
+        self._leased.add(connection)
+        try:
+            yield connection
+        finally:
+            self._leased.discard(connection)
+            await self._release(connection)
+
+    async def close(self) -> None:
+        """Refuse new leases and close every connection, leased ones too."""
+        self._closed = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+        if self._reaper is not None:
+            self._reaper.cancel()
+        for connection in [*(connection for connection, _ in self._idle), *self._leased]:
+            await connection.close()
+        self._count -= len(self._idle)
+        self._idle.clear()
+
+    def drop_idle(self) -> None:
+        """Forget every unused connection: the server went away, so they are dead."""
+        while self._idle:
+            self._drop(self._idle.pop()[0])
+
+    # ------------------------------------------------------------ taking
+
+    async def _acquire(self) -> Connection:
+        while not self._closed:
+            while self._idle:
+                connection = self._idle.pop()[0]
+                if _is_alive(connection):
+                    return connection
+                self._drop(connection)
+            if self._count < self._size:
+                return await self._make()
+            waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                handed = await waiter
+            except asyncio.CancelledError:
+                self._pass_on(waiter)
+                raise
+            if handed is not None:
+                return handed
+        raise Unavailable("the database")
+
+    async def _make(self) -> Connection:
+        self._count += 1
+        try:
+            return await self._connect()
+        except BaseException:
+            self._count -= 1
+            self._wake_one()
+            raise
+
+    def _pass_on(self, waiter: asyncio.Future[Connection | None]) -> None:
+        """A caller gave up; what it had been handed in the same moment goes to the next one."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif waiter.done() and not waiter.cancelled():
+            connection = waiter.result()
+            if connection is None:
+                self._wake_one()
+            else:
+                self._hand_over(connection)
+
+    # ------------------------------------------------------------ giving back
+
+    async def _release(self, connection: Connection) -> None:
+        try:
+            clean = not self._closed and await _clean(connection)
+        except BaseException:
+            self._drop(connection)
+            raise
+        if clean and not self._closed:
+            self._hand_over(connection)
+        else:
+            self._drop(connection)
+
+    def _hand_over(self, connection: Connection) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle.append((connection, asyncio.get_running_loop().time()))
+        self._schedule_reaping()
+
+    def _drop(self, connection: Connection) -> None:
+        connection.pgconn.finish()  # no farewell: the server may be gone, and close() would do the same
+        self._count -= 1
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        """There is room for one more connection: let the first who waits make it."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _schedule_reaping(self) -> None:
+        if self._reaper is None:
+            self._reaper = asyncio.get_running_loop().call_later(self._idle_s, self._reap)
+
+    def _reap(self) -> None:
+        self._reaper = None
+        oldest_s = asyncio.get_running_loop().time() - self._idle_s
+        while self._idle and self._idle[0][1] <= oldest_s:
+            self._drop(self._idle.popleft()[0])
+        if self._idle:
+            self._schedule_reaping()
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Whether the server has not closed this idle connection. No round trip: only what has already arrived counts."""
+    if connection.closed:
+        return False
+    try:
+        connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return connection.pgconn.status == pq.ConnStatus.OK
+
+
+async def _clean(connection: Connection) -> bool:
+    """Make `connection` as new; False when it is beyond cleaning."""
+    status = connection.info.transaction_status
+    if connection.closed or status in (pq.TransactionStatus.ACTIVE, pq.TransactionStatus.UNKNOWN):
+        return False
+    try:
+        async with asyncio.timeout(CLEAN_TIMEOUT_S):
+            if status != pq.TransactionStatus.IDLE:
+                await connection.rollback()
+            await connection.set_autocommit(True)
+            connection.row_factory = tuple_row
+            await connection.execute("discard all")
+    except (psycopg.Error, TimeoutError):
+        return False
+    return True
