@@ -1,0 +1,154 @@
+"""Serves the bound socket: accepts, ticks, stops. uvicorn parses HTTP and runs ASGI; this module runs uvicorn.
+
+uvicorn's own `Server` is not used: it takes signals over, exits the process on failure, polls ten times a second and
+closes the socket it was given. Its `Config`, state and protocol are; the rest is the few lines below.
+Invariant: after `stop` no connection, task or timer of the port is left, and `start` may follow on the same socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from email.utils import formatdate
+from typing import Any
+
+import structlog
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from magmobo.components.listener.codec import SERVICE_RESTART
+from magmobo.components.listener.config import ListenerConfig
+from magmobo.components.listener.connections import TICK_S, Connections
+from magmobo.components.listener.errors import ApplicationFailed, TooManyConnections
+from magmobo.components.listener.handshake import parse_upgrade
+from magmobo.components.listener.http_protocol import HttpProtocol
+from magmobo.components.listener.routing import Router
+from magmobo.components.listener.websocket import WebSocketProtocol
+from magmobo.contracts.errors import MagError
+from magmobo.contracts.planes import Scope
+from magmobo.contracts.websocket import Upgrade, WebSocketSession
+
+BACKLOG = 2_048
+_LAST_WORDS_S = 1.0  # for close frames to leave, once the drain time is over
+
+
+class PortServer:
+    """The running port."""
+
+    def __init__(
+        self, router: Router, config: ListenerConfig, *, max_connections: int, log: structlog.stdlib.BoundLogger
+    ) -> None:
+        self.router, self.config = router, config
+        self.loop = asyncio.get_running_loop()
+        self.connections = Connections(max_connections=max_connections, now_s=self.loop.time)
+        self.uvicorn_config = _uvicorn_config(router, config)
+        self.uvicorn_state = ServerState()
+        self.uvicorn_state.connections = self.connections.http
+        self._log = log
+        self._server: asyncio.Server | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._server is not None
+
+    async def start(self, listening: socket.socket) -> None:
+        """Serve on a copy of the socket, so that stopping leaves the original bound."""
+        self._server = await self.loop.create_server(lambda: HttpProtocol(self), sock=listening.dup(), backlog=BACKLOG)
+        self._tick()
+
+    async def stop(self) -> None:
+        """Accept nothing more, let requests and sessions end within `drain_timeout_s`, then end them."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        for connection in list(self.connections.http):
+            connection.shutdown()
+        for connection in list(self.connections.websockets):
+            connection.server_shutdown()
+        if not await self.connections.wait_gone(self.config.drain_timeout_s):
+            await self._end_all()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+
+    async def _end_all(self) -> None:
+        self._log.warning(
+            "drain_timeout",
+            http=len(self.connections.http),
+            websockets=len(self.connections.websockets),
+            timeout_s=self.config.drain_timeout_s,
+        )
+        for connection in list(self.connections.websockets):
+            connection.close(SERVICE_RESTART, "the server restarts")
+        tasks = list(self.uvicorn_state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
+        if await self.connections.wait_gone(_LAST_WORDS_S):
+            return
+        for connection in list(self.connections.http):
+            connection.transport.abort()
+        for connection in list(self.connections.websockets):
+            connection.abort()
+        await self.connections.wait_gone(_LAST_WORDS_S)
+
+    def admit(self, scope: Any, url: bytes, *, over_limit: bool) -> tuple[Upgrade, WebSocketSession]:
+        """Check a request to open a WebSocket and let the application make a session for it.
+
+        Raises: MagError, whose problem document is the answer.
+        """
+        client = scope["client"][0] if scope["client"] else ""
+        upgrade = parse_upgrade(scope["method"], url, scope["http_version"], scope["headers"], client)
+        self.router.check_host(scope["headers"], scope["http_version"])
+        if over_limit:
+            raise TooManyConnections
+        factory = self.router.websockets.find(upgrade.path)
+        try:
+            return upgrade, factory(upgrade)
+        except MagError:
+            raise
+        except Exception as error:
+            self._log.exception("websocket_factory_failed", path=upgrade.path, correlation_id=secrets.token_hex(8))
+            raise ApplicationFailed from error
+
+    def websocket(self, session: WebSocketSession, transport: asyncio.Transport) -> WebSocketProtocol:
+        """The protocol that takes `transport` over."""
+        return WebSocketProtocol(session, transport, config=self.config, connections=self.connections, log=self._log)
+
+    def _tick(self) -> None:
+        self._ticker = self.loop.call_later(TICK_S, self._tick)
+        date = formatdate(time.time(), usegmt=True).encode()
+        self.uvicorn_state.default_headers = [(b"date", date)]
+        for connection in self.connections.http:
+            connection.watch_closing()
+        self.connections.deadlines.expire()
+
+
+def _uvicorn_config(router: Router, config: ListenerConfig) -> Config:
+    """uvicorn as a library: no logging set-up, no lifespan, no trust in forwarded headers, no banner."""
+
+    async def application(scope: Scope, receive: Any, send: Any) -> None:
+        await router(scope, receive, send)
+
+    uvicorn = Config(
+        application,
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
+        loop="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=config.keep_alive_s,
+    )
+    uvicorn.load()
+    return uvicorn
