@@ -1,0 +1,85 @@
+"""What the command line itself refuses."""
+
+from __future__ import annotations
+
+from magmobo.contracts.errors import MagError
+
+
+class CodeUnknown(MagError):
+    """`mag explain` was asked for a code that no error of this version carries."""
+
+    code = "MAG-CLI-001"
+    exit_code = 2
+    remedy = "Codes look like MAG-CONF-001; docs/errors.md lists them all."
+
+    def __init__(self, asked: str, close: str | None = None) -> None:
+        super().__init__(asked, close)
+        self.asked, self.close = asked, close
+
+    def __str__(self) -> str:
+        return f"no error has the code {self.asked[:40]!r}" + (f"; did you mean {self.close}?" if self.close else "")
+
+
+class BackgroundStartFailed(MagError):
+    """The node that was started in the background ended before it could say whether it is ready."""
+
+    code = "MAG-CLI-002"
+    remedy = "Start it in the foreground with `mag up` to see what it prints."
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__(exit_status)
+        self.exit_status = exit_status
+
+    def __str__(self) -> str:
+        if self.exit_status < 0:
+            return f"the node was killed by signal {-self.exit_status} while it started"
+        return f"the node ended with exit code {self.exit_status} while it started"
+
+
+class DatabaseNotNamed(MagError):
+    """The command works on a database of the user's and none was named."""
+
+    code = "MAG-CLI-003"
+    exit_code = 2
+    remedy = "Name it: `mag detach postgres://user@host/database`, or set DATABASE_URL or magds.dsn."
+
+    def __str__(self) -> str:
+        return "no database was named; the embedded one belongs to the data folder and needs no detaching"
+
+
+class NodeStillRuns(MagError):
+    """The command removes what a running node needs."""
+
+    code = "MAG-CLI-004"
+    remedy = "Stop the node with `mag down`, then run the command again."
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(pid)
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return f"the node of this data folder is running (pid {self.pid})"
+
+
+class NotConfirmed(MagError):
+    """A command that removes things was not confirmed, so nothing was changed."""
+
+    code = "MAG-CLI-005"
+    remedy = "Answer yes, or pass --yes where nobody can answer."
+
+    def __str__(self) -> str:
+        return "nothing was changed: the command was not confirmed"
+
+
+class NoLogYet(MagError):
+    """The data folder has no log, because no node has run on it."""
+
+    code = "MAG-CLI-006"
+    remedy = "Start a node with `mag up`, or name the folder of another with --data-dir."
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"there is no log at {self.path}"

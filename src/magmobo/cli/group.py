@@ -1,0 +1,71 @@
+"""The commands of `mag` by name, imported when they run.
+
+`mag noun:verb` and `mag noun verb` are one command; the table below is what `--help` shows, so that help costs no
+import of what a command needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+
+class Entry(NamedTuple):
+    """Where a command lives and what help says about it in a line."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "up": Entry("magmobo.cli.up", "up", "Start a node, on a database of yours or with one inside."),
+    "down": Entry("magmobo.cli.operate", "down", "Stop the node and wait until it is gone."),
+    "status": Entry("magmobo.cli.operate", "status", "How the node is, and its addresses."),
+    "doctor": Entry("magmobo.cli.database", "doctor", "Check the data folder and what a database allows."),
+    "logs": Entry("magmobo.cli.logs", "logs", "Show the log of the node."),
+    "detach": Entry("magmobo.cli.database", "detach", "Remove every trace of MagMoBo from a database."),
+    "explain": Entry("magmobo.cli.reference", "explain", "Cause and next step of an error code."),
+    "version": Entry("magmobo.cli.reference", "version", "Version of this program."),
+    "kernel:status": Entry("magmobo.cli.operate", "kernel_status", "State of the node and its components."),
+    "component:list": Entry("magmobo.cli.operate", "component_list", "The components, a line each."),
+}
+
+
+class NounVerbGroup(click.Group):
+    """Finds `noun:verb` also when it is written as two words."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(import_module(entry.module), entry.attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 - the table above is ours
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        verbs = _verbs(args[0])
+        if not verbs:
+            return super().resolve_command(ctx, args)
+        if len(args) > 1 and args[1] in verbs:
+            return super().resolve_command(ctx, [f"{args[0]}:{args[1]}", *args[2:]])
+        choice = f"`mag {args[0]}` needs a verb: {', '.join(verbs)}"
+        if args[1:] and args[1] in ("-h", "--help"):
+            click.echo(choice)
+            ctx.exit(0)
+        raise click.UsageError(choice, ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+
+def _verbs(noun: str) -> list[str]:
+    return [name.partition(":")[2] for name in COMMANDS if name.startswith(f"{noun}:")]

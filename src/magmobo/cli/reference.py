@@ -1,0 +1,46 @@
+"""`mag version` and `mag explain`: what needs neither node nor data folder."""
+
+from __future__ import annotations
+
+import difflib
+import platform
+
+import click
+
+from magmobo import __version__
+from magmobo.cli import options
+from magmobo.cli.output import print_json
+
+
+@click.command()
+@options.as_json
+def version(as_json: bool) -> int:
+    """Version of this program."""
+    if as_json:
+        print_json("version", {"version": __version__, "python": platform.python_version()})
+    else:
+        click.echo(f"magmobo {__version__} (Python {platform.python_version()})")
+    return 0
+
+
+@click.command()
+@click.argument("code")
+@options.as_json
+def explain(code: str, as_json: bool) -> int:
+    """Cause and next step of an error CODE, such as MAG-CONF-001."""
+    from magmobo.cli.catalogue import cause_of, error_classes
+    from magmobo.cli.errors import CodeUnknown
+
+    asked = code.strip().strip("[]").upper()
+    classes = {error.code: error for error in error_classes()}
+    error = classes.get(asked)
+    if error is None:
+        raise CodeUnknown(code, next(iter(difflib.get_close_matches(asked, classes, n=1)), None))
+    if as_json:
+        facts = {"name": error.__name__, "cause": cause_of(error), "next": error.remedy, "exit_code": error.exit_code}
+        print_json("explain", {"code": error.code, **facts, "retryable": error.retryable})
+        return 0
+    click.echo(f"{click.style(error.code, bold=True)}  {error.__name__}")
+    click.echo(f"cause: {cause_of(error)}")
+    click.echo(f"next:  {error.remedy}")
+    return 0

@@ -1,0 +1,46 @@
+"""Why a node does not start, besides its data folder, its settings and its components' own reasons."""
+
+from __future__ import annotations
+
+from magmobo.contracts.errors import MagError
+
+
+class ComponentNotLoadable(MagError):
+    """A name in the list of components cannot be imported, or is not a component."""
+
+    code = "MAG-CORE-017"
+    exit_code = 5
+    remedy = "Correct kernel.components (`module:Class`), or install the package that holds the component."
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"component {self.name} cannot be loaded: {self.reason}"
+
+
+class DemoUnknown(MagError):
+    """No demo has that name."""
+
+    code = "MAG-CORE-018"
+    exit_code = 2
+    remedy = "Run `mag up --demo tasks` or `mag up --demo flights`."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is no demo {self.name[:40]!r}"
+
+
+class StartInterrupted(MagError):
+    """The node was told to stop while it started; what had been started was rolled back."""
+
+    code = "MAG-CORE-019"
+    exit_code = 130
+    remedy = "Run `mag up` again; everything that had been committed is still there."
+
+    def __str__(self) -> str:
+        return "the start was interrupted"

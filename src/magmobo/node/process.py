@@ -1,0 +1,145 @@
+"""One node from its first file to its last: claim the folder, boot the kernel, open the door, wait, drain, let go.
+
+Invariant: whatever happens, the order of letting go is kernel, control socket, lock, open connections; the socket is
+removed while the lock is held, so that a successor's socket is never taken away, and who asked for the stop hears of it
+when the folder is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from magmobo import __version__
+from magmobo.admin import wire
+from magmobo.admin.data_folder import DataFolder, NodeLock
+from magmobo.admin.server import Command, ControlServer
+from magmobo.contracts.planes import Operators
+from magmobo.kernel.config.core import AdminConfig
+from magmobo.kernel.kernel import Kernel
+from magmobo.node.components import component_names, load_components, sections_of
+from magmobo.node.errors import StartInterrupted
+from magmobo.node.operators import NodeOperators
+from magmobo.node.report import Ready
+from magmobo.node.secrets import GeneratedSecrets
+from magmobo.node.settings import NodeOptions, Settings, read_settings
+from magmobo.node.signals import stopping_on_signals
+
+Announce = Callable[[Ready], None]
+FolderReady = Callable[[DataFolder], None]
+
+
+class Node:
+    """A node that runs once. `announce` is called when it is ready, `folder_ready` when the data folder is ours."""
+
+    def __init__(self, options: NodeOptions, *, announce: Announce, folder_ready: FolderReady | None = None) -> None:
+        self._options, self._announce, self._folder_ready = options, announce, folder_ready
+        self._started_s = time.monotonic()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Boot, announce, serve until a signal or `mag down`, drain.
+
+        Raises: MagError of whatever kept the node from starting; then nothing of it is left running.
+        """
+        settings = read_settings(self._options)
+        classes = load_components(component_names(settings.kernel.components, demo=settings.demo is not None))
+        sections = sections_of(classes)
+        settings.config(sections)  # a mistake of the user's is found before a folder is made for it
+        folder, lock = settings.folder, NodeLock(settings.folder)
+        folder.claim()
+        lock.acquire()
+        try:
+            folder.furnish()
+            if self._folder_ready is not None:
+                self._folder_ready(folder)
+            generated = GeneratedSecrets(folder)
+            config = settings.config(sections, generated.layer(demo=settings.demo is not None))
+            admin: AdminConfig = config.section("admin")
+            operators = NodeOperators(lambda: kernel.status(), admin.token_sha256)  # noqa: PLW0108 - made below
+            kernel = Kernel(
+                components=classes,
+                config=config,
+                data_dir=folder.path,
+                environment=settings.kernel.environment,
+                instance_id=folder.instance_id(),
+                version=__version__,
+                provided={Operators: operators},
+            )
+            with stopping_on_signals(self._stop.set):
+                await self._serve(kernel, operators, settings, generated, lock)
+        finally:
+            lock.release()
+
+    async def _serve(
+        self, kernel: Kernel, operators: NodeOperators, settings: Settings, generated: GeneratedSecrets, lock: NodeLock
+    ) -> None:
+        folder = settings.folder
+        control = ControlServer(
+            folder.control_socket, self._commands(operators), log=structlog.get_logger("magmobo.admin")
+        )
+        await control.open()
+        try:
+            await self._boot(kernel)
+            try:
+                generated.keep()
+                self._announce(
+                    Ready(
+                        status=operators.status(),
+                        pid=os.getpid(),
+                        data_dir=str(folder.path),
+                        log_file=str(folder.log_file),
+                        ready_s=round(time.monotonic() - self._started_s, 3),
+                        admin_token=generated.new_admin_token,
+                    )
+                )
+                await self._stop.wait()
+            finally:
+                await kernel.shutdown(settings.kernel.shutdown_timeout_s)
+        finally:
+            control.shut_door()
+            lock.release()
+            await control.hang_up()
+
+    async def _boot(self, kernel: Kernel) -> None:
+        """Boot, unless the node is told to stop first. Raises: BootFailed, StartInterrupted; both rolled back."""
+        boot, stop = asyncio.create_task(kernel.boot()), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({boot, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not boot.done():
+                boot.cancel()
+                await asyncio.wait({boot})
+                if boot.cancelled() or boot.exception() is not None:
+                    raise StartInterrupted
+            await boot
+        finally:
+            stop.cancel()
+
+    def _commands(self, operators: NodeOperators) -> Mapping[str, Command]:
+        def stop() -> wire.Stopping:
+            self._stop.set()
+            return wire.Stopping(os.getpid())
+
+        return {"ping": lambda: wire.Pong(os.getpid(), __version__), "status": operators.status, "stop": stop}
+
+
+def run_node(options: NodeOptions, *, announce: Announce, folder_ready: FolderReady | None = None) -> None:
+    """Run a node in this process until it is told to stop, on uvloop where that is installed. Raises: MagError."""
+
+    async def run() -> None:
+        await Node(options, announce=announce, folder_ready=folder_ready).run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

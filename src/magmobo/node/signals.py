@@ -1,0 +1,39 @@
+"""SIGTERM and SIGINT of a node: the first asks it to drain, the second ends the process at once.
+
+They are plain Python signal handlers and not the loop's, so that the second one also ends a node whose loop is stuck.
+Nothing is cleaned up then: the lock dies with the process, and whoever owns children sees that they die with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+FORCED = 130
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Inside the block the first signal runs `stop` on the loop, the second is `os._exit`. Main thread only."""
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os.write(2, b"mag: forced to stop\n")
+            os._exit(FORCED)
+        asked = True
+        loop.call_soon_threadsafe(stop)
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
