@@ -1,0 +1,42 @@
+"""Section [maggate] of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from magmobo.contracts.secret import Secret
+
+
+class JwtConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How bearer tokens are verified. At most one of `secret` and `public_key`; with neither, no token is accepted."""
+
+    secret: Secret | None = None
+    public_key: Annotated[str, Meta(description="PEM of an RSA, EC or Ed25519 public key")] | None = None
+    algorithms: Annotated[
+        tuple[str, ...], Meta(description="accepted algorithms; empty: the one that fits the key")
+    ] = ()
+    audience: Annotated[str, Meta(description="value that `aud` must hold; empty: `aud` is not looked at")] = ""
+    role_claim: Annotated[str, Meta(min_length=1, description="claim that names the Postgres role")] = "role"
+    leeway_s: Annotated[float, Meta(ge=0, le=300, description="forgiven difference of clocks")] = 30.0
+
+
+class MagGateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What REST exposes, to whom, and its limits."""
+
+    schemas: Annotated[
+        tuple[str, ...], Meta(min_length=1, max_length=32, description="exposed schemas; the first is the default")
+    ] = ("public",)
+    anonymous_role: Annotated[str, Meta(description="role of requests without a token; unset: they get 401")] | None = (
+        None
+    )
+    jwt: JwtConfig = JwtConfig()
+    max_rows: Annotated[int, Meta(ge=1, le=1_000_000, description="rows of one response or embedded list")] = 10_000
+    max_body_bytes: Annotated[int, Meta(ge=1, le=268_435_456, description="larger bodies get 413")] = 1_048_576
+    statement_timeout_s: Annotated[
+        float, Meta(gt=0, le=3600, description="a statement that runs longer is stopped")
+    ] = 10.0
+    cors_origins: Annotated[
+        tuple[str, ...], Meta(description='origins browsers may call from; empty: CORS is off; "*": every origin')
+    ] = ()
