@@ -134,8 +134,10 @@ class FrameDecoder:
         if opcode & 0x07 > 0x02:
             raise ProtocolViolation(PROTOCOL_ERROR, "unknown opcode")
         if opcode & 0x08:
-            if length > _MAX_CONTROL_PAYLOAD_BYTES or not first & _FIN:
-                raise ProtocolViolation(PROTOCOL_ERROR, "a control frame is whole and at most 125 bytes long")
+            if not first & _FIN:
+                raise ProtocolViolation(PROTOCOL_ERROR, "a control frame must not be fragmented")
+            if length > _MAX_CONTROL_PAYLOAD_BYTES:
+                raise ProtocolViolation(PROTOCOL_ERROR, "a control frame must be short")
             return 6, length
         if (opcode == CONTINUATION) != (self._message is not None):
             raise ProtocolViolation(PROTOCOL_ERROR, "fragments of a message are out of order")
