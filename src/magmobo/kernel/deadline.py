@@ -15,8 +15,11 @@ T = TypeVar("T")
 GRACE_S = 2.0
 
 
-class Overrun(Exception):  # noqa: N818 - never leaves the kernel: callers turn it into an error with a code
-    """The hook passed its deadline. `where` is the innermost line it waited at, `ended` whether cancelling worked."""
+class Overrun(Exception):
+    """The hook passed its deadline. `where` is the innermost line it waited at, `ended` whether cancelling worked.
+
+    It never leaves the kernel: callers turn it into an error with a code.
+    """
 
     def __init__(self, where: str, *, ended: bool) -> None:
         super().__init__(where, ended)
