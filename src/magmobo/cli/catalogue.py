@@ -1,4 +1,4 @@
-"""Every error class of the installed MagMoBo, found by reading the modules named `errors`."""
+"""Every error class of the installed MagMoBo, found by reading the modules and packages named `errors`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ def error_classes() -> list[type[MagError]]:
     """All of them, in the order of their codes."""
     root = Path(magmobo.__file__).parent
     found: list[type[MagError]] = []
-    for path in root.rglob("errors.py"):
-        module = import_module(".".join(("magmobo", *path.relative_to(root).with_suffix("").parts)))
+    for path in [*root.rglob("errors.py"), *root.rglob("errors/**/*.py")]:
+        parts = path.relative_to(root).with_suffix("").parts
+        module = import_module(".".join(("magmobo", *parts)).removesuffix(".__init__"))
         found += [
             value
             for value in vars(module).values()

@@ -80,9 +80,8 @@ def pretty(line: str) -> str:
         level = str(fields.pop("level", "info"))
     except (ValueError, AttributeError, TypeError, RecursionError):
         return printable(line.rstrip("\n"))
-    head = [str(fields.pop(name, "")) for name in ("timestamp", "component", "event")]
-    for name in ("instance_id", "environment"):
-        fields.pop(name, None)
+    head = [str(fields.pop(name, "")) for name in ("time", "component", "event")]
+    fields.pop("instance_id", None)
     trace = fields.pop("exception", None)
     rest = " ".join(
         f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()

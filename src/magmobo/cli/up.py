@@ -53,6 +53,8 @@ def up(
     """
     from magmobo.node.settings import NodeOptions
 
+    if speed is not None and demo is None:
+        raise click.UsageError("--speed is for the replay of a demo: add --demo flights")
     chosen = NodeOptions(
         data_dir=data_dir, dsn=dsn, demo=demo, speed=speed, host=host, port=port, config_file=config_file,
         environment=environment,

@@ -41,7 +41,7 @@ def sections_of(classes: Sequence[type[Component]]) -> Mapping[str, type[Struct]
 
 def _load(name: str) -> type[Component]:
     module_name, _, class_name = name.partition(":")
-    if not module_name or not class_name:
+    if not module_name or not class_name or module_name.startswith("."):
         raise ComponentNotLoadable(name, "expected `module:Class`")
     try:
         found = getattr(import_module(module_name), class_name)
@@ -49,4 +49,6 @@ def _load(name: str) -> type[Component]:
         raise ComponentNotLoadable(name, str(error)) from error
     if not (isinstance(found, type) and issubclass(found, Component)):
         raise ComponentNotLoadable(name, "it is not a Component class")
+    if not hasattr(found, "name"):
+        raise ComponentNotLoadable(name, "the class has no `name`")
     return found

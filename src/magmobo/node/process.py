@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import structlog
 
 from magmobo import __version__
 from magmobo.admin import wire
 from magmobo.admin.data_folder import DataFolder, NodeLock
+from magmobo.admin.errors import data_folder_error
 from magmobo.admin.server import Command, ControlServer
+from magmobo.contracts.component import Component
 from magmobo.contracts.planes import Operators
-from magmobo.kernel.config.core import AdminConfig
+from magmobo.kernel.config.core import AdminConfig, KernelConfig, LoggingConfig
+from magmobo.kernel.config.loader import Config
 from magmobo.kernel.kernel import Kernel
+from magmobo.kernel.observe.logging import configure_logging
 from magmobo.node.components import component_names, load_components, sections_of
 from magmobo.node.errors import StartInterrupted
 from magmobo.node.operators import NodeOperators
 from magmobo.node.report import Ready
 from magmobo.node.secrets import GeneratedSecrets
-from magmobo.node.settings import NodeOptions, Settings, read_settings
+from magmobo.node.settings import NodeOptions, read_settings
 from magmobo.node.signals import stopping_on_signals
 
 Announce = Callable[[Ready], None]
@@ -59,47 +65,26 @@ class Node:
                 self._folder_ready(folder)
             generated = GeneratedSecrets(folder)
             config = settings.config(sections, generated.layer(demo=settings.demo is not None))
-            admin: AdminConfig = config.section("admin")
-            operators = NodeOperators(lambda: kernel.status(), admin.token_sha256)  # noqa: PLW0108 - made below
-            kernel = Kernel(
-                components=classes,
-                config=config,
-                data_dir=folder.path,
-                environment=settings.kernel.environment,
-                instance_id=folder.instance_id(),
-                version=__version__,
-                provided={Operators: operators},
-            )
-            with stopping_on_signals(self._stop.set):
-                await self._serve(kernel, operators, settings, generated, lock)
+            with _logging(config.section("logging"), folder), stopping_on_signals(self._stop.set):
+                kernel, operators = _assemble(classes, config, folder)
+                await self._serve(kernel, operators, folder, generated, lock)
         finally:
             lock.release()
 
     async def _serve(
-        self, kernel: Kernel, operators: NodeOperators, settings: Settings, generated: GeneratedSecrets, lock: NodeLock
+        self, kernel: Kernel, operators: NodeOperators, folder: DataFolder, generated: GeneratedSecrets, lock: NodeLock
     ) -> None:
-        folder = settings.folder
-        control = ControlServer(
-            folder.control_socket, self._commands(operators), log=structlog.get_logger("magmobo.admin")
-        )
+        log = structlog.get_logger().bind(component="admin")
+        control = ControlServer(folder.control_socket, self._commands(operators), log=log)
         await control.open()
         try:
             await self._boot(kernel)
             try:
                 generated.keep()
-                self._announce(
-                    Ready(
-                        status=operators.status(),
-                        pid=os.getpid(),
-                        data_dir=str(folder.path),
-                        log_file=str(folder.log_file),
-                        ready_s=round(time.monotonic() - self._started_s, 3),
-                        admin_token=generated.new_admin_token,
-                    )
-                )
+                self._announce(self._ready(operators, folder, generated.new_admin_token))
                 await self._stop.wait()
             finally:
-                await kernel.shutdown(settings.kernel.shutdown_timeout_s)
+                await kernel.shutdown()
         finally:
             control.shut_door()
             lock.release()
@@ -119,6 +104,16 @@ class Node:
         finally:
             stop.cancel()
 
+    def _ready(self, operators: NodeOperators, folder: DataFolder, admin_token: str | None) -> Ready:
+        return Ready(
+            status=operators.status(),
+            pid=os.getpid(),
+            data_dir=str(folder.path),
+            log_file=str(folder.log_file),
+            ready_s=round(time.monotonic() - self._started_s, 3),
+            admin_token=admin_token,
+        )
+
     def _commands(self, operators: NodeOperators) -> Mapping[str, Command]:
         def stop() -> wire.Stopping:
             self._stop.set()
@@ -135,6 +130,41 @@ def run_node(options: NodeOptions, *, announce: Announce, folder_ready: FolderRe
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+
+
+def _assemble(classes: Sequence[type[Component]], config: Config, folder: DataFolder) -> tuple[Kernel, NodeOperators]:
+    admin: AdminConfig = config.section("admin")
+    settings: KernelConfig = config.section("kernel")
+    operators = NodeOperators(lambda: kernel.status(), admin.token_sha256)  # noqa: PLW0108 - it is made below
+    kernel = Kernel(
+        components=classes,
+        config=config,
+        data_dir=folder.path,
+        environment=settings.environment,
+        instance_id=folder.instance_id(),
+        version=__version__,
+        provided={Operators: operators},
+    )
+    return kernel, operators
+
+
+@contextmanager
+def _logging(settings: LoggingConfig, folder: DataFolder) -> Iterator[None]:
+    """Log to the data folder, and to stderr when that is asked for. Raises: DataFolderError and its kinds."""
+    try:
+        output = configure_logging(
+            level=settings.level,
+            format="pretty" if settings.format == "pretty" else "json",
+            instance_id=folder.instance_id(),
+            file=folder.log_file,
+            stream=None if settings.format == "off" else sys.stderr,
+        )
+    except OSError as error:
+        raise data_folder_error(folder.path, error) from error
+    try:
+        yield
+    finally:
+        output.close()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

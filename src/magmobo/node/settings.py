@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
+import magmobo
 from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.errors import ConfigError
 from magmobo.contracts.secret import Secret
@@ -47,7 +47,7 @@ class NodeOptions:
 
     def layer(self) -> Layer:
         """These options as the topmost layer."""
-        said = {
+        said: dict[str, dict[str, Any]] = {
             "kernel": {"data_dir": self.data_dir, "environment": self.environment},
             "listener": {"host": self.host, "port": self.port},
             "magds": {"dsn": self.dsn},
@@ -106,12 +106,10 @@ def read_settings(options: NodeOptions) -> Settings:
 
 def demo_layer(name: str) -> Layer:
     """The settings that come with a demo. Raises: DemoUnknown."""
-    presets = files("magmobo") / "components" / "demo" / "presets"
-    preset = presets / f"{name}.toml"
-    if not name.isidentifier() or not preset.is_file():
+    presets = {preset.stem: preset for preset in Path(magmobo.__file__).parent.glob("components/demo/presets/*.toml")}
+    if name not in presets:
         raise DemoUnknown(name)
-    with as_file(preset) as path:
-        return Layer("demo", f"demo {name}", toml_layer(path, "demo").values)
+    return Layer("demo", f"demo {name}", toml_layer(presets[name], "demo").values)
 
 
 def _kernel_section(layers: Sequence[Layer]) -> KernelConfig:

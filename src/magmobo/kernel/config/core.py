@@ -35,9 +35,9 @@ class LoggingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Literal["debug", "info", "warning", "error"], Meta(description="the least severe lines that are written")
     ] = "info"
     format: Annotated[
-        Literal["auto", "json", "pretty"],
-        Meta(description="of lines on stderr; auto: pretty on a terminal, else json. Files are always json"),
-    ] = "auto"
+        Literal["off", "json", "pretty"],
+        Meta(description="of lines on stderr, besides the JSON lines in the data folder; off: none there"),
+    ] = "off"
 
 
 class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

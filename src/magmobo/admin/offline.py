@@ -1,0 +1,93 @@
+"""What operators can do while no node runs: look at a data folder, ask what a database allows, remove us from it.
+
+Boundary: nothing here changes a data folder, and only `detach` changes a database. What is looked for in a database is
+the storage plane's knowledge; this is the door to it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from magmobo.admin.client import AdminClient
+from magmobo.admin.data_folder import DataFolder
+from magmobo.admin.errors import NodeNotRunning
+from magmobo.contracts.errors import MagError
+from magmobo.contracts.secret import Secret
+
+_COMFORTABLE_BYTES = 512 * 1_048_576
+
+
+class Check(Struct, frozen=True):
+    """One thing `mag doctor` looked at. `remedy` is the next step, empty when all is well."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+async def examine_folder(folder: DataFolder) -> Sequence[Check]:
+    """Whether a node could work on `folder`, and whether one does."""
+    return [_folder_check(folder), _room_check(folder), await _node_check(folder)]
+
+
+async def examine_database(dsn: Secret) -> Sequence[Check]:
+    """What the database allows. Raises: the storage plane's errors when it cannot be asked at all."""
+    from magmobo.components.magds.abilities import examine
+
+    return [Check(found.name, found.ok, found.detail, found.remedy) for found in await examine(dsn.reveal())]
+
+
+async def detach(dsn: Secret, *, dry_run: bool) -> Sequence[str]:
+    """What of ours is in the database, a line each; unless `dry_run`, it has been removed when this returns.
+
+    Raises: the storage plane's errors.
+    """
+    from magmobo.components.magds import detach as storage
+
+    found = await (storage.plan if dry_run else storage.apply)(dsn.reveal())
+    return found.objects
+
+
+def _folder_check(folder: DataFolder) -> Check:
+    name, path = "data folder", folder.path
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return Check(name, True, f"{path} is not there yet; `mag up` makes it")
+    except OSError as error:
+        return Check(name, False, f"{path}: {error.strerror}", "Choose another folder with --data-dir.")
+    if not stat.S_ISDIR(found.st_mode):
+        return Check(name, False, f"{path} is not a folder", "Choose another folder with --data-dir.")
+    if found.st_uid != os.geteuid():
+        return Check(name, False, f"{path} belongs to uid {found.st_uid}", "Run mag as its owner, or chown it.")
+    if not os.access(path, os.W_OK | os.X_OK):
+        return Check(name, False, f"{path} cannot be written", "Make it writable, or choose another with --data-dir.")
+    return Check(name, True, str(path))
+
+
+def _room_check(folder: DataFolder) -> Check:
+    there = next(place for place in (folder.path, *folder.path.parents) if place.exists())
+    free_bytes = shutil.disk_usage(there).free
+    detail = f"{free_bytes / 1_073_741_824:.1f} GiB free"
+    if free_bytes < _COMFORTABLE_BYTES:
+        return Check("disk", False, detail, f"Keep {_COMFORTABLE_BYTES // 1_048_576} MiB free on the disk of {there}.")
+    return Check("disk", True, detail)
+
+
+async def _node_check(folder: DataFolder) -> Check:
+    try:
+        node = await AdminClient(folder, timeout_s=2).status()
+    except NodeNotRunning:
+        return Check("node", True, "none runs on this data folder")
+    except MagError as error:
+        return Check("node", False, f"{error} [{error.code}]", error.next_step())
+    sick = [part.name for part in node.components if part.state != "running" or part.health == "unhealthy"]
+    if node.state == "ready" and not sick:
+        return Check("node", True, f"ready, version {node.version}")
+    return Check("node", False, f"{node.state}; not well: {', '.join(sick) or 'nothing'}", "Read `mag logs`.")
