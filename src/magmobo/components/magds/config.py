@@ -24,6 +24,9 @@ class MagDSConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     bin_dir: Annotated[
         str | None, Meta(description="folder with postgres and initdb for the embedded server; unset: found")
     ] = None
+    system_dir: Annotated[
+        str, Meta(description="where clusters of nodes started by root live; every parent open to others (o+x)")
+    ] = "/var/lib/magmobo"
     multiplexer_connections: Annotated[int, Meta(ge=1, le=5, description="pipelined connections for requests")] = 2
     multiplexer_depth: Annotated[
         int, Meta(ge=1, le=64, description="requests in flight on one pipelined connection; the others wait")

@@ -1,7 +1,7 @@
 """The `Database` that other components use: requests on the multiplexer, sessions from the pool, roles checked.
 
-Invariant: a request runs only under a role that is neither ours, nor a superuser, nor able to bypass row level security.
-The list is read at start and after every schema change; a role that lost its rights is refused from then on.
+Invariant: a request runs only under a role that is neither ours, nor a superuser, nor able to bypass row level
+security. The list is read at start and after every schema change; a role that lost its rights is refused from then on.
 """
 
 from __future__ import annotations

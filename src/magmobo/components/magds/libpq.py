@@ -32,7 +32,7 @@ def _send_pipeline_sync() -> Callable[[ctypes.c_void_p], int] | None:
     except (OSError, AttributeError):
         return None
     function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_int
-    return function  # type: ignore[no-any-return]  # ctypes makes functions at run time
+    return function
 
 
 def pipeline_sync(pgconn: pq.abc.PGconn) -> Callable[[], None]:

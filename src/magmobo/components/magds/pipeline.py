@@ -1,7 +1,8 @@
 """One connection in libpq's pipeline mode: many requests in flight, each one implicit transaction.
 
-A request is: [Close old statement] · set role, claims, read-only and time limit (local) · [Parse] · Bind/Execute · Sync.
-There is no BEGIN: the Sync ends the transaction, so an error undoes this request alone and the role cannot outlive it.
+A request is: [Close an old statement] · set role, claims, read-only, time limit (local) · [Parse] · Bind/Execute ·
+Sync. There is no BEGIN: the Sync ends the transaction, so an error undoes this request alone and the role cannot
+outlive it.
 Invariant: the FIFO holds exactly what libpq was given, in order. An entry libpq does not know would make `get_result`
 return None for ever; two None in a row therefore end the connection instead of the event loop.
 Source: https://www.postgresql.org/docs/18/libpq-pipeline-mode.html
