@@ -1,0 +1,41 @@
+"""The component `console`: mounts the page on the public port."""
+
+from __future__ import annotations
+
+from magmobo.console.app import PREFIX, ConsoleApp
+from magmobo.console.sessions import LoginThrottle, Sessions
+from magmobo.contracts.component import Announcement, Component, Context, Needs, Wants
+from magmobo.contracts.planes import Listener, Mount, Operators, Realtime
+
+
+class Console(Component):
+    """Shows components and live changes to whoever has the admin token."""
+
+    name = "console"
+
+    def __init__(
+        self, context: Context, listener: Needs[Listener], operators: Needs[Operators], realtime: Wants[Realtime]
+    ) -> None:
+        self._listener, self._operators, self._realtime = listener, operators, realtime
+        self._sessions, self._throttle = Sessions(context.clock), LoginThrottle(context.clock)
+        self._mount: Mount | None = None
+
+    async def start(self) -> None:
+        # Browsers send a cookie to every port of a host: the name keeps two nodes of one machine apart.
+        app = ConsoleApp(
+            operators=self._operators,
+            realtime=self._realtime,
+            sessions=self._sessions,
+            throttle=self._throttle,
+            cookie_name=f"mag_console_{self._listener.address[1]}",
+        )
+        self._mount = self._listener.mount_http(PREFIX, app.asgi())
+
+    async def stop(self) -> None:
+        if self._mount is not None:
+            self._mount.release()
+        self._mount = None
+        self._sessions.end_all()
+
+    def announce(self) -> Announcement:
+        return Announcement(urls={"console": f"{self._listener.base_url}{PREFIX}"})

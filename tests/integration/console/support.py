@@ -1,0 +1,152 @@
+"""A console on a real port, with the least behind it: an operators' door with one token, and a realtime plane."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from magmobo.components.listener.component import ListenerComponent
+from magmobo.components.listener.config import ListenerConfig
+from magmobo.console.component import Console
+from magmobo.contracts.errors import Unavailable
+from magmobo.contracts.planes import ComponentStatus, NodeStatus
+
+TOKEN = "the-admin-token-of-this-test"
+
+
+class SteppedClock:
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def time_s(self) -> float:
+        return self.now_s
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    async def sleep(self, duration_s: float) -> None:
+        await asyncio.sleep(0)
+
+
+class PlainContext:
+    component = "console"
+    instance_id = "test"
+    environment = "test"
+    data_dir = Path("/nonexistent")
+    bus = None
+
+    def __init__(self) -> None:
+        self.clock = SteppedClock()
+        self.log = structlog.get_logger()
+
+    def spawn(self, coroutine: Any, *, name: str) -> asyncio.Task[Any]:
+        return asyncio.create_task(coroutine, name=name)
+
+
+class OneToken:
+    """Operators of a node with a few components."""
+
+    components: Sequence[ComponentStatus] = (
+        ComponentStatus("listener", "running", "healthy", 0, "2026-01-02T03:04:05Z"),
+        ComponentStatus("magds", "running", "degraded", 2, "2026-01-02T03:04:05Z", "<b>disk</b> nearly full"),
+    )
+
+    def status(self) -> NodeStatus:
+        return NodeStatus(
+            "node-1", "ready", "test", "0.1.0", 93_784.0, self.components, {"rest": "http://127.0.0.1:1/rest/v1/"},
+            ("curl 'http://127.0.0.1:1/rest/v1/flights?limit=3'",), ("wal_level is replica: no live changes",),
+        )  # fmt: skip
+
+    def admin_token_matches(self, candidate: str) -> bool:
+        return candidate == TOKEN
+
+
+@dataclass
+class PlainRealtime:
+    app_key: str = "app-key"
+    channels: list[str] = field(default_factory=lambda: ["db.public.flights", "private-db.public.orders"])
+    down: bool = False
+
+    def table_channels(self) -> Sequence[str]:
+        if self.down:
+            raise Unavailable('component "magws"')
+        return self.channels
+
+    def authorise(self, socket_id: str, channel: str) -> str:
+        return f"app-key:signed-{socket_id}-{channel}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def cookie(self) -> str:
+        """`name=value` of the cookie this answer sets."""
+        return str(self.headers["set-cookie"]).partition(";")[0]
+
+
+class Browser:
+    """One HTTP client of a running console; remembers cookie and CSRF token like the page does."""
+
+    def __init__(self, port: int, context: PlainContext, realtime: PlainRealtime) -> None:
+        self.port, self.context, self.realtime = port, context, realtime
+        self.cookie = self.csrf = ""
+
+    async def request(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        sent = {"X-CSRF-Token": self.csrf} | ({"Cookie": self.cookie} if self.cookie else {})
+        content = None
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await asyncio.to_thread(self._request, method, path, content, sent | dict(headers or {}))
+
+    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    async def sign_in(self, token: str = TOKEN) -> Answer:
+        answer = await self.request("POST", "/console/login", {"token": token})
+        if answer.status == 200:
+            self.cookie, self.csrf = answer.cookie, answer.json["csrf_token"]
+        return answer
+
+
+@asynccontextmanager
+async def running_console(*, realtime: bool = True) -> AsyncIterator[Browser]:
+    context, plane = PlainContext(), PlainRealtime()
+    listener = ListenerComponent(context, None)  # type: ignore[arg-type]
+    listener.configure(ListenerConfig(port=0))
+    console = Console(context, listener, OneToken(), plane if realtime else None)  # type: ignore[arg-type]
+    await listener.boot()
+    await listener.start()
+    await console.start()
+    try:
+        yield Browser(listener.address[1], context, plane)
+    finally:
+        await console.stop()
+        await listener.stop()
+        await listener.shutdown(5)
