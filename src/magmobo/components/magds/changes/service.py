@@ -1,0 +1,245 @@
+"""The change stream as the rest of the node sees it: tables asked for, positions, replay, and why it cannot be had.
+
+Boundary: implements `contracts.planes.Changes`; `reader` moves the data, `publication` decides about tables. It keeps
+the asked tables true: after any DDL it looks again, because keys, names and owners change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from magmobo.components.magds.changes import publication
+from magmobo.components.magds.changes.objects import install, slot_name
+from magmobo.components.magds.changes.positions import position_text
+from magmobo.components.magds.changes.reader import Limits, Reader
+from magmobo.components.magds.changes.slot import drop_slot
+from magmobo.components.magds.config import MagDSConfig
+from magmobo.contracts.bus import Bus, Subscription
+from magmobo.contracts.clock import Clock
+from magmobo.contracts.errors import Unavailable
+from magmobo.contracts.events import DatabaseChangesLost, DatabaseSchemaChanged
+from magmobo.contracts.planes import Gap, PublishedTable, RefusedTable, Replay, TableName
+
+_SETTLE_S = 15.0
+_OUTAGE_PATIENCE_S = 10.0
+_POSITION_PATIENCE_S = 2.0
+_NO_LIMIT_NOTICE = (
+    "max_slot_wal_keep_size is -1: if this node is killed and does not return, its slot keeps WAL until the disk is "
+    "full. Set a limit: ALTER SYSTEM SET max_slot_wal_keep_size = '4GB'; SELECT pg_reload_conf();"
+)
+_LOST_TEXT = {
+    "wal_limit": "the slot held back more WAL than magds.wal_limit_bytes and was dropped; history began anew",
+    "slot_lost": "the replication slot was dropped or invalidated on the server; history began anew",
+    "slot_advanced": "somebody else moved the replication slot forward; history began anew",
+    "publication_dropped": "a publication of ours was dropped; history began anew",
+}
+
+
+class ChangeService:
+    """Made and run by the storage component. `start` and `stop` may follow each other; `shutdown` ends it."""
+
+    def __init__(
+        self,
+        *,
+        conninfo: str,
+        source: str,
+        config: MagDSConfig,
+        bus: Bus,
+        clock: Clock,
+        log: Any,
+        spawn: Callable[..., asyncio.Task[Any]],
+        retention_managed: bool,
+    ) -> None:
+        self._conninfo, self._bus, self._clock, self._log, self._spawn = conninfo, bus, clock, log, spawn
+        self._keep_slot, self._retention_managed = config.keep_slot, retention_managed
+        limits = Limits(config.history_bytes, config.history_s, config.wal_limit_bytes)
+        self._reader = Reader(
+            conninfo=conninfo, source=source, limits=limits, bus=bus, clock=clock, log=log, on_state=self._on_state
+        )
+        self._asked: tuple[TableName, ...] = ()
+        self._published: dict[TableName, PublishedTable] = {}
+        self._identity_notices: tuple[str, ...] = ()
+        self._publishing = asyncio.Lock()
+        self._turn = asyncio.Event()
+        self._was_streaming = False
+        self._look_again = asyncio.Event()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._subscription: Subscription | None = None
+
+    # -------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Begin to read. Returns once the stream flows or it is known why it cannot; never raises for that."""
+        self._subscription = self._bus.on(DatabaseSchemaChanged, self._on_schema_changed)
+        self._tasks = [
+            self._spawn(self._reader.run(), "changes.reader"),
+            self._spawn(self._keep_true(), "changes.tables"),
+        ]
+        await self._until(lambda: self._reader.streaming or self._reader.reason is not None, _SETTLE_S)
+
+    async def stop(self, *, clean: bool) -> None:
+        """Read no more. With `clean`, drop the slot where nothing else would limit the log it holds back."""
+        if self._subscription is not None:
+            self._subscription.cancel()
+            self._subscription = None
+        had_slot = bool(self._reader.epoch)
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if clean and had_slot and not self._slot_is_kept():
+            await self._drop_slot()
+
+    async def shutdown(self) -> None:
+        """Release everything; the slot stays."""
+        await self.stop(clean=False)
+
+    def notices(self) -> list[str]:
+        """What does not work here, why, and the next step, for people."""
+        reader, found = self._reader, []
+        if reader.reason is not None:
+            found.append(f"{reader.reason} [{reader.reason.code}]")
+        if reader.lost_reason in _LOST_TEXT:
+            found.append(_LOST_TEXT[reader.lost_reason])
+        if reader.epoch and reader.server is not None and reader.server.slot_wal_limit_bytes is None:
+            found.append(_NO_LIMIT_NOTICE)
+        return [*found, *self._identity_notices]
+
+    # -------------------------------------------------------------- contracts.planes.Changes
+
+    @property
+    def epoch(self) -> str:
+        return self._reader.epoch
+
+    @property
+    def position(self) -> str:
+        return self._reader.history.head
+
+    def published(self, table: TableName) -> PublishedTable | None:
+        return self._published.get(table)
+
+    async def publish(self, tables: Sequence[TableName]) -> Sequence[PublishedTable | RefusedTable]:
+        """As the contract says; on a server that gives no changes every table is refused with that reason.
+
+        Raises: Unavailable while the database does not answer.
+        """
+        self._asked = tuple(tables)
+        await self._until(lambda: self._reader.streaming or self._reader.reason is not None, _SETTLE_S)
+        if (reason := self._reader.reason) is not None:
+            return [RefusedTable(table, reason.code, str(reason), reason.next_step()) for table in tables]
+        try:
+            return await self._bring_about(self._asked)
+        except psycopg.OperationalError as error:
+            raise Unavailable("the database") from error
+
+    async def caught_up(self) -> None:
+        reader, loop = self._reader, asyncio.get_running_loop()
+        patient_until_s = loop.time() + _OUTAGE_PATIENCE_S
+        while not (reader.streaming and reader.caught_up):
+            if reader.reason is not None:
+                raise reader.reason
+            if reader.streaming:
+                patient_until_s = loop.time() + _OUTAGE_PATIENCE_S
+            if loop.time() >= patient_until_s or not self._tasks:
+                raise Unavailable("the change stream")
+            await self._next_turn(0.5)
+
+    def replay(self, table: TableName, epoch: str, position: str) -> Replay | Gap:
+        head = self._reader.history.head
+        if epoch != self._reader.epoch:
+            return Gap(position[:64], head, "epoch_changed")
+        if table not in self._published:
+            return Gap(position[:64], head, "lost")
+        answer = self._reader.history.after(table, position)
+        return Gap(position[:64], head, answer.reason) if isinstance(answer, Gap) else answer
+
+    # -------------------------------------------------------------- inside
+
+    async def _bring_about(self, tables: tuple[TableName, ...]) -> Sequence[PublishedTable | RefusedTable]:
+        async with self._publishing:
+            connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=10)
+            try:
+                await install(connection)  # a publication that somebody dropped comes back
+                outcome = await publication.apply(connection, tables, frozenset(self._published))
+            finally:
+                await connection.close()
+            history, position = self._reader.history, position_text(outcome.lsn)
+            for table in outcome.left:
+                history.forget(table)
+            for table in outcome.entered:
+                history.raise_floor(table, position)
+            if outcome.left or outcome.entered:
+                self._reader.tables_changed()
+            before = self._published
+            self._published = {a.table: a for a in outcome.answers if isinstance(a, PublishedTable)}
+            self._identity_notices = outcome.notices
+            if tables == self._asked and any(table in tables and table not in self._published for table in before):
+                self._bus.emit(DatabaseChangesLost(self.epoch, history.head, history.head, "table_left"))
+            # A new subscriber's position is the head; it must not lie before the floors just raised.
+            await self._until(lambda: history.head >= position, _POSITION_PATIENCE_S, nudge=True)
+            return outcome.answers
+
+    async def _keep_true(self) -> None:
+        """After DDL by anybody, and when the server begins to give changes, publish again what was asked for."""
+        while True:
+            await self._look_again.wait()
+            self._look_again.clear()
+            self._reader.types_changed()
+            if not self._asked or not self._reader.epoch:
+                continue
+            try:
+                await self._bring_about(self._asked)
+            except psycopg.Error as error:
+                self._log.warning("published tables could not be checked", error=str(error).strip())
+                await self._clock.sleep(1.0)
+                self._look_again.set()
+
+    def _on_schema_changed(self, _: object) -> None:
+        self._look_again.set()
+
+    def _on_state(self) -> None:
+        streaming = self._reader.streaming
+        if streaming and not self._was_streaming:  # the catalogue may have changed while nobody looked
+            self._look_again.set()
+        self._was_streaming = streaming
+        self._turn.set()
+
+    async def _until(self, condition: Callable[[], bool], timeout_s: float, *, nudge: bool = False) -> None:
+        """Wait for `condition` at most `timeout_s`; the caller looks at what came of it."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while not condition() and (left_s := deadline - asyncio.get_running_loop().time()) > 0:
+            if nudge:
+                self._reader.ask_for_position()
+            await self._next_turn(min(left_s, 0.1))
+
+    async def _next_turn(self, timeout_s: float) -> None:
+        self._turn.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._turn.wait()
+        except TimeoutError:
+            return
+
+    def _slot_is_kept(self) -> bool:
+        if self._keep_slot is not None:
+            return self._keep_slot
+        server = self._reader.server
+        return self._retention_managed or (server is not None and server.slot_wal_limit_bytes is not None)
+
+    async def _drop_slot(self) -> None:
+        server = self._reader.server
+        if server is None:
+            return
+        try:
+            connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=5)
+            try:
+                await drop_slot(connection, slot_name(server.database_oid))
+            finally:
+                await connection.close()
+        except psycopg.Error as error:
+            self._log.warning("the replication slot stays", error=str(error).strip())
