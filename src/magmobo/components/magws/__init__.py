@@ -1,0 +1,1 @@
+"""MagWS: the realtime plane. Speaks Pusher protocol 7 and fans out database changes without silent loss."""

@@ -1,0 +1,199 @@
+"""The realtime plane as a component: mounts `/app/` and `/apps/` on the public port, follows the change stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import psycopg
+
+from magmobo.components.magws import signing
+from magmobo.components.magws.config import AppConfig, MagWSConfig
+from magmobo.components.magws.errors import NoApp, ReservedChannel
+from magmobo.components.magws.http_api import PREFIX as API_PREFIX
+from magmobo.components.magws.http_api import HttpApi
+from magmobo.components.magws.plane import PREFIX, Plane
+from magmobo.components.magws.protocol import frames, names
+from magmobo.components.magws.published import TableBook
+from magmobo.contracts.component import Announcement, Component, Context, Needs
+from magmobo.contracts.errors import ConfigError, MagError
+from magmobo.contracts.events import DatabaseChange, DatabaseChangesLost, DatabaseSchemaChanged, Envelope
+from magmobo.contracts.health import HealthCheck, HealthReport, HealthStatus
+from magmobo.contracts.planes import Changes, Database, Listener, Realtime
+
+TICK_S = 1.0
+RETRY_S = 2.0
+DRAIN_S = 5.0
+
+
+class MagWS(Component):
+    """Pusher protocol on the public port, with the changes of published tables."""
+
+    name = "magws"
+    provides = (Realtime,)
+    config_type = MagWSConfig
+
+    def __init__(
+        self, context: Context, listener: Needs[Listener], changes: Needs[Changes], database: Needs[Database]
+    ) -> None:
+        self._context, self._listener, self._changes, self._database = context, listener, changes, database
+        self._config = MagWSConfig()
+        self._stack = AsyncExitStack()
+        self._schema_moved = asyncio.Event()
+        self._book = TableBook((), changes, database)
+        self._plane = self._new_plane()
+        self._unpublished = ""
+
+    def configure(self, config: MagWSConfig) -> None:
+        """Raises: ConfigError when two apps share an id or a key, or a table is listed twice."""
+        problems = [
+            f"magws.{setting}: {value} occurs more than once"
+            for setting, values in (
+                ("apps.id", [app.id for app in config.apps]),
+                ("apps.key", [app.key for app in config.apps]),
+                ("tables.table", [entry.table for entry in config.tables]),
+            )
+            for value in sorted({value for value in values if values.count(value) > 1})
+        ]
+        if problems:
+            raise ConfigError(problems)
+        self._config = config
+
+    async def start(self) -> None:
+        self._stack = AsyncExitStack()
+        self._book = TableBook(self._config.tables, self._changes, self._database)
+        plane = self._plane = self._new_plane()
+        await self._refresh_book()
+        bus = self._context.bus
+        for topic, handler in (
+            (DatabaseChange, plane.feed.on_change),
+            (DatabaseChangesLost, plane.feed.on_lost),
+            (DatabaseSchemaChanged, self._on_schema_changed),
+        ):
+            self._stack.callback(bus.on(topic, handler).cancel)
+        for name, coroutine in (
+            ("ticker", self._tick()),
+            ("followers", plane.feed.followers.run()),
+            ("leavers", plane.leavers.run()),
+            ("tables", self._keep_book()),
+        ):
+            self._spawn(coroutine, name)
+        api = HttpApi(plane, self._config.apps, self._context.clock, self._context.log)
+        self._stack.callback(self._listener.mount_http(API_PREFIX, api).release)
+        self._stack.callback(self._listener.mount_websocket(PREFIX, plane.open).release)
+
+    async def stop(self) -> None:
+        """Ask every client to come back (4200), at a pace; drop those that do not answer in time."""
+        plane = self._plane
+        plane.close_all()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while len(plane):
+                    await self._context.clock.sleep(0.01)
+        except TimeoutError:
+            self._context.log.warning("realtime_clients_dropped", count=len(plane))
+            plane.abort_all()
+        await self._stack.aclose()
+
+    async def health(self) -> HealthReport:
+        plane = self._plane
+        facts = f"{len(plane)} connections, {plane.deliveries} deliveries, {plane.traffic.slow} slow, "
+        checks = [HealthCheck("clients", HealthStatus.HEALTHY, f"{facts}{plane.traffic.gaps} gaps")]
+        if self._unpublished or self._book.refused:
+            detail = self._unpublished or "; ".join(refusal.reason for refusal in self._book.refused.values())
+            checks.append(HealthCheck("tables", HealthStatus.DEGRADED, detail))
+        return HealthReport.of(*checks)
+
+    def announce(self) -> Announcement:
+        app = self._first_app()
+        if app is None:
+            return Announcement(notices=[f"realtime: {NoApp()}. {NoApp.remedy}"])
+        url = f"{self._listener.base_url.replace('http', 'ws', 1)}{PREFIX}{app.key}"
+        open_channels = [name for name in self._book.channels() if not name.startswith(names.PRIVATE)]
+        examples = [f".venv/bin/python examples/subscribe.py {url} '{name}'" for name in open_channels[:1]]
+        notices = [f"not live: {table}: {r.reason}. {r.remedy}" for table, r in self._book.refused.items()]
+        if self._unpublished:
+            notices.append(f"not live: {self._unpublished}")
+        return Announcement(urls={"realtime": url}, examples=examples, notices=notices)
+
+    # ------------------------------------------------------------ Realtime
+
+    def publish(self, channels: Sequence[str], event: str, data: str, *, exclude_socket_id: str | None = None) -> None:
+        """Raises: ReservedChannel for table channels and reserved names, BadChannelName, NoApp."""
+        app = self._app()
+        for name in channels:
+            names.kind_of(name)
+            if names.is_reserved(name) or names.is_reserved_event(event):
+                raise ReservedChannel(
+                    "only the realtime plane itself publishes on this channel or with this event name"
+                )
+        for name in channels:
+            self._plane.publish(app.id, name, frames.message_frame(event, data, name), exclude_socket_id or "")
+
+    def authorise(self, socket_id: str, channel: str) -> str:
+        """Raises: BadChannelName when the channel is not a private one, ValueError for a socket id of another shape."""
+        app = self._app()
+        if names.kind_of(channel) is not names.Kind.PRIVATE:
+            raise ValueError("only private channels are authorised")
+        if not names.is_socket_id(socket_id):
+            raise ValueError("a socket id has the form 123.456")
+        return signing.channel_auth(app.key, app.secret, socket_id, channel)
+
+    @property
+    def app_key(self) -> str:
+        """Raises: NoApp."""
+        return self._app().key
+
+    def table_channels(self) -> Sequence[str]:
+        return self._book.channels()
+
+    # ------------------------------------------------------------ inside
+
+    def _new_plane(self) -> Plane:
+        context = self._context
+        return Plane(self._config, self._changes, self._book, context.bus, context.clock, context.log)
+
+    def _first_app(self) -> AppConfig | None:
+        return self._config.apps[0] if self._config.apps else None
+
+    def _app(self) -> AppConfig:
+        app = self._first_app()
+        if app is None:
+            raise NoApp
+        return app
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._context.spawn(coroutine, name=name)
+        self._stack.callback(task.cancel)
+
+    def _on_schema_changed(self, envelope: Envelope[DatabaseSchemaChanged]) -> None:
+        self._schema_moved.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await self._context.clock.sleep(TICK_S)
+            self._plane.tick(self._context.clock.monotonic_s())
+
+    async def _keep_book(self) -> None:
+        """Read the catalogue again whenever the schema changed, and until it could be read."""
+        while True:
+            if not self._unpublished:
+                await self._schema_moved.wait()
+            else:
+                await self._context.clock.sleep(RETRY_S)
+            self._schema_moved.clear()
+            await self._refresh_book()
+
+    async def _refresh_book(self) -> None:
+        """A database or change stream that does not answer leaves the tables as they are; `_keep_book` asks again."""
+        try:
+            await self._book.refresh()
+            self._unpublished = ""
+        except (MagError, psycopg.Error) as error:
+            code = f" [{error.code}]" if isinstance(error, MagError) else ""
+            step = f" {error.next_step()}" if isinstance(error, MagError) else ""
+            self._unpublished = f"{error}{code}{step}" if self._config.tables else ""
+            self._context.log.warning("realtime_tables_not_read", error=str(error))
+        self._plane.feed.recheck()

@@ -1,0 +1,288 @@
+"""The realtime plane of one node: who is connected, and what each client's wish leads to.
+
+It joins the parts: `Session` says what a client may ask, `TableFeed` follows tables, `Fanout` delivers, `Registry` and
+`Histories` remember ordinary channels. All of it runs on the node's loop.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+import structlog
+
+from magmobo.components.magws import signing, tables
+from magmobo.components.magws.channels import Channel, Fanout, Subscriber
+from magmobo.components.magws.config import AppConfig, MagWSConfig
+from magmobo.components.magws.connection import Client, RefusedConnection
+from magmobo.components.magws.errors import (
+    NoSuchPath,
+    OverCapacity,
+    OverQuota,
+    ProtocolError,
+    SubscriptionRefused,
+    Unauthorized,
+    UnknownApp,
+    UnsupportedChannel,
+    UnsupportedProtocol,
+)
+from magmobo.components.magws.history import Histories
+from magmobo.components.magws.leavers import Leavers
+from magmobo.components.magws.positions import Positions
+from magmobo.components.magws.protocol import frames, names
+from magmobo.components.magws.protocol.closing import CloseCode
+from magmobo.components.magws.protocol.messages import ClientEvent, Hello, Subscribe, Unsubscribe
+from magmobo.components.magws.protocol.session import Action, Limits, Liveness, Session
+from magmobo.components.magws.published import TableBook
+from magmobo.components.magws.registry import Registry
+from magmobo.components.magws.tablefeed import TableFeed
+from magmobo.components.magws.traffic import Traffic
+from magmobo.contracts.bus import Bus
+from magmobo.contracts.clock import Clock
+from magmobo.contracts.planes import Changes
+from magmobo.contracts.websocket import Upgrade, WebSocketSession
+
+PREFIX = "/app/"
+VERSIONS = range(5, 8)
+LIVENESS_EVERY_S = 5.0
+
+
+class Plane:
+    """Everything between the public port and the change stream."""
+
+    def __init__(
+        self,
+        config: MagWSConfig,
+        changes: Changes,
+        book: TableBook,
+        bus: Bus,
+        clock: Clock,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._config, self._clock, self._log = config, clock, log
+        self._apps = {app.key: app for app in config.apps}
+        self.clients: dict[str, dict[str, Client]] = {app.id: {} for app in config.apps}
+        self._count = 0
+        self._checked_s = 0.0
+        self.closing = False
+        self.leavers = Leavers(clock)
+        self._fanout = Fanout(config.send_buffer_bytes, self._slow)
+        self._histories = Histories(
+            max_messages=config.history_messages, max_bytes=config.history_bytes, max_age_s=config.history_s
+        )
+        self.registry = Registry(self._histories, idle_s=config.history_s)
+        self._positions = Positions(self._fanout, self._stand)
+        self.traffic = Traffic(bus, self._positions.moved)
+        self.feed = TableFeed(
+            changes,
+            book,
+            self.registry,
+            self._fanout,
+            self.leavers,
+            self.traffic,
+            clock,
+            log,
+            send_buffer_bytes=config.send_buffer_bytes,
+            row_limits={app.id: app.max_row_bytes for app in config.apps},
+        )
+
+    # ------------------------------------------------------------ connections
+
+    def open(self, upgrade: Upgrade) -> WebSocketSession:
+        """The session of one new connection; one that closes at once when it is not wanted."""
+        try:
+            app = self._app_for(upgrade)
+        except ProtocolError as error:
+            self.traffic.refused += 1
+            return RefusedConnection(error)
+        limits = Limits(
+            activity_timeout_s=self._config.activity_timeout_s,
+            max_channels=self._config.max_channels,
+            client_events=app.client_events,
+            client_events_per_s=app.client_events_per_s,
+            max_event_bytes=app.max_event_bytes,
+        )
+        socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
+        while socket_id in self.clients[app.id]:
+            socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
+        session = Session(socket_id, limits, now_s=self._clock.monotonic_s())
+        return Client(self, app, socket_id, session, self._clock)
+
+    def opened(self, client: Client) -> None:
+        self.clients[client.app.id][client.socket_id] = client
+        self._count += 1
+        self.traffic.connected(client.socket_id, client.app.id)
+
+    def closed(self, client: Client, code: int) -> None:
+        if self.clients[client.app.id].pop(client.socket_id, None) is not None:
+            self._count -= 1
+        self.leavers.drop(client)
+        for name in list(client.session.channels):
+            self._leave(client, name)
+        duration_s = self._clock.monotonic_s() - client.opened_s
+        self.traffic.disconnected(client.socket_id, client.app.id, code, duration_s)
+
+    def leaving(self, client: Client) -> None:
+        self.leavers.add(client, CloseCode.RECONNECT, "the server restarts: reconnect")
+
+    def close_all(self) -> None:
+        """Refuse new connections, and ask everybody to come back, at a pace."""
+        self.closing = True
+        for clients in self.clients.values():
+            for client in list(clients.values()):
+                self.leaving(client)
+
+    def abort_all(self) -> None:
+        """Drop every connection at once."""
+        for clients in self.clients.values():
+            for client in list(clients.values()):
+                client.connection.abort()
+
+    def __len__(self) -> int:
+        return self._count
+
+    # ------------------------------------------------------------ what clients ask
+
+    def act(self, client: Client, action: Action) -> None:
+        match action:
+            case Subscribe():
+                try:
+                    self._subscribe(client, action)
+                except SubscriptionRefused as refusal:
+                    client.refuse(refusal)
+            case Unsubscribe():
+                self._leave(client, action.channel)
+            case ClientEvent():
+                self._relay(client, action)
+            case Hello():
+                self._greet(client)
+
+    def publish(self, app_id: str, name: str, frame: bytes, exclude: str = "") -> None:
+        """Send one frame to everybody on an ordinary channel but the excluded socket."""
+        channel = self.registry.find(app_id, name)
+        if channel is None:
+            return
+        if channel.log is not None:
+            self._histories.record(channel.log, frame, exclude, self._clock.monotonic_s())
+        self._fanout.publish(channel, frame, exclude=exclude)
+        self.traffic.published(channel)
+
+    def tick(self, now_s: float) -> None:
+        """Once a second: positions; every few seconds: silent clients and what is too old."""
+        self._positions.tick(now_s, self.registry)
+        if now_s - self._checked_s < LIVENESS_EVERY_S:
+            return
+        self._checked_s = now_s
+        self.feed.check_epoch()
+        self.registry.expire(now_s)
+        for clients in self.clients.values():
+            for client in list(clients.values()):
+                if client.check_liveness(now_s) is Liveness.DEAD:
+                    client.close(CloseCode.NO_PONG, "no pong: the client was silent too long")
+
+    @property
+    def deliveries(self) -> int:
+        """Messages sent to members since the start."""
+        return self._fanout.deliveries
+
+    # ------------------------------------------------------------ inside
+
+    def _app_for(self, upgrade: Upgrade) -> AppConfig:
+        key = upgrade.path.removeprefix(PREFIX)
+        if not upgrade.path.startswith(PREFIX) or not key or "/" in key:
+            raise NoSuchPath("the address is not /app/<key>")
+        app = self._apps.get(key)
+        if app is None:
+            raise UnknownApp("no app has this key")
+        _check_version(upgrade.query)
+        if self.closing or self._count >= self._config.max_connections:
+            raise OverCapacity("the server takes no more connections now")
+        if len(self.clients[app.id]) >= app.max_connections:
+            raise OverQuota("the app has as many connections as it may have")
+        return app
+
+    def _subscribe(self, client: Client, wish: Subscribe) -> None:
+        name, app = wish.channel, client.app
+        kind = names.kind_of(name)
+        if kind is names.Kind.UNSUPPORTED:
+            raise UnsupportedChannel(name, "presence and cache channels are not offered")
+        if kind is names.Kind.PRIVATE:
+            expected = signing.channel_auth(app.key, app.secret, client.socket_id, name, wish.channel_data)
+            if not signing.same(wish.auth or "", expected):
+                raise Unauthorized(name, "the signature does not admit this socket to this channel")
+        if names.is_table_channel(name):
+            self.feed.subscribe(client, name, tables.parse(name))
+        else:
+            client.connection.send_frames(frames.subscription_succeeded(name))
+            self._bring_up_to_date(client, name)
+            self.registry.join(app.id, name, client)
+            self.traffic.subscribed(client.socket_id, name)
+
+    def _bring_up_to_date(self, client: Client, name: str) -> None:
+        """Give a client that said hello what it missed on an ordinary channel, or a gap; and where the channel is."""
+        if not client.hello:
+            return
+        entry = client.session.take_resume(name)
+        channel = self.registry.join(client.app.id, name, client)
+        self._fanout.flush(channel)
+        log = self.registry.remember(channel)
+        if entry is None:
+            client.connection.send_frames(frames.position(name, log.epoch, log.position))
+            return
+        missed = log.missed(entry)
+        if not isinstance(missed, str):
+            page = b"".join([kept.frame for kept in missed])
+            if len(page) <= self._config.send_buffer_bytes:
+                client.connection.send_frames(page + frames.resumed(name, log.epoch, log.position))
+                return
+            missed = "too_old"
+        told = frames.gap(name, entry.serial, log.position, missed, None)
+        client.connection.send_frames(told + frames.position(name, log.epoch, log.position))
+        self.traffic.gap(name, entry.serial, log.position, missed)
+
+    def _leave(self, client: Client, name: str) -> None:
+        client.session.left(name)
+        if names.is_table_channel(name):
+            was_on = self.feed.leave(client, name)
+        else:
+            channel = self.registry.find(client.app.id, name)
+            was_on = channel is not None and self.registry.leave(channel, client, self._clock.monotonic_s())
+        if was_on:
+            self.traffic.unsubscribed(client.socket_id, name)
+
+    def _relay(self, client: Client, event: ClientEvent) -> None:
+        frame = frames.relayed(event.event, event.channel, event.data)
+        self.publish(client.app.id, event.channel, frame, exclude=client.socket_id)
+
+    def _greet(self, client: Client) -> None:
+        """A client said hello: channels it is on already begin to tell it where they stand."""
+        for name in list(client.session.channels):
+            if names.is_table_channel(name):
+                self.feed.resume_again(client, name)
+            elif self.registry.find(client.app.id, name) is not None:
+                self._bring_up_to_date(client, name)
+
+    def _stand(self, channel: Channel) -> tuple[str, str] | None:
+        if channel.table is not None:
+            return self.feed.stand()
+        return None if channel.log is None else (channel.log.epoch, channel.log.position)
+
+    def _slow(self, channel: Channel, member: Subscriber, position: str) -> None:
+        """A member has too much unsent: on a table it gets history at its own pace; else it is asked to come back."""
+        self.traffic.slow += 1
+        if not isinstance(member, Client):
+            return
+        if channel.table is not None:
+            self.feed.fell_behind(channel, channel.table, member, position)
+        else:
+            member.close(CloseCode.OVER_CAPACITY, "too slow: unsent messages exceed the buffer")
+
+
+def _check_version(query: Mapping[str, str]) -> None:
+    version = query.get("protocol")
+    if version is None:
+        raise UnsupportedProtocol("no protocol version given", CloseCode.NO_VERSION)
+    if not (version.isascii() and version.isdigit() and len(version) <= 4):
+        raise UnsupportedProtocol("the protocol version is not a number", CloseCode.BAD_VERSION_FORMAT)
+    if int(version) not in VERSIONS:
+        raise UnsupportedProtocol("only protocol versions 5, 6 and 7 are spoken here", CloseCode.UNSUPPORTED_VERSION)
