@@ -83,7 +83,7 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, comma
         answer = wire.decode_answer(await reader.readuntil(b"\n"))
         if answer.error is not None:
             raise answer.error.as_error()
-        return msgspec.json.decode(answer.result or b"", type=kind)
+        return msgspec.json.decode(answer.result, type=kind)
     except asyncio.IncompleteReadError as error:
         raise ControlConnectionLost("the connection ended before the answer") from error
     except (asyncio.LimitOverrunError, RequestMalformed, msgspec.DecodeError) as error:

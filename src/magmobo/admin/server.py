@@ -134,7 +134,7 @@ class ControlServer:
         command = self._commands.get(name)
         if command is None:
             raise CommandUnknown(name)
-        self._log.info("control.command", command=name)
+        self._log.debug("control.command", command=name)
         return command
 
 

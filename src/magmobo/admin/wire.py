@@ -45,9 +45,9 @@ class Fault(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, omit_defaults=True):
-    """Exactly one of the two is set; `result` is JSON whose shape the command names."""
+    """Exactly one of the two is set; `result` is JSON whose shape the command names, empty when it is not set."""
 
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw()  # msgspec does not decode `Raw | None`
     error: Fault | None = None
 
 
@@ -83,7 +83,7 @@ def decode_answer(line: bytes) -> Answer:
         answer = _answers.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestMalformed(str(error)) from error
-    if (answer.result is None) == (answer.error is None):
+    if bool(answer.result) == (answer.error is not None):
         raise RequestMalformed("an answer holds a result or an error")
     return answer
 

@@ -75,7 +75,7 @@ class Node:
         self, kernel: Kernel, operators: NodeOperators, folder: DataFolder, generated: GeneratedSecrets, lock: NodeLock
     ) -> None:
         log = structlog.get_logger().bind(component="admin")
-        control = ControlServer(folder.control_socket, self._commands(operators), log=log)
+        control = ControlServer(folder.control_socket, self._commands(operators, log), log=log)
         await control.open()
         try:
             await self._boot(kernel)
@@ -114,8 +114,9 @@ class Node:
             admin_token=admin_token,
         )
 
-    def _commands(self, operators: NodeOperators) -> Mapping[str, Command]:
+    def _commands(self, operators: NodeOperators, log: structlog.stdlib.BoundLogger) -> Mapping[str, Command]:
         def stop() -> wire.Stopping:
+            log.info("told to stop by an operator")
             self._stop.set()
             return wire.Stopping(os.getpid())
 

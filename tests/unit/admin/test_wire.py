@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -37,7 +38,13 @@ def test_any_line_is_a_request_or_malformed(line: bytes) -> None:
 def test_any_line_is_an_answer_or_malformed(line: bytes) -> None:
     with suppress(RequestMalformed):
         answer = wire.decode_answer(line)
-        assert (answer.result is None) != (answer.error is None)
+        assert bool(answer.result) == (answer.error is None)
+
+
+def test_a_result_survives_the_way() -> None:
+    answer = wire.decode_answer(wire.encode_result(wire.Pong(7, "1.0")))
+    assert answer.error is None
+    assert msgspec.json.decode(answer.result, type=wire.Pong) == wire.Pong(7, "1.0")
 
 
 @given(st.text())
