@@ -60,10 +60,9 @@ class Table(Struct, frozen=True, eq=False):
 
 
 class Snapshot(Struct, frozen=True, eq=False):
-    """The catalogue at one moment. `statements` keeps the SQL compiled against it and goes with it."""
+    """The catalogue at one moment."""
 
     tables: Mapping[TableName, Table] = field(default_factory=dict)
-    statements: dict[object, object] = field(default_factory=dict)
 
     def table(self, schema: str, name: str) -> Table | None:
         """The table of this name, None when the schema is not exposed or has none."""

@@ -221,4 +221,5 @@ def _ambiguous(table: Table, target: str, found: Sequence[Relation]) -> Ambiguou
         f"{target}!{key if names.count(key) == 1 else relation.key.columns[0]}"
         for key, relation in zip(names, found, strict=True)
     ]
-    return AmbiguousRelationship(table.name.name, target, choices, spellings)
+    tables = dict.fromkeys([table.name, *(relation.table.name for relation in found)])
+    return AmbiguousRelationship(list(tables), target, choices, spellings)

@@ -29,6 +29,8 @@ _OPERATORS = {
 }  # fmt: skip
 _IS_WORDS = {"null": "null", "not_null": "not null", "true": "true", "false": "false", "unknown": "unknown"}
 
+Guard = Literal["none", "singular", "max_affected"]
+
 
 class Compiled(Struct, frozen=True):
     """SQL and the slots of its parameters, `$1` first."""
@@ -45,7 +47,7 @@ class Write(Struct, frozen=True):
     columns: tuple[Column, ...] = ()
     where: tuple[Test | Tree, ...] = ()
     body_is_array: bool = False
-    guard: Literal["none", "singular", "max_affected"] = "none"
+    guard: Guard = "none"
 
 
 def compile_read(plan: ReadPlan, *, exact_count: bool, singular: bool, with_body: bool) -> Compiled:
@@ -221,7 +223,7 @@ class _Writer:
         definitions = ", ".join(f"{quote(column.name)} {column.type}" for column in write.columns)
         return f"pg_catalog.{function}({self.parameter(BODY, 'json')}) _b({definitions})"
 
-    def guard(self, guard: Literal["none", "singular", "max_affected"]) -> str:
+    def guard(self, guard: Guard) -> str:
         """SQL that is null, or fails the statement when the number of changed rows is not the wanted one."""
         if guard == "none":
             return "null"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from magmobo.components.maggate.errors.base import GateError
+from magmobo.contracts.planes import TableName
 
 
 class UnknownTable(GateError):
@@ -45,6 +46,11 @@ class UnknownColumn(GateError):
         return f"column {self.table}.{self.column} does not exist"
 
     @property
+    def tables(self) -> tuple[TableName, ...]:
+        """The table it was looked for in."""
+        return (TableName(self.schema, self.table),)
+
+    @property
     def postgrest_code(self) -> str:
         return "PGRST204" if self.writing else "42703"
 
@@ -64,6 +70,11 @@ class UnknownRelationship(GateError):
     def __init__(self, schema: str, table: str, target: str, used_hint: str | None = None) -> None:
         super().__init__(schema, table, target, used_hint)
         self.schema, self.table, self.target, self.used_hint = schema, table, target, used_hint
+
+    @property
+    def tables(self) -> tuple[TableName, ...]:
+        """The table it was looked for in."""
+        return (TableName(self.schema, self.table),)
 
     def __str__(self) -> str:
         return f"Could not find a relationship between '{self.table}' and '{self.target}' in the schema cache"
@@ -86,9 +97,12 @@ class AmbiguousRelationship(GateError):
     title = "The relationship is ambiguous"
     remedy = "Write target!constraint(...) or target!column(...); `details` lists the choices."
 
-    def __init__(self, table: str, target: str, choices: Sequence[dict[str, str]], spellings: Sequence[str]) -> None:
-        super().__init__(table, target, choices, spellings)
-        self.table, self.target, self.choices, self.spellings = table, target, choices, spellings
+    def __init__(
+        self, tables: Sequence[TableName], target: str, choices: Sequence[dict[str, str]], spellings: Sequence[str]
+    ) -> None:
+        """`tables` are those the choices speak of, the asking one first."""
+        super().__init__(tables, target, choices, spellings)
+        self.tables, self.target, self.choices = tables, target, choices
         self.hint = (
             f"Try changing '{target}' to one of the following: "
             + ", ".join(f"'{spelling}'" for spelling in spellings)
@@ -96,7 +110,8 @@ class AmbiguousRelationship(GateError):
         )
 
     def __str__(self) -> str:
-        return f"Could not embed because more than one relationship was found for '{self.table}' and '{self.target}'"
+        pair = f"'{self.tables[0].name}' and '{self.target}'"
+        return f"Could not embed because more than one relationship was found for {pair}"
 
     @property
     def details(self) -> Sequence[dict[str, str]]:

@@ -1,0 +1,158 @@
+"""The gateway as a bare ASGI application: bodies, limits, CORS, request ids, clients that leave.
+
+Boundary: knows HTTP, not tables. Invariant: every request gets exactly one answer, an error included; none of them says
+more than its error's own text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import structlog
+
+from magmobo.components.maggate.config import MagGateConfig
+from magmobo.components.maggate.disconnect import ClientGone, DisconnectWatch
+from magmobo.components.maggate.errors import BodyTooLarge, UnexpectedFailure
+from magmobo.components.maggate.gate import TABLE_METHODS, Call, Gate
+from magmobo.components.maggate.problem import problem
+from magmobo.components.maggate.request import Headers
+from magmobo.components.maggate.response import Header, Response
+from magmobo.contracts.errors import MagError
+from magmobo.contracts.planes import Message, Scope
+
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_HEADER_NAMES = re.compile(rb"[A-Za-z0-9, _-]{1,512}")
+_WITH_BODY = ("POST", "PATCH")
+_EXPOSED = b"Content-Range, Content-Profile, Location, Preference-Applied, Retry-After, X-Request-Id"
+
+
+class RestApp:
+    """Serves `/rest/v1/`. Mount it, and `drain` it after the mount was released."""
+
+    def __init__(self, gate: Gate, config: MagGateConfig, log: structlog.stdlib.BoundLogger) -> None:
+        self._gate, self._log = gate, log
+        self._max_body_bytes = config.max_body_bytes
+        self._origins = frozenset(origin.encode() for origin in config.cors_origins)
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            await self._serve(scope, receive, send)
+        except ClientGone:
+            self._log.debug("client left before its answer", path=scope["path"])
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until no request is being answered; False when some still are after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _headers(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        cors = self._cors(headers) if self._origins else []
+        method = scope["method"]
+        if cors and method == "OPTIONS" and b"access-control-request-method" in headers:
+            response = Response(HTTPStatus.NO_CONTENT, _preflight(headers))
+        else:
+            response = await self._answer(scope, headers, receive, request_id)
+        response.headers.extend(((b"x-request-id", request_id), *cors))
+        await _send(send, response, head_only=method == "HEAD")
+
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, request_id: bytes) -> Response:
+        method, path = scope["method"], scope.get("raw_path") or scope["path"].encode()
+        try:
+            body = await self._body(headers, receive) if method in _WITH_BODY else b""
+            call = Call(method, path, scope["query_string"], headers, body)
+            async with DisconnectWatch(receive):
+                return await self._gate.answer(call)
+        except MagError as error:
+            status, extra, text = problem(error)
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                self._log.warning("request failed", code=error.code, status=status, request_id=request_id.decode())
+            if isinstance(error, BodyTooLarge):
+                extra.append((b"connection", b"close"))  # the rest of the body will not be read
+            return Response(status, extra, text)
+        except ClientGone:
+            raise
+        except Exception:
+            self._log.exception("unexpected failure of a request", request_id=request_id.decode(), method=method)
+            return Response(*problem(UnexpectedFailure()))
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared[:20]) > self._max_body_bytes:
+            raise BodyTooLarge(self._max_body_bytes)
+        chunks: list[bytes] = []
+        size_bytes = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            size_bytes += len(chunk)
+            if size_bytes > self._max_body_bytes:
+                raise BodyTooLarge(self._max_body_bytes)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _cors(self, headers: Headers) -> list[Header]:
+        """Headers that let the page of an allowed origin read the answer; credentials are never allowed."""
+        origin = headers.get(b"origin")
+        if origin is None:
+            return []
+        if b"*" in self._origins:
+            return [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _EXPOSED)]
+        if origin not in self._origins:
+            return []
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", _EXPOSED),
+            (b"vary", b"origin"),
+        ]
+
+
+def _headers(pairs: list[tuple[bytes, bytes]]) -> Headers:
+    """Lower-case names; repeated ones joined, so that two tokens or two bodies' types are never read as one."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        headers[name] = value if name not in headers else headers[name] + b", " + value
+    return headers
+
+
+def _preflight(headers: Headers) -> list[Header]:
+    wanted = headers.get(b"access-control-request-headers", b"")
+    return [
+        (b"access-control-allow-methods", TABLE_METHODS.encode()),
+        (b"access-control-allow-headers", wanted if _HEADER_NAMES.fullmatch(wanted) else b"authorization"),
+        (b"access-control-max-age", b"600"),
+    ]
+
+
+async def _send(send: Send, response: Response, *, head_only: bool) -> None:
+    headers = response.headers
+    if not head_only and response.status != HTTPStatus.NO_CONTENT:
+        headers.append((b"content-length", b"%d" % len(response.body)))
+    await send({"type": "http.response.start", "status": int(response.status), "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head_only else response.body})

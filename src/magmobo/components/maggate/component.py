@@ -1,0 +1,107 @@
+"""MagGate as a component: mounts the gateway on the public port and keeps its schema cache fresh."""
+
+from __future__ import annotations
+
+import asyncio
+
+from magmobo.components.maggate.app import RestApp
+from magmobo.components.maggate.auth import Authenticator
+from magmobo.components.maggate.config import MagGateConfig
+from magmobo.components.maggate.errors import AnonymousRoleRefused
+from magmobo.components.maggate.gate import Gate
+from magmobo.components.maggate.privileges import Privileges
+from magmobo.components.maggate.request import PREFIX
+from magmobo.components.maggate.schema_cache import SchemaCache
+from magmobo.contracts.bus import Subscription
+from magmobo.contracts.component import Announcement, Component, Context, Needs
+from magmobo.contracts.events import DatabaseSchemaChanged, Envelope
+from magmobo.contracts.health import HealthCheck, HealthReport, HealthStatus
+from magmobo.contracts.planes import Database, Listener, Mount
+
+DRAIN_S = 10.0
+# The storage plane reads roles on its own; one created a moment ago is given this long to be seen.
+ROLE_WAIT_S = 2.0
+_ROLE_POLL_S = 0.05
+
+
+class MagGate(Component):
+    """REST over the exposed schemas, at /rest/v1/."""
+
+    name = "maggate"
+    config_type = MagGateConfig
+
+    def __init__(self, context: Context, listener: Needs[Listener], database: Needs[Database]) -> None:
+        self._context, self._listener, self._database = context, listener, database
+        self._mount: Mount | None = None
+        self._subscription: Subscription | None = None
+        self._refresher: asyncio.Task[None] | None = None
+
+    def configure(self, config: MagGateConfig) -> None:
+        self._config = config
+
+    async def boot(self) -> None:
+        """Raises: JwtSettingsRefused."""
+        context, config, database = self._context, self._config, self._database
+        self._cache = SchemaCache(database, config.schemas, context.clock, context.log)
+        self._authenticator = Authenticator(config.jwt, config.anonymous_role, self._roles, context.clock)
+        privileges = Privileges(database, context.clock)
+        gate = Gate(config, database, self._cache, self._authenticator, privileges)
+        self._app = RestApp(gate, config, context.log)
+
+    async def start(self) -> None:
+        """Raises: AnonymousRoleRefused; psycopg.Error and Unavailable when the catalogue cannot be read."""
+        await self._check_anonymous_role()
+        self._subscription = self._context.bus.on(DatabaseSchemaChanged, self._on_schema_changed)
+        await self._cache.load()
+        self._refresher = self._context.spawn(self._cache.keep_fresh(), name="schema-cache")
+        self._mount = self._listener.mount_http(PREFIX.decode(), self._app)
+
+    async def stop(self) -> None:
+        """Take no new request, let those under way end, then stop refreshing."""
+        if self._mount is not None:
+            self._mount.release()
+            self._mount = None
+            if not await self._app.drain(DRAIN_S):
+                self._context.log.warning("requests were still being answered at stop", waited_s=DRAIN_S)
+        if self._subscription is not None:
+            self._subscription.cancel()
+            self._subscription = None
+        if self._refresher is not None:
+            self._refresher.cancel()
+            self._refresher = None
+
+    async def health(self) -> HealthReport:
+        problem = self._cache.last_error
+        role = self._config.anonymous_role
+        usable = not role or role in self._database.grantable_roles()
+        return HealthReport.of(
+            HealthCheck("schema cache", HealthStatus.DEGRADED if problem else HealthStatus.HEALTHY, problem),
+            HealthCheck(
+                "anonymous role",
+                HealthStatus.HEALTHY if usable else HealthStatus.DEGRADED,
+                "" if usable else f"requests may no longer use {role}",
+            ),
+        )
+
+    def announce(self) -> Announcement:
+        url = self._listener.base_url + PREFIX.decode()
+        notices = []
+        if not self._config.anonymous_role and not self._authenticator.verifies_tokens:
+            notices.append("REST answers 401: set maggate.anonymous_role or maggate.jwt (docs/rest.md)")
+        if not self._cache.snapshot.tables:
+            notices.append(f"REST has nothing to show: no tables in {', '.join(self._config.schemas)} yet")
+        return Announcement(urls={"rest": url}, notices=tuple(notices))
+
+    def _roles(self) -> frozenset[str]:
+        return self._database.grantable_roles()
+
+    def _on_schema_changed(self, envelope: Envelope[DatabaseSchemaChanged]) -> None:
+        self._cache.invalidate()
+
+    async def _check_anonymous_role(self) -> None:
+        role, clock = self._config.anonymous_role, self._context.clock
+        deadline_s = clock.monotonic_s() + ROLE_WAIT_S
+        while role and role not in self._database.grantable_roles():
+            if clock.monotonic_s() >= deadline_s:
+                raise AnonymousRoleRefused(role)
+            await clock.sleep(_ROLE_POLL_S)
