@@ -6,9 +6,8 @@ Uses the real kernel with real components in a temporary data folder; nothing is
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -78,18 +77,18 @@ async def running_kernel(
 class Footprint(Struct, frozen=True):
     """What a component could leave behind in this process."""
 
-    tasks: frozenset[str]
+    tasks: frozenset[asyncio.Task[Any]]
     descriptors: frozenset[str]
 
 
 def footprint() -> Footprint:
-    """Tasks of this loop by name, but the calling one, and open file descriptors with what they point to."""
-    tasks = frozenset(task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task())
+    """Tasks of this loop, but the calling one, and open file descriptors with what they point to."""
+    tasks = frozenset(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
     folder = Path("/proc/self/fd" if Path("/proc/self/fd").is_dir() else "/dev/fd")
     descriptors = set()
     for entry in folder.iterdir():
         try:
-            descriptors.add(f"{entry.name} -> {os.readlink(entry)}")
+            descriptors.add(f"{entry.name} -> {entry.readlink()}")
         except OSError:
             continue  # the descriptor of this very listing
     return Footprint(tasks, frozenset(descriptors))
@@ -123,9 +122,11 @@ async def check_component(
         _expect(grown <= 0, f"has {grown} more subscriptions after restarts")
     _expect(kernel.bus.subscription_count(make.name) == 0, "left subscriptions behind")
     _expect(_state(kernel, make) == "stopped", f"is {_state(kernel, make)} after the shutdown")
-    await _eventually(lambda: footprint().tasks <= before.tasks)
+    if ending := footprint().tasks - before.tasks:
+        await asyncio.wait(ending, timeout=SETTLE_S)  # what was cancelled gets time to end
     after = footprint()
-    _expect(after.tasks <= before.tasks, f"left tasks behind: {sorted(after.tasks - before.tasks)}")
+    left_tasks = sorted(task.get_name() for task in after.tasks - before.tasks)
+    _expect(not left_tasks, f"left tasks behind: {left_tasks}")
     left = after.descriptors - before.descriptors
     _expect(not left, f"left open files behind: {sorted(left)}")
 
@@ -137,11 +138,3 @@ def _state(kernel: Kernel, component: type[Component]) -> str:
 def _expect(condition: bool, complaint: str) -> None:
     if not condition:
         raise AssertionError(f"the component {complaint}")
-
-
-async def _eventually(condition: Callable[[], bool]) -> None:
-    """Give what was cancelled time to end."""
-    loop = asyncio.get_running_loop()
-    ends_at_s = loop.time() + SETTLE_S
-    while not condition() and loop.time() < ends_at_s:
-        await asyncio.sleep(0.005)

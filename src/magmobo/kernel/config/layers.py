@@ -60,7 +60,9 @@ def toml_layer(path: Path, name: str) -> Layer:
     try:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigFileError([f"{path}: is not valid TOML: {error or 'nested too deep'}"]) from error
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "nested too deep"
+        reason = reason.replace("(at end of document)", f"(at line {text.count(chr(10)) + 1}, the end of the file)")
+        raise ConfigFileError([f"{path}: is not valid TOML: {reason}"]) from error
     return Layer(name, str(path), values)
 
 

@@ -67,7 +67,7 @@ class Checker:
 
     def _struct(self, struct: type[Struct], value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
-            self.problem(path, f"{path} = {shown(value, path, struct)}: expected a table")
+            self.problem(path, f"{path}: expected a table")
             return value
         fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
         prepared: dict[str, Any] = {}
