@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -45,8 +45,12 @@ class Setting(NamedTuple):
 
 def configuration_page() -> str:
     """The whole page, Markdown."""
-    sections = sections_of(load_components([*DEFAULT_COMPONENTS, DEMO_COMPONENT]))
-    return _TITLE + "".join(_section(name, section) for name, section in sections.items())
+    return _TITLE + "".join(_section(name, section) for name, section in all_sections().items())
+
+
+def all_sections() -> Mapping[str, type[Struct]]:
+    """The sections of a node with everything that comes with MagMoBo."""
+    return sections_of(load_components([*DEFAULT_COMPONENTS, DEMO_COMPONENT]))
 
 
 def settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
@@ -92,7 +96,7 @@ def _description(type_: Any) -> str:
             return note.description
     if get_origin(type_) is Annotated:
         return _description(get_args(type_)[0])
-    inner = get_args(type_) if isinstance(type_, types.UnionType) else ()
+    inner = get_args(type_) if get_origin(type_) in (Union, types.UnionType) else ()
     return next((text for option in inner if (text := _description(option))), "")
 
 

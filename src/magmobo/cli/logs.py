@@ -77,7 +77,7 @@ def pretty(line: str) -> str:
     """One log line for people: time, level, component, event, then the other fields; what is not JSON stays as is."""
     try:
         fields: dict[str, Any] = json.loads(line)
-        level = str(fields.pop("level", "info"))
+        level = printable(str(fields.pop("level", "info")))
     except (ValueError, AttributeError, TypeError, RecursionError):
         return printable(line.rstrip("\n"))
     head = [str(fields.pop(name, "")) for name in ("time", "component", "event")]

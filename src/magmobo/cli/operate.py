@@ -100,7 +100,7 @@ def node_fields(node: NodeStatus) -> dict[str, Any]:
         "state": node.state,
         "environment": node.environment,
         "version": node.version,
-        "uptime_s": node.uptime_s,
+        "uptime_s": round(node.uptime_s, 3),
         "components": [component_fields(component) for component in node.components],
     }
 

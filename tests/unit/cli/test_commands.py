@@ -1,0 +1,179 @@
+"""Parsing, help, reference commands and errors of `mag`, without a node."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import magmobo.cli.main
+from magmobo.cli.group import COMMANDS, NounVerbGroup
+from magmobo.cli.main import mag, main
+from magmobo.cli.operate import component_fields, exit_code_of, node_fields
+from magmobo.contracts.errors import DeadlineExceeded, MagError
+from magmobo.contracts.planes import ComponentStatus, NodeStatus
+
+Capture = pytest.CaptureFixture[str]
+
+
+def node(state: str, *parts: tuple[str, str]) -> NodeStatus:
+    components = [ComponentStatus(f"c{number}", *part, 0, "now") for number, part in enumerate(parts)]
+    return NodeStatus("id", state, "test", "1", 1.0, components)
+
+
+def test_every_command_of_the_table_is_there_and_says_what_it_is() -> None:
+    context = click.Context(mag)
+    assert isinstance(mag, NounVerbGroup)
+    for name in COMMANDS:
+        command = mag.get_command(context, name)
+        assert command is not None
+        assert command.help, name
+
+
+@pytest.mark.parametrize("words", [["kernel:status"], ["kernel", "status"]])
+def test_a_noun_and_a_verb_may_be_two_words(words: list[str], tmp_path: Path, capsys: Capture) -> None:
+    assert main([*words, "--data-dir", str(tmp_path)]) == 3
+    assert "[MAG-ADMIN-001]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["kernel"],
+        ["kernel", "nonsense"],
+        ["component", "--json"],
+        ["nonsense"],
+        ["up", "--port", "x"],
+        ["up", "a", "b"],
+    ],
+)
+def test_a_wrong_command_is_usage(words: list[str], capsys: Capture) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "Traceback" not in err
+
+
+def test_speed_needs_a_demo(capsys: Capture) -> None:
+    assert main(["up", "--speed", "3"]) == 2
+    assert "--demo" in capsys.readouterr().err
+
+
+def test_a_noun_lists_its_verbs(capsys: Capture) -> None:
+    assert main(["component", "--help"]) == 0
+    assert "list" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["up", "--help"], ["kernel:status", "-h"], ["--version"]])
+def test_help_is_no_error(words: list[str], capsys: Capture) -> None:
+    assert main(words) == 0
+    assert "mag" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom magmobo.cli.main import main\nmain(['--help'])\n"
+        "heavy = {'msgspec', 'psycopg', 'uvicorn', 'structlog', 'starlette', 'asyncio', 'rich', 'magmobo.node'}\n"
+        "print(sorted(heavy & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_explain_gives_cause_and_next_step(capsys: Capture) -> None:
+    assert main(["explain", "mag-core-002"]) == 0
+    out = capsys.readouterr().out
+    assert "An operation did not finish inside its deadline." in out
+    assert DeadlineExceeded.remedy in out
+    assert main(["explain", "[MAG-CORE-002]", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["schema"], found["command"], found["exit_code"]) == ("dev.magmobo.cli.explain.v1", "explain", 7)
+
+
+@pytest.mark.parametrize("code", ["MAG-CORE-0002", "", "\x1b[31m", "x" * 10_000])
+def test_explain_of_no_code_is_usage(code: str, capsys: Capture) -> None:
+    assert main(["explain", code]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "[MAG-CLI-001]" in err
+    assert len(err) < 400
+
+
+def test_version_as_json(capsys: Capture) -> None:
+    assert main(["version", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == magmobo.__version__
+
+
+def test_status_fields_are_the_contract() -> None:
+    status = node("ready", ("running", "healthy"))
+    assert list(node_fields(status)) == ["instance_id", "state", "environment", "version", "uptime_s", "components"]
+    assert list(component_fields(status.components[0])) == ["name", "state", "health", "restarts", "since"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (node("ready"), 0),
+        (node("ready", ("running", "healthy"), ("running", "unknown")), 0),
+        (node("ready", ("running", "degraded")), 4),
+        (node("degraded", ("failed", "unknown")), 4),
+        (node("booting", ("running", "healthy")), 4),
+        (node("ready", ("stopped", "unknown")), 4),
+    ],
+)
+def test_only_a_node_that_is_all_well_is_zero(status: NodeStatus, code: int) -> None:
+    assert exit_code_of(status) == code
+
+
+@click.command()
+def boom() -> None:
+    """Break."""
+    raise ZeroDivisionError("secret \x1b[31m")
+
+
+@click.command()
+def forbidden() -> None:
+    """Raise an error with an exit code of its own."""
+    raise DeadlineExceeded("the\nthing", 1)
+
+
+@click.command()
+def interrupted() -> None:
+    """Be interrupted."""
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    group = click.Group("mag", commands={"boom": boom, "forbidden": forbidden, "interrupted": interrupted})
+    monkeypatch.setattr(magmobo.cli.main, "mag", group)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return tmp_path
+
+
+def test_an_unexpected_error_names_a_file_with_the_details(broken: Path, capsys: Capture) -> None:
+    assert main(["boom"]) == 1
+    err = capsys.readouterr().err
+    (report,) = broken.glob("mag-crash-*.txt")
+    assert str(report) in err
+    assert f"[{MagError.code}]" in err
+    assert "Traceback" not in err
+    assert "secret" not in err
+    assert "ZeroDivisionError" in report.read_text()
+    assert report.stat().st_mode & 0o077 == 0
+
+
+def test_an_error_of_ours_is_one_line_and_a_next_step(broken: Path, capsys: Capture) -> None:
+    assert main(["forbidden"]) == 7
+    assert capsys.readouterr().err == (
+        f"mag: the thing did not finish within 1 s [MAG-CORE-002]\nnext: {DeadlineExceeded.remedy}\n"
+    )
+
+
+def test_an_interrupt_is_130(broken: Path) -> None:
+    assert main(["interrupted"]) == 130
