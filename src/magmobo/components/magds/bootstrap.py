@@ -1,8 +1,9 @@
 """Roles and the application database of the embedded server, made at the first start, checked at every one.
 
-`postgres` is the superuser: supervision and what only a superuser may do (the event trigger), nothing else. `mag` is the
-node's own role: owner of the database `app`, may replicate and make roles, is no superuser, so nothing that escapes a
-request's role reaches the operating system. Requests run as neither.
+`postgres` is the superuser: supervision, the change reader and the schema watch, all of them fixed SQL of ours. `mag`
+is the node's own role, for sessions and under requests: owner of the database `app`, may replicate and make roles, is no
+superuser, so nothing that escapes a request's role reaches the operating system. Requests run as neither.
+Schema `mag` belongs to `postgres`: functions in it run with its rights, so `mag` may add to it but replace nothing.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ async def bootstrap(server: PostgresServer, *, node_password: str) -> None:
             await _make_role(admin, node_password)
         if not has_database:
             await admin.execute(sql.SQL("create database {} owner {}").format(_name(DATABASE), _name(NODE_ROLE)))
-    if not (has_role and has_database):
-        async with await psycopg.AsyncConnection.connect(server.conninfo(database=DATABASE), autocommit=True) as admin:
-            await admin.execute(sql.SQL("create schema if not exists mag authorization {}").format(_name(NODE_ROLE)))
+    async with await psycopg.AsyncConnection.connect(server.conninfo(database=DATABASE), autocommit=True) as admin:
+        await admin.execute("set client_min_messages = warning; create schema if not exists mag")
+        await admin.execute(sql.SQL("grant usage, create on schema mag to {}").format(_name(NODE_ROLE)))
 
 
 async def _what_exists(admin: psycopg.AsyncConnection[Any]) -> tuple[bool, bool]:
@@ -51,6 +52,8 @@ async def _make_role(admin: psycopg.AsyncConnection[Any], password: str) -> None
         await admin.execute(
             sql.SQL("create role {} login replication createrole password {}").format(_name(NODE_ROLE), hashed)
         )
+        # The default, "$user", public, would put its tables into our schema, which has the same name.
+        await admin.execute(sql.SQL("alter role {} set search_path = public").format(_name(NODE_ROLE)))
         if admin.info.server_version >= 160_000:
             # Roles that it makes are then its own to hand to requests.
             await admin.execute(sql.SQL("alter role {} set createrole_self_grant = 'set'").format(_name(NODE_ROLE)))

@@ -6,6 +6,7 @@ security. The list is read at start and after every schema change; a role that l
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -27,6 +28,9 @@ where pg_catalog.pg_has_role(current_user, r.oid, '{right}')
 """
 
 
+LOOK_AGAIN_AFTER_S = 1.0
+
+
 class MagDatabase:
     """Implements `contracts.planes.Database`."""
 
@@ -43,6 +47,7 @@ class MagDatabase:
         self._database_name = database_name
         self._request_timeout_s, self._acquire_timeout_s = request_timeout_s, acquire_timeout_s
         self._roles: frozenset[str] = frozenset()
+        self._looked_at_s = 0.0
 
     @property
     def database_name(self) -> str:
@@ -54,7 +59,7 @@ class MagDatabase:
     async def run(
         self, statement: Statement, identity: Identity, *, read_only: bool, timeout_s: float | None = None
     ) -> StatementResult:
-        if identity.role not in self._roles:
+        if identity.role not in self._roles and not await self._granted_meanwhile(identity.role):
             raise IdentityRefused(identity.role)
         return await self._multiplexer.run(
             statement, identity, read_only=read_only, timeout_s=timeout_s or self._request_timeout_s
@@ -62,6 +67,15 @@ class MagDatabase:
 
     def session(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[Connection]:
         return self._pool.lease(timeout_s=timeout_s or self._acquire_timeout_s)
+
+    async def _granted_meanwhile(self, role: str) -> bool:
+        """Look again before refusing, at most once a second: a GRANT may be younger than the last look."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._looked_at_s < LOOK_AGAIN_AFTER_S:
+            return False
+        self._looked_at_s = now_s
+        await self.refresh_roles()
+        return role in self._roles
 
     async def refresh_roles(self) -> None:
         """Read again which roles requests may use.

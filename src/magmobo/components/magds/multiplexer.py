@@ -92,6 +92,11 @@ class Multiplexer:
             await asyncio.wait(futures, timeout=timeout_s)
 
     @property
+    def is_open(self) -> bool:
+        """Whether `open` was called and `close` was not."""
+        return bool(self._keepers) and not self._closing
+
+    @property
     def connected(self) -> int:
         """Connections that take requests now."""
         return sum(link.accepts for link in self._links)
@@ -115,7 +120,7 @@ class Multiplexer:
             Unavailable when no connection was free before the deadline; ConnectionLost when it broke meanwhile;
             DeadlineExceeded when the answer did not come in time; StatementUnsupported for COPY.
         """
-        if self._closing or not self._keepers:
+        if not self.is_open:
             raise Unavailable("the database")
         if len(self._waiting) >= self._queue_max:
             raise errors.Overloaded(len(self._waiting))

@@ -17,10 +17,12 @@ import psycopg
 from psycopg import pq
 from psycopg.rows import tuple_row
 
+from magmobo.components.magds.errors import ConnectFailure
 from magmobo.contracts.errors import Unavailable
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 CLEAN_TIMEOUT_S = 5.0
+RETRY_S = 0.1
 
 
 class Pool:
@@ -49,7 +51,8 @@ class Pool:
     async def lease(self, *, timeout_s: float) -> AsyncIterator[Connection]:
         """One connection in autocommit, for the length of the block.
 
-        Raises: Unavailable when none becomes free within `timeout_s`; ConnectFailure when the server refuses a new one.
+        Raises: Unavailable when none becomes free within `timeout_s` or the server stays away; ConnectFailure when it
+            refuses for a reason that waiting does not cure.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -107,7 +110,13 @@ class Pool:
     async def _make(self) -> Connection:
         self._count += 1
         try:
-            return await self._connect()
+            while True:
+                try:
+                    return await self._connect()
+                except ConnectFailure as error:
+                    if not error.retryable:
+                        raise
+                await asyncio.sleep(RETRY_S)  # the server is away for a moment: wait as long as the caller does
         except BaseException:
             self._count -= 1
             self._wake_one()

@@ -74,11 +74,6 @@ class PostgresServer:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
-    def stopping(self) -> bool:
-        """Whether the end of the server is wanted."""
-        return self._stopping
-
-    @property
     def socket_dir(self) -> Path:
         """Where the server's socket is, from `start` to `stop`. Raises: Unavailable outside of that."""
         if self._socket_dir is None:
@@ -122,11 +117,11 @@ class PostgresServer:
     async def supervise(self) -> None:
         """Start the server again, with growing pauses, whenever it ends by itself. Runs until cancelled."""
         failures = 0
-        while not self.stopping:
+        while True:
             process, since_s = self._process, asyncio.get_running_loop().time()
             if process is not None:
                 await self._until_exit(process)
-            if self.stopping:
+            if self._stopping:
                 return
             if asyncio.get_running_loop().time() - since_s > STEADY_S:
                 failures = 0
