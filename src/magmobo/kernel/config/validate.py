@@ -24,7 +24,7 @@ from magmobo.kernel.config.layers import Text
 _SOUNDS_SECRET = re.compile(
     r"pass(word|wd|phrase)?|secret|token|credential|authorization|private|key|dsn", re.IGNORECASE
 )
-_URL_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s@]*@")
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]*):\S*@")
 _SHOWN_CHARS = 80
 
 

@@ -19,16 +19,15 @@ _SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)|secret|token|authorization|credential|cookie|api_?key|private_?key|^dsn$|^conninfo$",
     re.IGNORECASE,
 )
-_SECRET_TEXT = (
-    (re.compile(r"(\w://[^\s:/@]*):[^\s/]*@"), rf"\1:{HIDDEN}@"),
-    (
-        re.compile(
-            r"(\b(?:password|passwd|secret|token)\s*[=:]\s*)('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&'\"]+)", re.I
-        ),
-        rf"\1{HIDDEN}",
-    ),
-    (re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9+/_.=~-]{8,}", re.IGNORECASE), rf"\1{HIDDEN}"),
+# Each is linear, or bounded, in the length of a text that an attacker may have chosen. A quote may be left open.
+_URL = re.compile(r"(\w://[^\s:/@]*):\S{0,256}@")
+_ASSIGNMENT = re.compile(
+    r"((?:password|passwd|secret|token)[\"']?\s{0,4}[=:]\s{0,4})"
+    r"('(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^\s,;&'\"]+)",
+    re.IGNORECASE,
 )
+_HEADER = re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9+/_.=~-]{8,}", re.IGNORECASE)
+_SECRET_TEXT = ((_URL, rf"\1:{HIDDEN}@"), (_ASSIGNMENT, rf"\1{HIDDEN}"), (_HEADER, rf"\1{HIDDEN}"))
 
 
 def redact(value: Any, name: str = "", depth: int = 0) -> Any:
