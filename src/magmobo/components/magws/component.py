@@ -62,27 +62,22 @@ class MagWS(Component):
         self._config = config
 
     async def start(self) -> None:
-        self._stack = AsyncExitStack()
         self._book = TableBook(self._config.tables, self._changes, self._database)
         plane = self._plane = self._new_plane()
-        await self._refresh_book()
-        bus = self._context.bus
-        for topic, handler in (
-            (DatabaseChange, plane.feed.on_change),
-            (DatabaseChangesLost, plane.feed.on_lost),
-            (DatabaseSchemaChanged, self._on_schema_changed),
-        ):
-            self._stack.callback(bus.on(topic, handler).cancel)
-        for name, coroutine in (
-            ("ticker", self._tick()),
-            ("followers", plane.feed.followers.run()),
-            ("leavers", plane.leavers.run()),
-            ("tables", self._keep_book()),
-        ):
-            self._spawn(coroutine, name)
-        api = HttpApi(plane, self._config.apps, self._context.clock, self._context.log)
-        self._stack.callback(self._listener.mount_http(API_PREFIX, api).release)
-        self._stack.callback(self._listener.mount_websocket(PREFIX, plane.open).release)
+        bus, clock, log = self._context.bus, self._context.clock, self._context.log
+        async with AsyncExitStack() as stack:
+            stack.callback(bus.on(DatabaseChange, plane.feed.on_change).cancel)
+            stack.callback(bus.on(DatabaseChangesLost, plane.feed.on_lost).cancel)
+            stack.callback(bus.on(DatabaseSchemaChanged, self._on_schema_changed).cancel)
+            await self._refresh_book()
+            self._spawn(stack, self._tick(), "ticker")
+            self._spawn(stack, plane.feed.followers.run(), "followers")
+            self._spawn(stack, plane.leavers.run(), "leavers")
+            self._spawn(stack, self._keep_book(), "tables")
+            api = HttpApi(plane, self._config.apps, clock, log)
+            stack.callback(self._listener.mount_http(API_PREFIX, api).release)
+            stack.callback(self._listener.mount_websocket(PREFIX, plane.open).release)
+            self._stack = stack.pop_all()
 
     async def stop(self) -> None:
         """Ask every client to come back (4200), at a pace; drop those that do not answer in time."""
@@ -164,9 +159,8 @@ class MagWS(Component):
             raise NoApp
         return app
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._context.spawn(coroutine, name=name)
-        self._stack.callback(task.cancel)
+    def _spawn(self, stack: AsyncExitStack, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        stack.push_async_callback(_end, self._context.spawn(coroutine, name=name))
 
     def _on_schema_changed(self, envelope: Envelope[DatabaseSchemaChanged]) -> None:
         self._schema_moved.set()
@@ -197,3 +191,8 @@ class MagWS(Component):
             self._unpublished = f"{error}{code}{step}" if self._config.tables else ""
             self._context.log.warning("realtime_tables_not_read", error=str(error))
         self._plane.feed.recheck()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

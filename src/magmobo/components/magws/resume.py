@@ -90,7 +90,7 @@ class Followers:
         self._changes, self._plane, self._clock = changes, admissions, clock
         self._drained_bytes = send_buffer_bytes // 2
         self._waiting: dict[tuple[Client, str], Follower] = {}
-        self._words: dict[tuple[str, int], bytes] = {}
+        self._words: dict[tuple[str, str, int], bytes] = {}
         self._work = asyncio.Event()
 
     def __len__(self) -> int:
@@ -226,7 +226,7 @@ class Followers:
     def _in_words(self, change: DatabaseChange, follower: Follower) -> bytes:
         """Many clients come back at once and miss the same changes: the words of the last ones are kept."""
         limit_bytes = follower.client.app.max_row_bytes
-        key = (change.position, limit_bytes)
+        key = (follower.epoch, change.position, limit_bytes)
         words = self._words.get(key)
         if words is None:
             words = feed.in_words(change, follower.epoch, self._plane.key_columns(follower.table), limit_bytes)
