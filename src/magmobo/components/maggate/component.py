@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from magmobo.components.maggate.app import RestApp
 from magmobo.components.maggate.auth import Authenticator
@@ -14,6 +15,7 @@ from magmobo.components.maggate.request import PREFIX
 from magmobo.components.maggate.schema_cache import SchemaCache
 from magmobo.contracts.bus import Subscription
 from magmobo.contracts.component import Announcement, Component, Context, Needs
+from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.events import DatabaseSchemaChanged, Envelope
 from magmobo.contracts.health import HealthCheck, HealthReport, HealthStatus
 from magmobo.contracts.planes import Database, Listener, Mount
@@ -32,6 +34,7 @@ class MagGate(Component):
 
     def __init__(self, context: Context, listener: Needs[Listener], database: Needs[Database]) -> None:
         self._context, self._listener, self._database = context, listener, database
+        self._known_roles: frozenset[str] = frozenset()
         self._mount: Mount | None = None
         self._subscription: Subscription | None = None
         self._refresher: asyncio.Task[None] | None = None
@@ -73,7 +76,7 @@ class MagGate(Component):
     async def health(self) -> HealthReport:
         problem = self._cache.last_error
         role = self._config.anonymous_role
-        usable = not role or role in self._database.grantable_roles()
+        usable = not role or role in self._roles()
         return HealthReport.of(
             HealthCheck("schema cache", HealthStatus.DEGRADED if problem else HealthStatus.HEALTHY, problem),
             HealthCheck(
@@ -93,7 +96,10 @@ class MagGate(Component):
         return Announcement(urls={"rest": url}, notices=tuple(notices))
 
     def _roles(self) -> frozenset[str]:
-        return self._database.grantable_roles()
+        """Roles requests may use; while the database is away the last known ones, for it checks them again itself."""
+        with suppress(Unavailable):
+            self._known_roles = self._database.grantable_roles()
+        return self._known_roles
 
     def _on_schema_changed(self, envelope: Envelope[DatabaseSchemaChanged]) -> None:
         self._cache.invalidate()
@@ -101,7 +107,7 @@ class MagGate(Component):
     async def _check_anonymous_role(self) -> None:
         role, clock = self._config.anonymous_role, self._context.clock
         deadline_s = clock.monotonic_s() + ROLE_WAIT_S
-        while role and role not in self._database.grantable_roles():
+        while role and role not in self._roles():
             if clock.monotonic_s() >= deadline_s:
                 raise AnonymousRoleRefused(role)
             await clock.sleep(_ROLE_POLL_S)
