@@ -93,7 +93,7 @@ async def test_postgres_killed_under_a_running_node_comes_back(folders: tuple[Pa
         assert (await probe.database.run(ask, Identity("reader"), read_only=True)).rows == [(b"here",)]
         os.kill(serving(_pgdata(data_dir))[0], signal.SIGKILL)
         async with asyncio.timeout(20):
-            while "recovered" not in events:  # noqa: ASYNC110 - the event comes from another task
+            while "recovered" not in events:
                 await asyncio.sleep(0.01)
         assert (await probe.database.run(ask, Identity("reader"), read_only=True)).rows == [(b"here",)]
         async with probe.database.session() as connection:
@@ -121,7 +121,7 @@ async def test_dsn_runs_requests_only_as_granted_roles(dsn: str) -> None:
             with psycopg.connect(dsn, autocommit=True) as admin:
                 admin.execute("create role dsn_late; grant dsn_late to dsn_login")
             async with asyncio.timeout(10):
-                while "dsn_late" not in database.grantable_roles():  # noqa: ASYNC110 - set by the schema watch
+                while "dsn_late" not in database.grantable_roles():
                     await asyncio.sleep(0.02)
             with psycopg.connect(dsn, autocommit=True) as admin:
                 admin.execute("drop role dsn_late")

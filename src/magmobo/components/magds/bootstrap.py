@@ -1,8 +1,8 @@
 """Roles and the application database of the embedded server, made at the first start, checked at every one.
 
 `postgres` is the superuser: supervision, the change reader and the schema watch, all of them fixed SQL of ours. `mag`
-is the node's own role, for sessions and under requests: owner of the database `app`, may replicate and make roles, is no
-superuser, so nothing that escapes a request's role reaches the operating system. Requests run as neither.
+is the node's own role, for sessions and under requests: owner of the database `app`, may replicate and make roles, is
+no superuser, so nothing that escapes a request's role reaches the operating system. Requests run as neither.
 Schema `mag` belongs to `postgres`: functions in it run with its rights, so `mag` may add to it but replace nothing.
 """
 

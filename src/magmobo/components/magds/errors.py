@@ -280,7 +280,7 @@ class SlotInUse(StorageError):
         self.slot, self.pid = slot, pid
 
     def __str__(self) -> str:
-        return f"the slot {self.slot} is held by a running node (server process {self.pid})"
+        return f"a running node reads the changes of this database ({self.slot}, server process {self.pid})"
 
 
 class DetachRefused(StorageError):
