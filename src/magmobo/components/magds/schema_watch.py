@@ -23,7 +23,7 @@ from magmobo.contracts.events import DatabaseSchemaChanged
 
 _POLL_S = 0.5
 _DEBOUNCE_S = 0.05
-_RETRY_S = 0.5
+_RETRY_S, _RETRY_LIMIT_S = 0.25, 5.0
 
 # A row version's xmin changes with every change of the row; VACUUM and ANALYZE do not touch it.
 _ROLES = """
@@ -48,7 +48,7 @@ with ours as (select oid from pg_namespace
        union all select 't' || oid || ' ' || xmin from pg_type where typnamespace in (select oid from ours)
        union all select 'e' || oid || ' ' || xmin from pg_enum
        union all select 'p' || oid || ' ' || xmin from pg_policy where polrelid in (select oid from tables)
-       union all select 'd' || oid || ' ' || xmin from pg_description where objoid in (select oid from tables)
+       union all select 'd' || objoid || ' ' || objsubid || ' ' || xmin from pg_description where objoid in (select oid from tables)
        union all select 'r' || r.oid || ' ' || r.xmin from pg_publication_rel r
                  join pg_publication p on p.oid = r.prpubid where p.pubname in ('mag_changes', 'mag_inserts')
        union all select 'u' || oid || ' ' || xmin from pg_publication where pubname in ('mag_changes', 'mag_inserts'))
@@ -83,7 +83,7 @@ class SchemaWatch:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
-        reconnected = False
+        reconnected, pause_s = False, _RETRY_S
         while True:
             try:
                 connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=10)
@@ -93,8 +93,10 @@ class SchemaWatch:
                     await connection.close()
             except (psycopg.Error, OSError) as error:
                 self._log.warning("schema watch interrupted", error=str(error).strip())
-            reconnected = reconnected or self._watching.is_set()
-            await self._clock.sleep(_RETRY_S)
+            reached, reconnected = self._watching.is_set(), reconnected or self._watching.is_set()
+            pause_s = _RETRY_S if reached else min(_RETRY_LIMIT_S, pause_s * 2)
+            self._watching.clear()
+            await self._clock.sleep(pause_s)
 
     async def _watch(self, connection: Connection, *, reconnected: bool) -> None:
         self.uses_event_trigger = await self._install(connection)

@@ -1,0 +1,70 @@
+"""DDL by anybody is seen within a second, with and without an event trigger."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from tests.integration.magds_changes.harness import Node, execute, query, until
+
+DDL = (
+    "create table t (id int primary key)",
+    "alter table t add a text",
+    "alter table t rename a to b",
+    "alter table t alter b type varchar(9)",
+    "alter table t add constraint c check (id > 0)",
+    "comment on column t.b is 'note'",
+    "create function f() returns int language sql as 'select 1'",
+    "create policy p on t using (true)",
+    "grant select on t to public",
+    "create view v as select * from t",
+    "drop view v",
+    "create type mood as enum ('sad')",
+    "alter type mood add value 'glad'",
+    "create role r_{0}",
+    "grant r_{0} to current_user",
+    "revoke r_{0} from current_user",
+    "drop role r_{0}",
+    "drop table t",
+    "create schema s",
+)
+
+
+@pytest.mark.parametrize("superuser", [True, False], ids=["event trigger", "fingerprint"])
+async def test_every_ddl_is_seen_within_a_second(dsn: str, superuser: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magmobo.components.magds.schema_watch._POLL_S", 0.1)  # for the sake of the suite's time
+    name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+    execute(dsn, f"create role plain_{name} login")
+    node = Node(dsn if superuser else psycopg.conninfo.make_conninfo(dsn, user=f"plain_{name}"))
+    await node.watch.start()
+    assert node.watch.uses_event_trigger is superuser
+    for statement in DDL:
+        seen = len(node.schema)
+        execute(dsn, statement.format(name))
+        await until(lambda seen=seen: len(node.schema) > seen, statement, timeout_s=1)
+    await node.watch.stop()
+    execute(dsn, f"drop role plain_{name}")
+
+
+async def test_a_burst_is_one_event_and_temporary_tables_none(dsn: str) -> None:
+    node = Node(dsn)
+    await node.watch.start()
+    execute(dsn, "create temp table x (a int)", "create temp table y as select 1")
+    with psycopg.connect(dsn, autocommit=True) as client, client.pipeline():
+        for number in range(30):
+            client.execute(f"create table t{number} (id int)".encode())
+    await until(lambda: node.schema)
+    assert [event.reason for event in node.schema] == ["notify"] * len(node.schema)
+    assert len(node.schema) <= 3
+    await node.watch.stop()
+
+
+async def test_the_watch_comes_back_and_says_so(dsn: str) -> None:
+    node = Node(dsn)
+    await node.watch.start()
+    query(dsn, "select pg_terminate_backend(pid) from pg_stat_activity where query ~ 'pg_auth_members' "
+               "and datname = current_database() and pid <> pg_backend_pid()")  # fmt: skip
+    await until(lambda: node.schema)
+    assert [event.reason for event in node.schema] == ["reconnect"]
+    execute(dsn, "create table t (id int)")
+    await until(lambda: len(node.schema) == 2)
+    await node.watch.stop()
