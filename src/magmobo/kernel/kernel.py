@@ -195,8 +195,8 @@ class Kernel:
     # ------------------------------------------------------------ how it is
 
     @property
-    def state(self) -> KernelState:
-        """`degraded` is `ready` with a component that failed or says it does not serve."""
+    def state(self) -> str:
+        """One of `booting, ready, degraded, stopping, stopped, failed`; `degraded` is `ready` with a component that failed or says it does not serve."""
         if self._state == "ready" and any(_is_down(slot) for slot in self._slots()):
             return "degraded"
         return self._state

@@ -30,7 +30,7 @@ class PhaseFailed(Exception):
 
 
 class Slot:
-    """One component. `on_failure` is told its name when it failed while nobody was waiting for one of its hooks."""
+    """One component. `on_failure` is told its name when one of its tasks failed."""
 
     def __init__(self, declaration: Declaration, around: Surroundings, on_failure: Callable[[str], None]) -> None:
         self.name = declaration.name
@@ -43,7 +43,7 @@ class Slot:
         self._tasks = TaskSet(self.name, self._task_failed)
         self._context = ComponentContext(self.name, around, self._bus, self._tasks)
         self._component: Component | None = None
-        self._boot_entered = self._start_entered = self._in_hook = False
+        self._boot_entered = self._start_entered = False
         self.lifecycle = Lifecycle(self.name, around.bus, around.clock.time_s)
 
     @property
@@ -103,14 +103,11 @@ class Slot:
             link.disconnect()
 
     async def _enter(self, phase: str, hook: Coroutine[Any, Any, None], timeout_s: float) -> None:
-        self._in_hook = True
         try:
             await self._bounded(phase, hook, timeout_s)
             self._raise_failure_of_tasks()
         except Exception as error:
             raise self._failed(phase, error) from error
-        finally:
-            self._in_hook = False
 
     def _raise_failure_of_tasks(self) -> None:
         if self.error is not None:
@@ -133,7 +130,7 @@ class Slot:
     def _task_failed(self, error: BaseException) -> None:
         self.log.error("a task of the component failed", error=describe(error), exc_info=error)
         self.error = error
-        if not self._in_hook and self.lifecycle.can(State.FAILED):
+        if self.lifecycle.can(State.FAILED):
             self._disconnect()
             self.lifecycle.fail(error)
             self._on_failure(self.name)

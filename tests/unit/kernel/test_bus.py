@@ -340,6 +340,9 @@ async def test_a_hung_handler_is_cancelled_at_its_deadline_and_the_next_event_fo
     seen: list[int] = []
 
     async def sometimes_hangs(envelope: Envelope[Numbered]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0, "the cancellation of an earlier event is still pending"
         if envelope.data.number % 2:
             await asyncio.Event().wait()
         seen.append(envelope.data.number)
@@ -496,6 +499,23 @@ async def test_publish_waits_for_room_where_the_policy_says_so() -> None:
     assert sorted(seen) == list(range(20))
     assert isinstance(subscription, QueuedSubscription)
     assert subscription.lost == 0
+
+
+async def test_publish_returns_when_its_event_is_displaced() -> None:
+    bus = EventBus(queue_limit=1, overflow={"bus_tests.numbered": Overflow.SHED_OLDEST})
+
+    async def endless(envelope: Envelope[Numbered]) -> None:
+        await asyncio.Event().wait()
+
+    subscription = bus.on(Numbered, endless)
+    bus.emit(Numbered(number=0))
+    await asyncio.sleep(0)  # the first is being handled
+    waiting = asyncio.create_task(bus.publish(Numbered(number=1)))
+    await asyncio.sleep(0)
+    bus.emit(Numbered(number=2))
+    async with asyncio.timeout(5):
+        await waiting
+    subscription.cancel()
 
 
 def test_nested_emits_are_bounded() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import pytest
 from msgspec import Meta, Struct
@@ -360,8 +360,9 @@ async def test_a_task_that_fails_during_the_boot_fails_the_boot(tmp_path: Path) 
             await asyncio.wait({self.context.spawn(fail(), name="fail")})
 
     async with scene(tmp_path, Fragile) as here:
-        with pytest.raises(BootFailed, match="in a task"):
+        with pytest.raises(BootFailed, match="in a task") as caught:
             await here.kernel.boot()
+        assert (caught.value.stage, caught.value.phase) == ("component_load", "boot")
 
 
 async def test_a_constructor_or_configure_that_raises_is_named(tmp_path: Path) -> None:
@@ -418,6 +419,27 @@ async def test_a_shutdown_never_hangs(tmp_path: Path) -> None:
         for task in footprint().tasks:
             task.cancel()
             await asyncio.wait({task}, timeout=5)
+
+
+async def test_a_hanging_component_leaves_time_for_the_others(tmp_path: Path) -> None:
+    class Measuring(Component):
+        name = "measuring"
+        given_s: ClassVar[list[float]] = []
+
+        async def shutdown(self, timeout_s: float) -> None:
+            self.given_s.append(timeout_s)
+
+    class Hanging(Component):
+        name = "hanging"
+        after = ("measuring",)
+
+        async def stop(self) -> None:
+            await asyncio.Event().wait()
+
+    async with scene(tmp_path, Measuring, Hanging) as here:
+        await here.kernel.boot()
+        await here.kernel.shutdown(0.4)
+        assert Measuring.given_s[0] > 0.05
 
 
 async def test_two_shutdowns_are_one(tmp_path: Path) -> None:
@@ -556,8 +578,12 @@ class Patient(Component):
 )
 async def test_health_is_polled_and_shown(answer: Any, health: str, detail: str, state: str) -> None:
     clock = FakeClock()
-    watched = type("Watched", (Patient,), {"answer": answer})
-    async with running_kernel(watched, clock=clock, config={"health": {"interval_s": 10, "timeout_s": 0.05}}) as kernel:
+
+    class Watched(Patient):
+        pass
+
+    Watched.answer = answer
+    async with running_kernel(Watched, clock=clock, config={"health": {"interval_s": 10, "timeout_s": 0.05}}) as kernel:
         async with asyncio.timeout(5):
             while clock.sleeping == 0:  # the round is over when the poller sleeps
                 await asyncio.sleep(0.001)
@@ -565,7 +591,7 @@ async def test_health_is_polled_and_shown(answer: Any, health: str, detail: str,
         assert status.health == health
         assert status.detail.startswith(detail)
         assert kernel.state == state
-        watched.answer = HealthReport.of()
+        Watched.answer = HealthReport.of()
         await clock.advance(10)
         assert kernel.status().components[0].health == "healthy"
         assert kernel.state == "ready"

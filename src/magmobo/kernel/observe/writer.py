@@ -79,17 +79,18 @@ class LineWriter:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._lost = 0
+        self._lost, self._counting = 0, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="mag-log", daemon=True)
         self._thread.start()
 
     def put(self, line: bytes) -> None:
         """Queue one line, with its line end. Never blocks, never raises."""
         if self._lines.qsize() >= MAX_WAITING:
-            self._lost += 1
+            self._lose(1)
             return
         if self._lost:
-            lost, self._lost = self._lost, 0
+            with self._counting:
+                lost, self._lost = self._lost, 0
             self._lines.put(b'{"level":"warning","event":"log lines lost","lost":%d}\n' % lost)
         self._lines.put(line)
 
@@ -99,6 +100,10 @@ class LineWriter:
         self._thread.join(timeout_s)
         if not self._thread.is_alive():
             self._target.close()
+
+    def _lose(self, lines: int) -> None:
+        with self._counting:
+            self._lost += lines
 
     def _run(self) -> None:
         is_open = True
@@ -112,4 +117,4 @@ class LineWriter:
             try:
                 self._target.write(b"".join(lines))
             except (OSError, ValueError):
-                self._lost += len(lines)  # a full disk: said in the next line that can be written
+                self._lose(len(lines))  # a full disk: said in the next line that can be written
