@@ -112,7 +112,7 @@ class Pool:
         try:
             while True:
                 try:
-                    return await self._connect()
+                    return _without_preparing(await self._connect())
                 except ConnectFailure as error:
                     if not error.retryable:
                         raise
@@ -192,6 +192,12 @@ def _is_alive(connection: Connection) -> bool:
     return connection.pgconn.status == pq.ConnStatus.OK
 
 
+def _without_preparing(connection: Connection) -> Connection:
+    """psycopg prepares what it sees often, but overlooks that our next `discard all` dropped it again."""
+    connection.prepare_threshold = None
+    return connection
+
+
 async def _clean(connection: Connection) -> bool:
     """Make `connection` as new; False when it is beyond cleaning."""
     status = connection.info.transaction_status
@@ -203,6 +209,7 @@ async def _clean(connection: Connection) -> bool:
                 await connection.rollback()
             await connection.set_autocommit(True)
             connection.row_factory = tuple_row
+            _without_preparing(connection)
             await connection.execute("discard all")
     except (psycopg.Error, TimeoutError):
         return False
