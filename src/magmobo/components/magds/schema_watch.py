@@ -48,7 +48,8 @@ with ours as (select oid from pg_namespace
        union all select 't' || oid || ' ' || xmin from pg_type where typnamespace in (select oid from ours)
        union all select 'e' || oid || ' ' || xmin from pg_enum
        union all select 'p' || oid || ' ' || xmin from pg_policy where polrelid in (select oid from tables)
-       union all select 'd' || objoid || ' ' || objsubid || ' ' || xmin from pg_description where objoid in (select oid from tables)
+       union all select 'd' || objoid || ' ' || objsubid || ' ' || xmin from pg_description
+                 where objoid in (select oid from tables)
        union all select 'r' || r.oid || ' ' || r.xmin from pg_publication_rel r
                  join pg_publication p on p.oid = r.prpubid where p.pubname in ('mag_changes', 'mag_inserts')
        union all select 'u' || oid || ' ' || xmin from pg_publication where pubname in ('mag_changes', 'mag_inserts'))
