@@ -196,7 +196,10 @@ class Kernel:
 
     @property
     def state(self) -> str:
-        """One of `booting, ready, degraded, stopping, stopped, failed`; `degraded` is `ready` with a component that failed or says it does not serve."""
+        """One of `booting, ready, degraded, stopping, stopped, failed`.
+
+        `degraded` is `ready` with a component that does not run or says that it does not serve.
+        """
         if self._state == "ready" and any(_is_down(slot) for slot in self._slots()):
             return "degraded"
         return self._state
