@@ -105,8 +105,11 @@ class Answer:
 class Browser:
     """One HTTP client of a running console; remembers cookie and CSRF token like the page does."""
 
-    def __init__(self, port: int, context: PlainContext, realtime: PlainRealtime) -> None:
-        self.port, self.context, self.realtime = port, context, realtime
+    def __init__(
+        self, listener: ListenerComponent, console: Console, context: PlainContext, realtime: PlainRealtime
+    ) -> None:
+        self.listener, self.console, self.context, self.realtime = listener, console, context, realtime
+        self.port = listener.address[1]
         self.cookie = self.csrf = ""
 
     async def request(
@@ -145,7 +148,7 @@ async def running_console(*, realtime: bool = True) -> AsyncIterator[Browser]:
     await listener.start()
     await console.start()
     try:
-        yield Browser(listener.address[1], context, plane)
+        yield Browser(listener, console, context, plane)
     finally:
         await console.stop()
         await listener.stop()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.integration.console.support import Browser, running_console
+from tests.integration.console.support import running_console
 
 from magmobo.console.sessions import FAILURE_WINDOW_S, IDLE_S, LIFETIME_S, MAX_FAILURES
 
@@ -178,9 +178,10 @@ async def test_it_works_without_realtime_and_says_why() -> None:
 async def test_a_stopped_console_is_gone_and_forgets_its_sessions() -> None:
     async with running_console() as browser:
         await browser.sign_in()
-        port = browser.port
-    with pytest.raises(OSError, match="refused"):
-        await asyncio.to_thread(Browser(port, browser.context, browser.realtime)._request, "GET", "/console/", None, {})
+        await browser.console.stop()
+        assert (await browser.request("GET", "/console/")).status == 503
+        await browser.console.start()
+        assert (await browser.request("GET", "/console/api/session")).status == 401
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

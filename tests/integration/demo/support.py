@@ -72,7 +72,7 @@ def make_demo(dsn: str, data_dir: Path, **config: Any) -> Demo:
 async def until(condition: Callable[..., bool], *, timeout_s: float = 15) -> None:
     """Wait for a condition, with a deadline."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - the condition is in the database
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -1,5 +1,7 @@
 // Talks to the console's routes. The session is a cookie that scripts cannot read; the CSRF token lives here only.
 
+const ANSWER_WITHIN_MS = 4000; // a node that restarts lets connections wait; the page must not wait with them
+
 let csrfToken = "";
 
 export class Problem extends Error {
@@ -11,7 +13,10 @@ export class Problem extends Error {
 }
 
 async function call(path, body) {
-  const options = { headers: { Accept: "application/json" }, cache: "no-store", credentials: "same-origin" };
+  const options = {
+    headers: { Accept: "application/json" }, cache: "no-store", credentials: "same-origin",
+    signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+  };
   if (body !== undefined) {
     options.method = "POST";
     options.headers["Content-Type"] = "application/json";

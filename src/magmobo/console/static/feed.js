@@ -25,7 +25,7 @@ function connect(appKey) {
   return new Pusher(appKey, {
     cluster: "", // the client insists on one; wsHost wins over it
     wsHost: location.hostname, wsPort: port, wssPort: port, forceTLS: secure,
-    enabledTransports: ["ws", "wss"], // no fallback: it would go to servers elsewhere
+    enabledTransports: secure ? ["ws", "wss"] : ["ws"], // no fallback: it would go to another port or host
     disableStats: true,
     channelAuthorization: {
       customHandler: ({ socketId, channelName }, done) =>

@@ -4,7 +4,7 @@ import { element } from "./node.js";
 
 const ROWS = 200;
 const DRAW_EVERY_MS = 120;
-const SHORT_KEYS = 7;
+const SHORT_KEYS = 12;
 const SHORT_TEXT = 40;
 const SPARK_SECONDS = 60;
 
@@ -79,9 +79,9 @@ export class Ticker {
     this.#enqueue(change);
   }
 
-  gap(channel, reason) {
+  gap(table, reason) {
     this.#gaps += 1;
-    this.note(channel, `Changes were missed here (${reason}): read the table again.`);
+    this.#enqueue({ op: "gap", table, note: `Changes were missed here (${reason}): read the table again.` });
   }
 
   note(table, text) {
