@@ -43,15 +43,22 @@ async def examine_database(dsn: Secret) -> Sequence[Check]:
     return [Check(found.name, found.ok, found.detail, found.remedy) for found in await examine(dsn.reveal())]
 
 
-async def detach(dsn: Secret, *, dry_run: bool) -> Sequence[str]:
-    """What of ours is in the database, a line each; unless `dry_run`, it has been removed when this returns.
+class Traces(Struct, frozen=True):
+    """`objects`: what of ours is in a database, a line each. `kept`: what was left there and why."""
+
+    objects: Sequence[str]
+    kept: Sequence[str]
+
+
+async def detach(dsn: Secret, *, dry_run: bool) -> Traces:
+    """What of ours is in the database; unless `dry_run`, it has been removed when this returns.
 
     Raises: the storage plane's errors.
     """
     from magmobo.components.magds import detach as storage
 
     found = await (storage.plan if dry_run else storage.apply)(dsn.reveal())
-    return found.objects
+    return Traces(found.objects, found.kept)
 
 
 def _folder_check(folder: DataFolder) -> Check:

@@ -35,6 +35,7 @@ Command = Callable[[], Any]
 _MAX_CONNECTIONS = 32
 _IDLE_S = 60.0
 _WRITE_S = 10.0
+_LINGER_S = 1.0
 
 
 class ControlServer:
@@ -90,10 +91,10 @@ class ControlServer:
         self._conversations.add(conversation)
         try:
             if len(self._conversations) > _MAX_CONNECTIONS:
-                await _send(writer, wire.encode_fault(TooManyConnections(_MAX_CONNECTIONS)))
+                await _dismiss(reader, writer, TooManyConnections(_MAX_CONNECTIONS))
             elif not _peer_may_enter(writer):
                 self._log.warning("control.denied")
-                await _send(writer, wire.encode_fault(AccessDenied("the control socket")))
+                await _dismiss(reader, writer, AccessDenied("the control socket"))
             else:
                 await self._converse(reader, writer)
         except (TimeoutError, OSError):
@@ -113,7 +114,7 @@ class ControlServer:
             except asyncio.IncompleteReadError:
                 return
             except asyncio.LimitOverrunError:
-                await _send(writer, wire.encode_fault(RequestTooLarge(wire.MAX_REQUEST_BYTES)))
+                await _dismiss(reader, writer, RequestTooLarge(wire.MAX_REQUEST_BYTES))
                 return
             result = self._answer(line)
             await _send(writer, result if isinstance(result, bytes) else wire.encode_result(result))
@@ -142,6 +143,15 @@ async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
     writer.write(line)
     async with asyncio.timeout(_WRITE_S):
         await writer.drain()
+
+
+async def _dismiss(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, error: MagError) -> None:
+    """Answer, and hear the peer out for a moment: closing under what it still sends would lose it the answer."""
+    await _send(writer, wire.encode_fault(error))
+    writer.write_eof()
+    async with asyncio.timeout(_LINGER_S):
+        while await reader.read(wire.MAX_REQUEST_BYTES):
+            pass
 
 
 def _peer_may_enter(writer: asyncio.StreamWriter) -> bool:

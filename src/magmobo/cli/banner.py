@@ -14,7 +14,7 @@ from magmobo.cli.output import printable
 from magmobo.contracts.planes import NodeStatus
 
 MAX_LINES = 12
-_MAX_URLS, _MAX_EXAMPLES = 4, 3
+_MAX_URLS, _MAX_EXAMPLES = 5, 3
 
 
 class Line(NamedTuple):
@@ -32,9 +32,9 @@ def banner(
     token = [Line("token", f"{admin_token}  (admin; shown this once)")] if admin_token else []
     footer = [Line("stop", stop_with), Line("log", log_file)]
     urls = [Line(label, url) for label, url in status.urls.items()][:_MAX_URLS]
-    examples = [Line("try", example) for example in status.examples][:_MAX_EXAMPLES]
-    room = MAX_LINES - 1 - len(token) - len(footer) - len(urls) - len(examples)
-    notices = _notices(status.notices, room)
+    room = MAX_LINES - 1 - len(token) - len(footer) - len(urls)
+    examples = [Line("try", example) for example in status.examples][: min(_MAX_EXAMPLES, room - 1)]
+    notices = _notices(status.notices, room - len(examples))
     lines = [heading, *urls, *examples, *token, *notices, *footer]
     return [Line(printable(line.label), printable(line.text)) for line in lines]
 

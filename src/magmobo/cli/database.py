@@ -17,7 +17,7 @@ from magmobo.cli.output import print_json, printable
 
 if TYPE_CHECKING:
     from magmobo.admin.data_folder import DataFolder
-    from magmobo.admin.offline import Check
+    from magmobo.admin.offline import Check, Traces
     from magmobo.contracts.secret import Secret
 
 
@@ -59,15 +59,17 @@ def detach(dsn: str | None, data_dir: Path | None, dry_run: bool, yes: bool, tim
     if database is None:
         raise DatabaseNotNamed
     found = asyncio.run(_plan(settings.folder, database, timeout_s, even_if_running=dry_run))
-    if not dry_run and found:
-        _confirm(found, yes=yes)
+    if not dry_run and found.objects:
+        _confirm(found.objects, yes=yes)
         found = asyncio.run(_apply(database, timeout_s))
     if as_json:
-        print_json("detach", {"removed": not dry_run, "objects": list(found)})
+        print_json("detach", {"removed": not dry_run, "objects": list(found.objects), "kept": list(found.kept)})
         return 0
-    for line in found:
+    for line in found.objects:
         click.echo(f"{'would remove' if dry_run else 'removed'} {printable(line)}")
-    if not found:
+    for line in found.kept:
+        click.echo(f"kept {printable(line)}")
+    if not found.objects:
         click.echo("nothing of MagMoBo's is in this database")
     return 0
 
@@ -87,7 +89,7 @@ async def _examine(folder: DataFolder, dsn: Secret | None, timeout_s: float) -> 
     return checks
 
 
-async def _plan(folder: DataFolder, dsn: Secret, timeout_s: float, *, even_if_running: bool) -> Sequence[str]:
+async def _plan(folder: DataFolder, dsn: Secret, timeout_s: float, *, even_if_running: bool) -> Traces:
     from magmobo.admin import offline
     from magmobo.admin.client import AdminClient
     from magmobo.admin.errors import NodeNotRunning
@@ -100,7 +102,7 @@ async def _plan(folder: DataFolder, dsn: Secret, timeout_s: float, *, even_if_ru
         return await offline.detach(dsn, dry_run=True)
 
 
-async def _apply(dsn: Secret, timeout_s: float) -> Sequence[str]:
+async def _apply(dsn: Secret, timeout_s: float) -> Traces:
     from magmobo.admin import offline
 
     async with _deadline(timeout_s):

@@ -10,7 +10,9 @@ from magmobo.contracts.planes import NodeStatus
 
 
 class Ready(Struct, frozen=True):
-    """A node that serves. `admin_token` is set once in the life of a data folder; `ready_s` counts from the first setting read."""
+    """A node that serves. `admin_token` is set once in the life of a data folder; `ready_s` counts from the first
+    setting read.
+    """
 
     status: NodeStatus
     pid: int

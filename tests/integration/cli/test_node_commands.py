@@ -184,7 +184,7 @@ def test_logs_follow_until_interrupted(tmp_path: Path) -> None:
         finally:
             follower.send_signal(signal.SIGINT)
             _, err = follower.communicate(timeout=DEADLINE_S)
-    assert (follower.returncode, err) == (130, "")
+    assert (follower.returncode, err.strip()) == (130, "")
 
 
 @pytest.mark.parametrize("words", [["doctor"], ["doctor", "--json"]])
