@@ -354,6 +354,24 @@ async def test_a_live_client_that_falls_behind_is_brought_back_without_loss(says
         assert w.plane.traffic.slow >= 1
 
 
+async def test_falling_behind_on_the_first_change_after_joining_repeats_nothing() -> None:
+    async with world("flights", "full", send_buffer_bytes=65_536) as w:
+        client = w.connect(take_bytes=0)
+        await w.subscribe(client, CHANNEL)
+        w.stream.commit({"id": 0, "note": "x" * 70_000})
+        w.stream.commit({"id": 1}, table=TableName("public", "full"))
+        await w.settle()
+        client.send(hello())
+        await w.subscribe(client, "db.public.full")
+        w.stream.commit({"id": 2}, table=TableName("public", "full"))
+        await w.settle()
+        client.drain()
+        await w.clock.advance(1)
+        got = client.read()
+        assert ids(got) == [0, 2]
+        assert "mag:gap" not in events(got)
+
+
 async def test_a_client_that_reads_nothing_is_closed() -> None:
     async with world("flights", send_buffer_bytes=65_536) as w:
         client = w.connect(take_bytes=0)
