@@ -18,5 +18,7 @@ class DemoConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     speed: Annotated[
         float, Meta(ge=0, le=1_000_000, description="simulated seconds per second of the replay; 0 stops it")
     ] = 600.0
-    jwt_secret: Annotated[Secret | None, Meta(description="key that signs the tokens of the tasks demo; generated")] = None
+    jwt_secret: Annotated[Secret | None, Meta(description="key that signs the tokens of the tasks demo; generated")] = (
+        None
+    )
     """Key that signs the ready-made token of the tasks demo; the same one MagGate checks with. Generated."""

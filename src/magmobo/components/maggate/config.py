@@ -12,7 +12,9 @@ from magmobo.contracts.secret import Secret
 class JwtConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How bearer tokens are verified. At most one of `secret` and `public_key`; with neither, no token is accepted."""
 
-    secret: Annotated[Secret | None, Meta(description="key that HMAC tokens are signed with; unset: none is accepted")] = None
+    secret: Annotated[
+        Secret | None, Meta(description="key that HMAC tokens are signed with; unset: none is accepted")
+    ] = None
     public_key: Annotated[str, Meta(description="PEM of an RSA, EC or Ed25519 public key")] | None = None
     algorithms: Annotated[
         tuple[str, ...], Meta(description="accepted algorithms; empty: the one that fits the key")
