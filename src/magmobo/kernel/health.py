@@ -42,7 +42,8 @@ class HealthPoller:
             report = _sick(f"no answer within {self._timeout_s:g} s, waiting at {error.where}")
         except Exception as error:
             report = _sick(describe(error))
-        if slot.health is None or report.status is not slot.health.status:
+        before = slot.health.status if slot.health else HealthStatus.HEALTHY
+        if report.status is not before:
             tell = slot.log.info if report.status is HealthStatus.HEALTHY else slot.log.warning
             tell("health changed", status=str(report.status), detail=worst_detail(report))
         slot.health = report

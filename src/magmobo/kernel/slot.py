@@ -82,7 +82,6 @@ class Slot:
         self._boot_entered = True
         await self._enter("boot", self.component.boot(), timeout_s)
         self.lifecycle.to(State.BOOTED)
-        self._connect()
 
     async def start(self, timeout_s: float) -> None:
         """Run the `start` hook, after `boot` or after a stop. Raises: PhaseFailed, IllegalTransition."""
@@ -91,7 +90,6 @@ class Slot:
             self.restarts += 1
         self._start_entered, self.error = True, None
         await self._enter("start", self.component.start(), timeout_s)
-        self._connect()
         self.lifecycle.to(State.RUNNING)
 
     def _connect(self) -> None:
@@ -106,6 +104,7 @@ class Slot:
         try:
             await self._bounded(phase, hook, timeout_s)
             self._raise_failure_of_tasks()
+            self._connect()
         except Exception as error:
             raise self._failed(phase, error) from error
 
@@ -166,7 +165,7 @@ class Slot:
         try:
             await self._bounded(phase, hook, timeout_s)
         except Exception as error:
-            self.error = error
+            self.error = self.error or error  # what went wrong first is what an operator wants to know
             self.log.exception(f"{phase} failed", error=describe(error))
             if self.lifecycle.can(State.FAILED) and self.state is State.STOPPING:
                 self.lifecycle.fail(error)

@@ -136,6 +136,15 @@ def test_the_core_sections_have_valid_defaults() -> None:
     assert config.section("kernel").data_dir == Path("mag_data")
 
 
+def test_the_admin_token_is_kept_as_a_hash_only() -> None:
+    digest = "0123456789abcdef" * 4
+    config = load_config(CORE_SECTIONS, [Layer("x", "x", {"admin": {"token_sha256": digest}})])
+    assert config.section("admin").token_sha256.reveal() == digest
+    with pytest.raises(ConfigError, match="admin: token_sha256 is not the sha256") as caught:
+        load_config(CORE_SECTIONS, [Layer("x", "x", {"admin": {"token_sha256": "the token itself"}})])
+    assert "the token itself" not in str(caught.value)
+
+
 # ---------------------------------------------------------------- problems
 
 

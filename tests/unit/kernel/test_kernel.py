@@ -378,6 +378,56 @@ async def test_a_constructor_or_configure_that_raises_is_named(tmp_path: Path) -
         assert here.journal.lines == []
 
 
+async def test_a_component_that_cannot_say_who_serves_its_protocol_fails_its_boot(tmp_path: Path) -> None:
+    class Shy(Component):
+        name = "shy"
+        provides = (Store,)
+
+        def implementation(self, protocol: type) -> Any:
+            raise Broken("nobody")
+
+    async with scene(tmp_path, Shy) as here:
+        with pytest.raises(BootFailed, match='"shy", boot'):
+            await here.kernel.boot()
+        assert here.kernel.status().components[0].state == "failed"
+
+
+async def test_a_protocol_may_be_served_by_an_object_of_the_component(tmp_path: Path) -> None:
+    class Engine:
+        async def get(self) -> str:
+            return "from the engine"
+
+    class Housing(Component):
+        name = "housing"
+        provides = (Store,)
+
+        async def boot(self) -> None:
+            self.engine = Engine()
+
+        def implementation(self, protocol: type) -> Any:
+            return self.engine if protocol is Store else self
+
+    class Driver(Component):
+        name = "driver"
+
+        def __init__(self, context: Context, store: Needs[Store]) -> None:
+            self.store = store
+
+        async def boot(self) -> None:
+            assert await self.store.get() == "from the engine"
+
+    async with running_kernel(Driver, Housing):
+        pass
+
+
+async def test_status_keeps_the_first_error_of_a_component(tmp_path: Path) -> None:
+    async with scene(tmp_path, Base) as here:
+        here.journal.misbehave |= {"base.start": Broken("the cause"), "base.stop": Broken("a consequence")}
+        with pytest.raises(BootFailed):
+            await here.kernel.boot()
+        assert here.kernel.status().components[0].detail == "the cause [MAG-TEST-001]"
+
+
 async def test_a_component_list_that_does_not_fit_fails_before_anything_is_built(tmp_path: Path) -> None:
     async with scene(tmp_path, Middle) as here:
         with pytest.raises(BootFailed) as caught:
@@ -462,6 +512,32 @@ async def test_nothing_can_be_spawned_after_the_end(tmp_path: Path) -> None:
         pass
     with pytest.raises(Unavailable):
         contexts[0].spawn(asyncio.sleep(0), name="late")
+
+
+async def test_a_handler_that_ignores_its_cancellation_does_not_hold_the_shutdown(tmp_path: Path) -> None:
+    release = asyncio.Event()
+
+    class Stubborn(Component):
+        name = "stubborn"
+
+        def __init__(self, context: Context) -> None:
+            context.bus.on("system.ready", self._hear)
+
+        async def _hear(self, envelope: Any) -> None:
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+
+    async with scene(tmp_path, Stubborn) as here:
+        await here.kernel.boot()
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await here.kernel.shutdown(0.1)
+        assert here.kernel.state == "stopped"
+        release.set()
+        await asyncio.wait(footprint().tasks, timeout=5)
 
 
 # ---------------------------------------------------------------- a component that fails later

@@ -180,13 +180,13 @@ class EventBus:
         for subscription in list(self._subscriptions_by_owner.get(owner, ())):
             subscription.cancel()
 
-    async def close_owner(self, owner: str) -> None:
-        """`cancel_all`, then return once no handler of `owner` runs any more, or `handler_timeout_s` passed."""
+    async def close_owner(self, owner: str, *, grace_s: float = 2.0) -> None:
+        """`cancel_all`, then return once no handler of `owner` runs any more, or `grace_s` passed."""
         running = {s.task for s in self._pumping if s.owner == owner and s.task is not None}
         self.cancel_all(owner)
         running.discard(asyncio.current_task())
         if running:
-            await asyncio.wait(running, timeout=self.handler_timeout_s)
+            await asyncio.wait(running, timeout=grace_s)
 
     def scoped(self, owner: str) -> ScopedBus:
         """The bus as one component sees it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
@@ -46,6 +48,10 @@ class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     token_sha256: Annotated[
         Secret | None, Meta(description="sha256 of the admin token, 64 hex digits; unset: nobody is an admin")
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.token_sha256 is not None and not _SHA256.fullmatch(self.token_sha256.reveal()):
+            raise ValueError("token_sha256 is not the sha256 of a token: expected 64 lower-case hex digits")
 
 
 class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
