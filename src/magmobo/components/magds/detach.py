@@ -1,7 +1,8 @@
 """Removing every trace of us from a database: found, listed, and taken away in one transaction.
 
-What we create is listed in `changes/objects.py` (schema mag, two publications, one event trigger, one slot) and, for
-roles, in the table mag.roles. Anything else is not ours and is not touched: a role that owns something or has rights
+What we create is listed in `changes/objects.py` (schema mag, two publications, one event trigger, one slot); roles are
+noted in the table mag.roles; tables and functions of a demo carry a comment that begins with `DEMO_MARK`. Anything
+else is not ours and is not touched: a role that owns something or has rights
 outside is left with a word about it. The slot is not transactional, so it goes first: without it nothing holds WAL.
 """
 
@@ -18,6 +19,7 @@ from magmobo.components.magds.changes.objects import EVENT_TRIGGER, PUBLICATIONS
 from magmobo.components.magds.dsn import complete_dsn, connect
 from magmobo.components.magds.errors import DetachRefused, SlotInUse
 
+DEMO_MARK = "MagMoBo demo "
 READER_LOCK = 0x6D6167  # first key of the change reader's advisory lock, see changes/slot.py
 Connection = psycopg.AsyncConnection[Any]
 """A statement and the object it removes, in the words of `Traces.objects`."""
@@ -80,7 +82,28 @@ async def _steps(connection: Connection) -> list[Step]:
             steps.append((f"publication {publication}", _drop("publication", publication)))
     if await _exists(connection, "select from pg_namespace where nspname = %s", SCHEMA):
         steps.append((f"schema {SCHEMA}", _drop("schema", SCHEMA) + sql.SQL(" cascade")))
-    return steps
+    return steps + await _demo_steps(connection)
+
+
+async def _demo_steps(connection: Connection) -> list[Step]:
+    """Tables first and all at once, since they refer to each other; then the functions that their policies used."""
+    cursor = await connection.execute(
+        "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+        "where c.relkind = 'r' and starts_with(obj_description(c.oid, 'pg_class'), %s) order by 1, 2",
+        (DEMO_MARK,),
+    )
+    tables = await cursor.fetchall()
+    cursor = await connection.execute(
+        "select n.nspname::text, p.proname::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace "
+        "where p.pronargs = 0 and starts_with(obj_description(p.oid, 'pg_proc'), %s) order by 1, 2",
+        (DEMO_MARK,),
+    )
+    functions = await cursor.fetchall()
+    return [
+        (f"demo {kind} {', '.join(f'{schema}.{name}' for schema, name in found)}", _drop_all(kind, found))
+        for kind, found in (("table", tables), ("function", functions))
+        if found
+    ]
 
 
 async def _slot(connection: Connection) -> tuple[str, int | None] | None:
@@ -168,6 +191,11 @@ async def _exists(connection: Connection, query: str, value: str) -> bool:
 
 def _drop(kind: str, name: str) -> sql.Composed:
     return sql.SQL("drop {} {}").format(sql.SQL(kind), sql.Identifier(name))
+
+
+def _drop_all(kind: str, names: Sequence[tuple[Any, ...]]) -> sql.Composed:
+    listed = sql.SQL(", ").join(sql.Identifier(*name) for name in names)
+    return sql.SQL("drop {} {}").format(sql.SQL(kind), listed)
 
 
 def _primary(error: psycopg.Error) -> str:

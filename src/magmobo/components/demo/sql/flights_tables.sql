@@ -68,14 +68,15 @@ create table public.flights (
     time_hour timestamptz not null
 );
 
+-- What the replay fills. The columns people look at come first.
 create table public.departures (
     id bigint generated always as identity primary key,
-    flight_id bigint not null,
-    sched_at timestamptz not null,
-    dep_at timestamptz not null,
-    dep_delay integer not null,
     carrier text not null,
     flight integer not null,
     origin text not null,
-    dest text not null
+    dest text not null,
+    dep_delay integer not null,
+    dep_at timestamptz not null,
+    sched_at timestamptz not null,
+    flight_id bigint not null
 );
