@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magmobo.contracts.events import (
@@ -102,6 +102,7 @@ def brute_force(pattern: list[str], topic: list[str]) -> bool:
     return pattern[0] in ("*", topic[0]) and brute_force(pattern[1:], topic[1:])
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.lists(patterns, max_size=12), st.lists(topics, max_size=8), st.data())
 def test_the_trie_agrees_with_brute_force_also_after_removals(
     filed: list[str], asked: list[str], data: st.DataObject
@@ -135,6 +136,7 @@ def test_priority_then_order_of_subscription_decides_across_patterns() -> None:
     assert seen == ["first", "exact", "star", "last"]
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.recursive(st.just(()), lambda children: st.lists(children, max_size=3).map(tuple), max_leaves=12))
 def test_every_handler_sees_the_same_order_however_emits_nest(tree: tuple[Any, ...]) -> None:
     """`tree`: while event number n is handled, its children are emitted."""
@@ -215,6 +217,7 @@ def test_an_interrupt_passes_and_leaves_the_topic_usable() -> None:
 # ---------------------------------------------------------------- cancelling
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.sets(st.integers(0, 5)), st.integers(0, 5))
 def test_nothing_is_delivered_after_a_cancel_also_from_inside_a_handler(victims: set[int], canceller: int) -> None:
     bus = EventBus()
@@ -422,6 +425,7 @@ async def test_a_handler_may_cancel_itself() -> None:
 # ---------------------------------------------------------------- bounds
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(
     limit=st.integers(1, 6),
     bursts=st.lists(st.integers(0, 10), max_size=8),

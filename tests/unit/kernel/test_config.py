@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
@@ -199,6 +199,7 @@ SECRET_TEXT = "hunter2-do-not-show"
 leaves = st.sampled_from([SECRET_TEXT, f"postgres://u:{SECRET_TEXT}@h/db", [SECRET_TEXT], {"x": SECRET_TEXT}])
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(
     values=st.fixed_dictionaries(
         {},
@@ -251,16 +252,19 @@ def shaped(depth: int) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional={"a": single, "b": single, **tables})
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(shaped(2), shaped(2), shaped(2))
 def test_merging_is_associative(a: Any, b: Any, c: Any) -> None:
     assert merged(merged(a, b), c) == merged(a, merged(b, c)) == merged(a, b, c)
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(trees)
 def test_merging_is_idempotent_and_has_an_identity(a: Any) -> None:
     assert merged(a, a) == merged(a) == merged(a, {}) == merged({}, a) == a
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(trees, trees)
 def test_merging_changes_no_layer_and_every_leaf_has_the_origin_that_set_it(a: Any, b: Any) -> None:
     before = json.dumps([a, b])

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magmobo.contracts.component import Component, Context, Needs, Wants
@@ -138,6 +138,7 @@ def test_constructors_the_kernel_cannot_fill_are_refused() -> None:
             declare(component_type)
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=8))
 def test_any_graph_is_either_levelled_or_refused_with_a_true_cycle(edges: list[set[int]]) -> None:
     def make(index: int) -> type[Component]:
