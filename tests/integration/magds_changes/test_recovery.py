@@ -119,6 +119,39 @@ async def test_killing_the_server_under_writes_loses_and_repeats_nothing() -> No
             assert not any(c.replayed for c in node.changes)
 
 
+async def test_a_connection_lost_inside_a_transaction_repeats_nothing(dsn: str) -> None:
+    execute(dsn, "create table t (id int primary key, body text)")
+    async with running(dsn, "t") as node:
+        await node.service.caught_up()
+        execute(dsn, "insert into t select g, repeat('x', 500) from generate_series(1, 30000) g")
+        await until(lambda: node.changes)
+        query(dsn, "select pg_terminate_backend(active_pid) from pg_replication_slots where active")
+        assert len(node.changes) < 30_000
+        await until(lambda: len(node.changes) >= 30_000, "all rows")
+        execute(dsn, "insert into t values (0)")
+        await until(lambda: record(node.changes[-1])["id"] == 0)
+        assert [record(c)["id"] for c in node.changes] == [*range(1, 30_001), 0]
+        assert not node.lost
+
+
+async def test_a_slot_waits_for_open_transactions_and_the_wait_is_said(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magmobo.components.magds.changes.service._START_PATIENCE_S", 0.5)
+    execute(dsn, "create table t (id int primary key)")
+    with psycopg.connect(dsn) as writer:
+        writer.execute("insert into t values (1)")
+        async with running(dsn) as node:
+            assert any("transactions that are open" in notice for notice in node.service.notices())
+        async with running(dsn) as node:
+            writer.commit()
+            await node.publish("t")
+            await node.service.caught_up()
+            execute(dsn, "insert into t values (2)")
+            await until(lambda: node.changes)
+    assert [record(c)["id"] for c in node.changes] == [2]
+
+
 async def test_every_kind_of_gap(dsn: str) -> None:
     execute(dsn, "create table t (id int primary key, body text)", "create table quiet (id int primary key)")
     async with running(dsn, "t", "quiet", history_bytes=1_048_576) as node:

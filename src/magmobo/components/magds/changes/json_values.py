@@ -18,8 +18,11 @@ Encoder = Callable[[bytes], bytes]
 
 
 def text(value: bytes) -> bytes:
-    """Any type that JSON has no form for: its text, quoted and escaped."""
-    return _encode_json(str(value, "utf-8"))
+    """Any type that JSON has no form for: its text, quoted and escaped.
+
+    A database in SQL_ASCII may hold bytes that are no UTF-8; they become U+FFFD instead of stopping the stream.
+    """
+    return _encode_json(str(value, "utf-8", "replace"))
 
 
 def raw(value: bytes) -> bytes:

@@ -17,7 +17,13 @@ from msgspec import Struct
 from psycopg import AsyncConnection
 
 from magmobo.components.magds.changes.builder import ChangeBuilder, TableMark
-from magmobo.components.magds.changes.errors import ChangesUnavailable, DecodeError, NoFreeSlot, StreamBroken
+from magmobo.components.magds.changes.errors import (
+    AnotherReader,
+    ChangesUnavailable,
+    DecodeError,
+    NoFreeSlot,
+    StreamBroken,
+)
 from magmobo.components.magds.changes.history import History
 from magmobo.components.magds.changes.objects import PUBLICATIONS, Connection, install, slot_name
 from magmobo.components.magds.changes.pgoutput import Relation, decode
@@ -47,6 +53,7 @@ _WINDOW_LIMIT_BYTES = 1_073_741_824
 _TICK_S = 1.0
 _POLL_TICKS = 2
 _SILENCE_S = 60.0
+_REFUSED_PAUSE_S = 15.0
 _BURST_MESSAGES, _BURST_S = 64, 0.005
 _UNDEFINED_OBJECT = "42704"
 
@@ -102,7 +109,8 @@ class Reader:
                 if self.reason is None or str(self.reason) != str(error):
                     self._log.warning("changes unavailable", code=error.code, reason=error.reason)
                 self.reason = error
-                pause_s = 2.0
+                limit_s = 2.0 if isinstance(error, AnotherReader) else _REFUSED_PAUSE_S
+                pause_s = min(limit_s, max(1.0, pause_s * 2))
             except (psycopg.Error, OSError, StreamBroken, DecodeError) as error:
                 self._log.warning("change stream interrupted", error=str(error).strip())
                 lived_s = self._clock.monotonic_s() - began_s
@@ -211,6 +219,7 @@ class Reader:
                 self._send_status(stream, ask_reply=not self.caught_up or ticks % 10 == 0)
                 ticks, next_tick_s = ticks + 1, now_s + _TICK_S
             if more:
+                heard_s = now_s
                 await asyncio.sleep(0)
             elif await stream.wait(next_tick_s - now_s):
                 heard_s = now_s

@@ -25,12 +25,16 @@ from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.events import DatabaseChangesLost, DatabaseSchemaChanged
 from magmobo.contracts.planes import Gap, PublishedTable, RefusedTable, Replay, TableName
 
-_SETTLE_S = 15.0
+_START_PATIENCE_S, _SETTLE_S = 6.0, 15.0
 _OUTAGE_PATIENCE_S = 10.0
 _POSITION_PATIENCE_S = 2.0
 _NO_LIMIT_NOTICE = (
     "max_slot_wal_keep_size is -1: if this node is killed and does not return, its slot keeps WAL until the disk is "
     "full. Set a limit: ALTER SYSTEM SET max_slot_wal_keep_size = '4GB'; SELECT pg_reload_conf();"
+)
+_WAITING_NOTICE = (
+    "live changes begin once the transactions that are open now have ended: SELECT pid, query FROM pg_stat_activity "
+    "WHERE backend_xid IS NOT NULL ORDER BY xact_start;"
 )
 _LOST_TEXT = {
     "wal_limit": "the slot held back more WAL than magds.wal_limit_bytes and was dropped; history began anew",
@@ -80,7 +84,7 @@ class ChangeService:
             self._spawn(self._reader.run(), "changes.reader"),
             self._spawn(self._keep_true(), "changes.tables"),
         ]
-        await self._until(lambda: self._reader.streaming or self._reader.reason is not None, _SETTLE_S)
+        await self._until(self._is_settled, _START_PATIENCE_S)
 
     async def stop(self, *, clean: bool) -> None:
         """Read no more. With `clean`, drop the slot where nothing else would limit the log it holds back."""
@@ -104,6 +108,8 @@ class ChangeService:
         reader, found = self._reader, []
         if reader.reason is not None:
             found.append(f"{reader.reason} [{reader.reason.code}]")
+        elif not reader.epoch:
+            found.append(_WAITING_NOTICE)
         if reader.lost_reason in _LOST_TEXT:
             found.append(_LOST_TEXT[reader.lost_reason])
         if reader.epoch and reader.server is not None and reader.server.slot_wal_limit_bytes is None:
@@ -129,7 +135,7 @@ class ChangeService:
         Raises: Unavailable while the database does not answer.
         """
         self._asked = tuple(tables)
-        await self._until(lambda: self._reader.streaming or self._reader.reason is not None, _SETTLE_S)
+        await self._until(self._is_settled, _SETTLE_S)
         if (reason := self._reader.reason) is not None:
             return [RefusedTable(table, reason.code, str(reason), reason.next_step()) for table in tables]
         try:
@@ -198,6 +204,9 @@ class ChangeService:
                 self._log.warning("published tables could not be checked", error=str(error).strip())
                 await self._clock.sleep(1.0)
                 self._look_again.set()
+
+    def _is_settled(self) -> bool:
+        return self._reader.streaming or self._reader.reason is not None
 
     def _on_schema_changed(self, _: object) -> None:
         self._look_again.set()

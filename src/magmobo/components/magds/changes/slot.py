@@ -154,19 +154,20 @@ async def drop_slot(connection: Connection, name: str, *, patience_s: float = 5.
 
     Raises: psycopg.errors.ObjectInUse when it stays in use.
     """
-    deadline = asyncio.get_running_loop().time() + patience_s
+    loop = asyncio.get_running_loop()
+    deadline, terminate_at = loop.time() + patience_s, loop.time() + patience_s / 2
     while (facts := await read_slot(connection, name)) is not None:
         try:
-            if facts.active_pid is None:
+            if facts.active_pid is None or loop.time() > deadline:
                 await connection.execute("select pg_drop_replication_slot(%s)", (name,))
                 return
+            if loop.time() > terminate_at:
+                await connection.execute("select pg_terminate_backend(%s)", (facts.active_pid,))
         except errors.UndefinedObject:
             return
         except errors.ObjectInUse:
-            if asyncio.get_running_loop().time() > deadline:
+            if loop.time() > deadline:
                 raise
-        if asyncio.get_running_loop().time() > deadline - patience_s / 2 and facts.active_pid is not None:
-            await connection.execute("select pg_terminate_backend(%s)", (facts.active_pid,))
         await asyncio.sleep(0.05)
 
 

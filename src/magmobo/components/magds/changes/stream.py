@@ -1,7 +1,7 @@
 """The replication connection: bytes of the walsender in, standby status out. No rule of history belongs here.
 
-The caller takes messages with `receive` until it gives None, then awaits `wait`; nothing is read from the socket in
-between, so a slow reader slows the walsender, and memory stays bounded.
+The caller takes messages with `receive` until it gives None, then awaits `wait`. The socket is read only when nothing
+is left to take, so a slow reader slows the walsender, and memory stays bounded.
 Source: https://www.postgresql.org/docs/current/protocol-replication.html
 """
 
@@ -50,6 +50,9 @@ class ReplicationStream:
         self._connection, self._pgconn = connection, connection.pgconn
         self._readable = asyncio.Event()
         self._watched = -1
+        # libpq may leave up to one TLS record of 16 KB decrypted inside the TLS library, where the socket does not show
+        # it, and takes at least 8 KB at a time.
+        self._read_attempts = 3 if self._pgconn.ssl_in_use else 1
 
     @classmethod
     async def connect(cls, conninfo: str, *, timeout_s: int = 10) -> ReplicationStream:
@@ -86,6 +89,11 @@ class ReplicationStream:
         Raises: StreamBroken when the walsender ended the stream, DecodeError, psycopg.OperationalError.
         """
         size_bytes, data = self._pgconn.get_copy_data(1)
+        for _ in range(self._read_attempts):
+            if size_bytes:
+                break
+            self._pgconn.consume_input()
+            size_bytes, data = self._pgconn.get_copy_data(1)
         if size_bytes == 0:
             return None
         if size_bytes < 0:
@@ -98,14 +106,13 @@ class ReplicationStream:
         return Keepalive(lsn, reply == 1)
 
     async def wait(self, timeout_s: float) -> bool:
-        """Read what the socket has; wait for it at most `timeout_s`. False when nothing came."""
+        """Wait until the socket has something, at most `timeout_s`. False when nothing came."""
         self._readable.clear()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._readable.wait()
         except TimeoutError:
             return False
-        self._pgconn.consume_input()
         return True
 
     def send_status(self, written_lsn: int, confirmed_lsn: int, time_s: float, *, ask_reply: bool) -> None:
