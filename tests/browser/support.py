@@ -94,6 +94,7 @@ class HandPlayedPusher:
     def __init__(self, listener: Listener) -> None:
         self.connections: list[WebSocketConnection] = []
         self.subscribed: dict[str, str | None] = {}
+        self.hellos: list[object] = []
         self._news = asyncio.Event()
         listener.mount_websocket("/app/", self._session)
 
@@ -133,6 +134,8 @@ class _HandPlayedSession:
             self._pusher.subscribed[channel] = message["data"].get("auth")
             self._pusher._news.set()
             self._say("pusher_internal:subscription_succeeded", {}, channel)
+        elif message["event"] == "mag:hello":
+            self._pusher.hellos.append(message["data"])
         elif message["event"] == "pusher:unsubscribe":
             self._pusher.subscribed.pop(message["data"]["channel"], None)
 

@@ -115,6 +115,22 @@ async def test_a_gap_is_never_silent() -> None:
         await expect(visit.page.locator("#ticker")).to_contain_text("Changes were missed here (too_old)")
 
 
+async def test_a_lost_connection_is_resumed_from_the_last_position_seen() -> None:
+    async with signed_in() as (visit, _console, pusher):
+        pusher.send(FLIGHTS, "insert", flight(1) | {"epoch": "e", "serial": "0001"})
+        await expect(visit.page.locator("#received")).to_have_text("1")
+        pusher.subscribed.clear()
+        pusher.drop_all()
+        await pusher.wait_for(FLIGHTS)
+        assert pusher.hellos == [{"resume": []}, {"resume": [{"channel": FLIGHTS, "epoch": "e", "serial": "0001"}]}]
+        pusher.send(FLIGHTS, "insert", flight(1) | {"epoch": "e", "serial": "0001"})  # a repetition is not shown twice
+        pusher.send(FLIGHTS, "insert", flight(2) | {"epoch": "e", "serial": "0002"})
+        pusher.send(FLIGHTS, "mag:resumed", {"channel": FLIGHTS, "epoch": "e", "serial": "0002"})
+        await expect(visit.page.locator("#ticker")).to_contain_text("Connection resumed, nothing missed.")
+        await expect(visit.page.locator("#received")).to_have_text("2")
+        await expect(visit.page.locator("#gaps")).to_have_text("0")
+
+
 async def test_a_lost_session_and_a_silent_node_are_told() -> None:
     async with signed_in() as (visit, console, _pusher):
         await console.listener.stop()

@@ -10,7 +10,8 @@ import magmobo.console
 from magmobo.console.assets import load_assets
 
 STATIC = Path(magmobo.console.__file__).parent / "static"
-NOTICE = Path(__file__).parents[3] / "NOTICE"
+ROOT = Path(__file__).parents[3]
+NOTICE = ROOT / "NOTICE"
 
 
 def test_every_file_of_the_page_is_served() -> None:
@@ -47,3 +48,7 @@ def test_the_vendored_client_is_the_published_one_and_named_in_the_notice() -> N
     assert digest in notice
     assert "MIT" in notice
     assert "Permission is hereby granted" in (STATIC / "vendor" / "LICENSE.pusher-js").read_text()
+
+
+def test_the_page_resumes_with_the_same_file_that_applications_use() -> None:
+    assert load_assets()["vendor/mag-resume.js"].body == (ROOT / "clients" / "js" / "mag-resume.js").read_bytes()

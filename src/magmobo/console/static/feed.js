@@ -38,6 +38,7 @@ export class Feed {
   #ticker;
   #onState;
   #pusher = null;
+  #resume = null;
   #appKey = "";
 
   constructor(ticker, onState) {
@@ -50,13 +51,14 @@ export class Feed {
     if (appKey !== this.#appKey) this.stop();
     if (!this.#pusher) this.#open(appKey);
     const wanted = new Set(channels);
-    for (const { name } of this.#pusher.allChannels()) if (!wanted.has(name)) this.#pusher.unsubscribe(name);
+    for (const { name } of this.#pusher.allChannels()) if (!wanted.has(name)) this.#leave(name);
     for (const name of wanted) if (!this.#pusher.channel(name)) this.#subscribe(name);
   }
 
   stop() {
+    this.#resume?.stop();
     this.#pusher?.disconnect();
-    this.#pusher = null;
+    this.#pusher = this.#resume = null;
     this.#appKey = "";
   }
 
@@ -64,12 +66,19 @@ export class Feed {
     this.#appKey = appKey;
     this.#pusher = connect(appKey);
     this.#pusher.connection.bind("state_change", ({ current }) => this.#onState(current));
+    this.#resume = new MagResume(this.#pusher);
+    this.#resume.on("gap", ({ channel, reason }) => this.#ticker.gap(tableOf(channel), reason));
+    this.#resume.on("resumed", ({ channel }) => this.#ticker.note(tableOf(channel), "Connection resumed, nothing missed."));
+  }
+
+  #leave(name) {
+    this.#pusher.unsubscribe(name);
+    this.#resume.forget(name);
   }
 
   #subscribe(name) {
     const channel = this.#pusher.subscribe(name);
     for (const op of CHANGES) channel.bind(op, (change) => this.#ticker.add({ op, ...change }));
-    channel.bind("mag:gap", (gap) => this.#ticker.gap(tableOf(name), gap.reason));
     channel.bind("pusher:subscription_error", () => this.#ticker.note(tableOf(name), "May not be followed now."));
   }
 }
