@@ -80,6 +80,8 @@ class MagDS(Component):
         if self._multiplexer is None or not self._multiplexer.is_open:
             self._make_connections(self._conninfo, self._database.database_name)
             await self._open()
+        else:
+            await self._database.refresh_roles()  # others may have made roles since our boot, as a demo does
         self._subscription = self._context.bus.on(DatabaseSchemaChanged, self._schema_changed, priority=100)
         if self._watch is not None and self._changes is not None:
             await self._watch.start()
