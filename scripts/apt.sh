@@ -6,6 +6,10 @@ apt_install() {
     }
     local root=()
     [ "$(id -u)" = 0 ] || root=(sudo)
+    [ "${#root[@]}" = 0 ] || command -v sudo >/dev/null || {
+        echo "Please install as root, there is no sudo here: apt-get install $*" >&2
+        return 1
+    }
     "${root[@]}" apt-get update -qq
     DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
