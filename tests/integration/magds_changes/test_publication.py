@@ -217,3 +217,13 @@ async def test_publishing_changes_no_table_of_the_user(dsn: str) -> None:
     await node.service.stop(clean=True)
     await node.watch.stop()
     assert query(dsn, catalogue) == before
+
+
+async def test_a_clean_end_without_a_slot_leaves_no_table_published(dsn: str) -> None:
+    execute(dsn, "create table t (id int primary key)")
+    async with running(dsn, "t", clean=True):
+        assert query(dsn, MEMBERS) == [("mag_changes", "t")]
+    assert query(dsn, MEMBERS) == []
+    async with running(dsn, "t") as node:
+        execute(dsn, "insert into t values (1)")
+        await until(lambda: node.changes)

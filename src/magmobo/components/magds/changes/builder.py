@@ -173,6 +173,8 @@ class ChangeBuilder:
         self._emit(change)
 
     def _mark(self, message: LogicalMessage) -> None:
+        if not self.in_transaction:
+            raise DecodeError("a transactional message outside a transaction")
         position = position_text(self._commit_lsn, self._sequence)
         if self._dropping and position < self._seen:
             return
@@ -181,6 +183,7 @@ class ChangeBuilder:
         except msgspec.DecodeError:
             return  # anybody may write a message with our prefix; one that is not ours changes nothing
         if mark.table:
+            self._history.reach(position)
             self._history.raise_floor(TableName(mark.schema, mark.table), position)
             self._on_mark(mark, position)
 

@@ -66,9 +66,11 @@ class History:
 
     def advance(self, lsn: int) -> None:
         """Everything before this log position has been seen."""
-        head = position_text(lsn)
-        if head > self.head:
-            self.head = head
+        self.reach(position_text(lsn))
+
+    def reach(self, position: str) -> None:
+        """Everything up to this position has been seen."""
+        self.head = max(self.head, position)
 
     def expire(self, now_s: float) -> None:
         """Evict what is older than the age limit."""

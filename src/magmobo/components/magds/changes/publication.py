@@ -93,6 +93,7 @@ async def apply(connection: Connection, tables: Sequence[TableName], known: froz
     """
     async with connection.transaction():
         await connection.execute("set local synchronous_commit = local")
+        await connection.execute("set local lock_timeout = '3s'")
         await connection.execute("select pg_advisory_xact_lock(%s)", (INSTALL_LOCK,))
         facts = await _read_facts(connection, tables)
         members = await _read_members(connection)
@@ -179,7 +180,6 @@ async def _add(connection: Connection, table: TableName, fact: TableFacts, *, lo
     )
     try:
         async with connection.transaction():
-            await connection.execute("set local lock_timeout = '3s'")
             await connection.execute(statement)
             await connection.execute(
                 "select pg_logical_emit_message(true, %s, "

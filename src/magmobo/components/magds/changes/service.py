@@ -14,6 +14,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from magmobo.components.magds.changes import publication
+from magmobo.components.magds.changes.errors import ChangesUnavailable
 from magmobo.components.magds.changes.objects import install, slot_name
 from magmobo.components.magds.changes.positions import position_text
 from magmobo.components.magds.changes.reader import Limits, Reader
@@ -97,7 +98,7 @@ class ChangeService:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if clean and had_slot and not self._slot_is_kept():
-            await self._drop_slot()
+            await self._leave()
 
     async def shutdown(self) -> None:
         """Release everything; the slot stays."""
@@ -136,12 +137,14 @@ class ChangeService:
         """
         self._asked = tuple(tables)
         await self._until(self._is_settled, _SETTLE_S)
-        if (reason := self._reader.reason) is not None:
-            return [RefusedTable(table, reason.code, str(reason), reason.next_step()) for table in tables]
-        try:
-            return await self._bring_about(self._asked)
-        except psycopg.OperationalError as error:
-            raise Unavailable("the database") from error
+        if (reason := self._reader.reason) is None:
+            try:
+                return await self._bring_about(self._asked)
+            except ChangesUnavailable as error:
+                reason = error
+            except psycopg.Error as error:
+                raise Unavailable("the database") from error
+        return [RefusedTable(table, reason.code, str(reason), reason.next_step()) for table in tables]
 
     async def caught_up(self) -> None:
         reader, loop = self._reader, asyncio.get_running_loop()
@@ -200,7 +203,7 @@ class ChangeService:
                 continue
             try:
                 await self._bring_about(self._asked)
-            except psycopg.Error as error:
+            except (psycopg.Error, ChangesUnavailable) as error:
                 self._log.warning("published tables could not be checked", error=str(error).strip())
                 await self._clock.sleep(1.0)
                 self._look_again.set()
@@ -240,7 +243,7 @@ class ChangeService:
         server = self._reader.server
         return self._retention_managed or (server is not None and server.slot_wal_limit_bytes is not None)
 
-    async def _drop_slot(self) -> None:
+    async def _leave(self) -> None:
         server = self._reader.server
         if server is None:
             return
@@ -248,6 +251,8 @@ class ChangeService:
             connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=5)
             try:
                 await drop_slot(connection, slot_name(server.database_oid))
+                # Nobody reads them now, and without an event trigger nobody would move a table that loses its identity.
+                await publication.apply(connection, (), frozenset())
             finally:
                 await connection.close()
         except psycopg.Error as error:
