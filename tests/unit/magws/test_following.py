@@ -286,6 +286,15 @@ async def test_row_security_keeps_a_table_out_and_takes_it_out_later() -> None:
         assert not await w.book.refresh()
 
 
+async def test_a_table_the_stream_begins_to_carry_is_noticed() -> None:
+    async with world("flights", "absent") as w:
+        assert not w.book.is_stale()
+        published = w.stream.tables.pop(FLIGHTS)
+        assert w.book.is_stale()
+        w.stream.tables[FLIGHTS] = published
+        assert not w.book.is_stale()
+
+
 # ------------------------------------------------------------ pace
 
 

@@ -117,6 +117,17 @@ async def test_other_channels_are_refused_and_the_connection_stays(channel: str,
         assert events(replies)[2:] == ["pusher_internal:subscription_succeeded"]
 
 
+async def test_refused_channels_take_no_place() -> None:
+    async with world(max_channels=2) as w:
+        client = w.connect()
+        for number in range(9):
+            await w.subscribe(client, f"{number}" * 300, "presence-x", "db.public.nothing")
+        await w.subscribe(client, "a", "b", "c")
+        got = client.read()
+        assert events(got).count("pusher_internal:subscription_succeeded") == 2
+        assert got[-1]["data"]["code"] == "MAG-WS-014"
+
+
 async def test_unsubscribing_and_leaving_free_the_channel() -> None:
     async with world() as w:
         a, b = w.connect(), w.connect()

@@ -95,11 +95,15 @@ class MagWS(Component):
     async def health(self) -> HealthReport:
         plane = self._plane
         facts = f"{len(plane)} connections, {plane.deliveries} deliveries, {plane.traffic.slow} slow, "
-        checks = [HealthCheck("clients", HealthStatus.HEALTHY, f"{facts}{plane.traffic.gaps} gaps")]
-        if self._unpublished or self._book.refused:
-            detail = self._unpublished or "; ".join(refusal.reason for refusal in self._book.refused.values())
-            checks.append(HealthCheck("tables", HealthStatus.DEGRADED, detail))
-        return HealthReport.of(*checks)
+        refused = "; ".join(f"{table}: {refusal.reason}" for table, refusal in self._book.refused.items())
+        return HealthReport.of(
+            HealthCheck("clients", HealthStatus.HEALTHY, f"{facts}{plane.traffic.gaps} gaps"),
+            HealthCheck(
+                "tables",
+                HealthStatus.DEGRADED if self._unpublished else HealthStatus.HEALTHY,
+                self._unpublished or (f"not live: {refused}" if refused else ""),
+            ),
+        )
 
     def announce(self) -> Announcement:
         app = self._first_app()
@@ -169,6 +173,8 @@ class MagWS(Component):
         while True:
             await self._context.clock.sleep(TICK_S)
             self._plane.tick(self._context.clock.monotonic_s())
+            if self._book.is_stale():
+                self._schema_moved.set()
 
     async def _keep_book(self) -> None:
         """Read the catalogue again whenever the schema changed, and until it could be read."""

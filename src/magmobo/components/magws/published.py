@@ -15,6 +15,7 @@ from msgspec import Struct
 from magmobo.components.magws import tables
 from magmobo.components.magws.config import TableConfig
 from magmobo.components.magws.errors import FilterRefused, TableAccessMismatch, TableNotPublished
+from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.planes import Changes, Database, PublishedTable, RefusedTable, TableName
 
 FACTS_TIMEOUT_S = 10.0
@@ -45,6 +46,7 @@ class TableBook:
         self._configured = {table_name(entry.table): entry for entry in configured}
         self._changes, self._database = changes, database
         self._facts: _Facts | None = None
+        self._asked: list[TableName] = []
         self._published: dict[TableName, PublishedTable] = {}
         self.refused: dict[TableName, Refusal] = {}
 
@@ -55,13 +57,14 @@ class TableBook:
             What was published before stays so, except tables now under row level security.
         """
         facts = await self._read_facts()
-        if facts == self._facts:
+        if facts == self._facts and not self.is_stale():
             return False
         barred = {name for name, fact in facts.items() if fact[1] and self._configured[name].rls == "refuse"}
         for name in barred:
             self._published.pop(name, None)
             self.refused[name] = _under_row_security(name)
-        answers = await self._changes.publish([name for name in self._configured if name not in barred])
+        self._asked = [name for name in self._configured if name not in barred]
+        answers = await self._changes.publish(self._asked)
         self._published = {answer.table: answer for answer in answers if isinstance(answer, PublishedTable)}
         self.refused = {name: _under_row_security(name) for name in sorted(barred)} | {
             answer.table: Refusal(answer.code, answer.reason, answer.remedy)
@@ -70,6 +73,15 @@ class TableBook:
         }
         self._facts = facts
         return True
+
+    def is_stale(self) -> bool:
+        """Whether the change stream began or ceased to carry a table since we asked, for instance because the server
+        was reconfigured.
+        """
+        try:
+            return any((self._changes.published(name) is None) == (name in self._published) for name in self._asked)
+        except Unavailable:
+            return False
 
     def admit(self, name: str, channel: tables.TableChannel) -> PublishedTable:
         """Return how the table is published when this channel may be followed.

@@ -33,7 +33,7 @@ def kind_of(channel: str) -> Kind:
     """
     limit = MAX_TABLE_NAME if is_table_channel(channel) else MAX_NAME
     if len(channel) > limit or not _ALLOWED.match(channel):
-        raise BadChannelName(channel[:MAX_NAME], "the channel name is empty, too long or holds a forbidden character")
+        raise BadChannelName(channel, "the channel name is empty, too long or holds a forbidden character")
     if channel.startswith(_UNSUPPORTED):
         return Kind.UNSUPPORTED
     return Kind.PRIVATE if channel.startswith(PRIVATE) else Kind.PUBLIC

@@ -136,8 +136,7 @@ class Session:
             return None
         if len(self.channels) >= self._limits.max_channels:
             limit = self._limits.max_channels
-            shown = message.channel[: names.MAX_TABLE_NAME]
-            self.refused(TooManyChannels(shown, f"a connection may have {limit} channels"))
+            self.refused(TooManyChannels(message.channel, f"a connection may have {limit} channels"))
             return None
         self.channels.add(message.channel)
         return message
