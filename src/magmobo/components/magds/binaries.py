@@ -98,17 +98,26 @@ def binaries_for(binaries: Binaries, uid: int, copies: Path) -> Binaries:
         return binaries
     stat = (binaries.bin_dir / "postgres").stat()
     target = copies / f"postgres-{binaries.version}-{stat.st_size:x}-{stat.st_mtime_ns:x}"
+    prefix = binaries.bin_dir.parent
     if not target.exists():
         half = copies / f"{target.name}.half"
         shutil.rmtree(half, ignore_errors=True)
-        for folder in ("bin", "lib", "share"):  # Postgres finds lib and share beside bin
-            shutil.copytree(binaries.bin_dir.parent / folder, half / folder, symlinks=True)
+        for folder in parts_of(prefix):
+            shutil.copytree(folder, half / folder.relative_to(prefix.parents[1]), symlinks=True)
         _open_for_reading(half)
         half.rename(target)
         for old in copies.glob("postgres-*"):
             if old != target:
                 shutil.rmtree(old, ignore_errors=True)
-    return Binaries(target / "bin", binaries.version)
+    return Binaries(target / binaries.bin_dir.relative_to(prefix.parents[1]), binaries.version)
+
+
+def parts_of(prefix: Path) -> list[Path]:
+    """What a relocated Postgres needs, at the same relative paths: programs look for lib and share beside bin, and
+    those of a wheel for the libraries packed into `<package>.libs` beside the package.
+    """
+    packed = prefix.parent.with_name(f"{prefix.parent.name}.libs")
+    return [folder for folder in (prefix / "bin", prefix / "lib", prefix / "share", packed) if folder.is_dir()]
 
 
 def _can_run(bin_dir: Path, uid: int) -> bool:
@@ -130,4 +139,4 @@ def _open_for_reading(folder: Path) -> None:
         for name in files:
             path = Path(root) / name
             if not path.is_symlink():
-                path.chmod(0o755 if path.parent.name == "bin" or path.suffix == ".so" else 0o644)
+                path.chmod(0o755 if path.parent.name == "bin" or ".so" in path.name else 0o644)

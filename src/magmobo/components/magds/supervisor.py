@@ -304,12 +304,9 @@ def _says_ready(status_file: Path, pid: int) -> bool:
 
 def _make_socket_dir(cluster: Cluster) -> Path:
     """A private folder with a short name: a socket's path has at most 107 bytes."""
-    candidates = [
-        os.environ.get("XDG_RUNTIME_DIR"),
-        "/run" if os.geteuid() == 0 else None,
-        tempfile.gettempdir(),
-        "/tmp",  # noqa: S108  # mkdtemp below makes the private folder
-    ]
+    # Another user's runtime folder (sudo keeps the variable) would be closed to the cluster's own uid.
+    first = os.environ.get("XDG_RUNTIME_DIR") if cluster.place.owner is None else "/run"
+    candidates = [first, tempfile.gettempdir(), "/tmp"]  # noqa: S108  # mkdtemp makes the private folder
     for base in candidates:
         if base and len(base) < _SOCKET_PATH_LIMIT - 20 and Path(base).is_dir() and os.access(base, os.W_OK | os.X_OK):
             folder = Path(tempfile.mkdtemp(prefix="mag-", dir=base))
