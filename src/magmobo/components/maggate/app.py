@@ -7,6 +7,7 @@ more than its error's own text.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import secrets
 from collections.abc import Awaitable, Callable
@@ -40,6 +41,7 @@ class RestApp:
         self._gate, self._log = gate, log
         self._max_body_bytes = config.max_body_bytes
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
+        self._ids, self._id_prefix = itertools.count(1), secrets.token_hex(6).encode()
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -68,8 +70,9 @@ class RestApp:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        request_id = headers.get(b"x-request-id", b"")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = b"%s-%d" % (self._id_prefix, next(self._ids))
         cors = self._cors(headers) if self._origins else []
         method = scope["method"]
         if cors and method == "OPTIONS" and b"access-control-request-method" in headers:

@@ -32,6 +32,8 @@ _IS_WORDS = {"null", "not_null", "true", "false", "unknown"}
 _RESERVED = {"select", "order", "limit", "offset", "and", "or", "not.and", "not.or", "columns"}
 _NOT_BUILT = {"on_conflict"}
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_ENCODED = re.compile("[%+\0]")
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class ParsedQuery(Struct):
@@ -71,7 +73,10 @@ def _parameters(query_string: bytes) -> list[tuple[str, str]]:
     if query_string.count(b"&") >= MAX_PARAMETERS:
         raise TooMuch("query parameters", MAX_PARAMETERS)
     try:
-        pairs = parse_qsl(query_string.decode(), keep_blank_values=True, errors="strict")
+        text = query_string.decode()
+        if not _ENCODED.search(text):  # nothing to decode: splitting is enough, and three times as fast
+            return [(key, value) for key, _, value in (pair.partition("=") for pair in text.split("&") if pair)]
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
     except ValueError as error:
         raise InvalidQuery("the query string", "it is not percent-encoded UTF-8") from error
     if any("\0" in key or "\0" in value for key, value in pairs):
@@ -199,6 +204,8 @@ class _Parser:
 
     def _key(self, key: str) -> tuple[_Node, str, Field | None]:
         """Split `column`, `column->path`, `embed.column` or `embed.order` and its like."""
+        if _PLAIN_NAME.fullmatch(key):
+            return self._root, "", Field(key)
         scanner = Scanner(key, "a query parameter", self._values)
         field = scanner.field()
         if scanner.at_end():

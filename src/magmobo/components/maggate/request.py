@@ -55,6 +55,8 @@ _DEFAULT_WINDOW = Window()
 def table_name(raw_path: bytes) -> str:
     """The table a path names, percent-decoded; empty for the root. Raises: InvalidPath."""
     name = raw_path[len(PREFIX) :]
+    if name.isalnum():  # nothing to decode; bytes.isalnum means ASCII
+        return name.decode()
     if b"/" in name:
         raise InvalidPath
     try:
