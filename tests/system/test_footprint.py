@@ -52,7 +52,8 @@ current_database()
 order by 1, 2, 3
 """
 RELATIONS = """
-select c.oid::text, n.nspname || '.' || c.relname, concat(c.relkind, c.relreplident, c.relrowsecurity, c.relacl, c.reloptions, c.relowner)
+select c.oid::text, n.nspname || '.' || c.relname, concat(c.relkind, c.relreplident, c.relrowsecurity,
+       c.relacl, c.reloptions, c.relowner)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname in ('public', 'sales')
 union all select oid::text, tgname::text, concat(tgfoid, tgenabled) from pg_trigger
 union all select p.oid::text, p.proname::text, md5(prosrc) from pg_proc p where pronamespace = 'public'::regnamespace
