@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec import json
 from pusher import Pusher
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherForbidden
 from tests.integration.magws.support import (
@@ -17,6 +18,7 @@ from tests.integration.magws.support import (
     ids,
     running_node,
 )
+from websockets.asyncio.client import connect
 
 from magmobo.components.listener.component import ListenerComponent
 from magmobo.components.magds.component import MagDS
@@ -81,6 +83,26 @@ async def test_subscribers_stay_and_miss_nothing_while_storage_restarts(dsn: str
         await node.kernel.start_component("magds")
         await insert(dsn, "insert into t (kind) values ('after')")
         assert ids(await client.until("insert", 2)) == [2, 3]
+
+
+async def test_a_client_that_sleeps_through_a_bulk_load_gets_all_of_it(dsn: str) -> None:
+    execute(dsn, TABLE)
+    async with (
+        running_node(dsn, "t") as node,
+        connected(node.url) as awake,
+        connect(f"{node.url}?protocol=7", max_queue=4) as sleeper,
+    ):
+        await awake.subscribe("db.public.t;id=30001")
+        await sleeper.recv()
+        await sleeper.send('{"event":"pusher:subscribe","data":{"channel":"db.public.t"}}')
+        assert "subscription_succeeded" in str(await sleeper.recv())
+        await insert(dsn, "insert into t (note) select repeat('x', 300) from generate_series(1, 30000)")
+        await insert(dsn, "insert into t (note) values ('last')")
+        await awake.until("insert")
+        async with asyncio.timeout(30):
+            got = [json.decode(json.decode(await sleeper.recv())["data"])["record"]["id"] for _ in range(30_001)]
+        assert got == list(range(1, 30_002))
+        assert (await node.component.health()).checks[0].detail.split(", ")[2] != "0 slow"
 
 
 async def test_unpublished_tables_and_row_security(dsn: str) -> None:

@@ -39,7 +39,7 @@ def frame(event: str, data: object = None, channel: str | None = None) -> bytes:
 
 
 def state(one: Session) -> object:
-    return (set(one.channels), one.hello, dict(one._resume), list(one._outbox), one._tokens, one._seen_s, one._pinged_s)
+    return (set(one.channels), one.hello, dict(one._resume), one._outbox, one._tokens, one._seen_s, one._pinged_s)
 
 
 @given(st.binary() | st.text().map(str.encode) | st.builds(frame, EVENTS, ANY_JSON, st.none() | st.text(max_size=9)))

@@ -61,6 +61,7 @@ class Plane:
     ) -> None:
         self._config, self._clock, self._log = config, clock, log
         self._apps = {app.key: app for app in config.apps}
+        self._limits = {app.id: _limits(config, app) for app in config.apps}
         self.clients: dict[str, dict[str, Client]] = {app.id: {} for app in config.apps}
         self._count = 0
         self._checked_s = 0.0
@@ -95,17 +96,10 @@ class Plane:
         except ProtocolError as error:
             self.traffic.refused += 1
             return RefusedConnection(error)
-        limits = Limits(
-            activity_timeout_s=self._config.activity_timeout_s,
-            max_channels=self._config.max_channels,
-            client_events=app.client_events,
-            client_events_per_s=app.client_events_per_s,
-            max_event_bytes=app.max_event_bytes,
-        )
         socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
         while socket_id in self.clients[app.id]:
             socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
-        session = Session(socket_id, limits, now_s=self._clock.monotonic_s())
+        session = Session(socket_id, self._limits[app.id], now_s=self._clock.monotonic_s())
         return Client(self, app, socket_id, session, self._clock)
 
     def opened(self, client: Client) -> None:
@@ -276,6 +270,16 @@ class Plane:
             self.feed.fell_behind(channel, channel.table, member, position)
         else:
             member.close(CloseCode.OVER_CAPACITY, "too slow: unsent messages exceed the buffer")
+
+
+def _limits(config: MagWSConfig, app: AppConfig) -> Limits:
+    return Limits(
+        activity_timeout_s=config.activity_timeout_s,
+        max_channels=config.max_channels,
+        client_events=app.client_events,
+        client_events_per_s=app.client_events_per_s,
+        max_event_bytes=app.max_event_bytes,
+    )
 
 
 def _check_version(query: Mapping[str, str]) -> None:

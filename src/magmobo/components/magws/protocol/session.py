@@ -62,7 +62,7 @@ class Session:
 
     def __init__(self, socket_id: str, limits: Limits, *, now_s: float) -> None:
         self._limits = limits
-        self._outbox: list[bytes] = [frames.established(socket_id, limits.activity_timeout_s)]
+        self._outbox = frames.established(socket_id, limits.activity_timeout_s)
         self._seen_s = self._tokens_s = now_s
         self._pinged_s: float | None = None
         self._tokens = float(limits.client_events_per_s)
@@ -79,7 +79,7 @@ class Session:
         self._seen_s, self._pinged_s = now_s, None
         match message:
             case Ping():
-                self._outbox.append(frames.PONG)
+                self._outbox += frames.PONG
             case Pong():
                 pass
             case Subscribe():
@@ -91,25 +91,22 @@ class Session:
             case Hello():
                 return self._hello(message)
             case Signin():
-                self._outbox.append(frames.error(NOT_SUPPORTED, "signing in as a user is not offered here"))
+                self._outbox += frames.error(NOT_SUPPORTED, "signing in as a user is not offered here")
             case _:
-                self._outbox.append(frames.error(NOT_SUPPORTED, f"unknown event {message.event[:80]}"))
+                self._outbox += frames.error(NOT_SUPPORTED, f"unknown event {message.event[:80]}")
         return None
 
     def outgoing(self) -> bytes:
         """Frames to send now, oldest first; each is given once."""
-        joined = b"".join(self._outbox)
-        self._outbox.clear()
-        return joined
+        replies, self._outbox = self._outbox, b""
+        return replies
 
     def refused(self, refusal: SubscriptionRefused, reason: MagError | None = None) -> None:
         """The server did not admit a channel, or took it away; `reason` is the failure behind it, when there is one."""
         self.left(refusal.channel)
         code = refusal.code if reason is None else reason.code
         text = f"{refusal} [{code}] {(reason or refusal).next_step()}"
-        self._outbox.append(
-            frames.subscription_error(refusal.channel, refusal.error_type, text, refusal.http_status, code)
-        )
+        self._outbox += frames.subscription_error(refusal.channel, refusal.error_type, text, refusal.http_status, code)
 
     def left(self, channel: str) -> None:
         """The channel is not subscribed any more."""
@@ -127,12 +124,12 @@ class Session:
         if now_s - self._seen_s < self._limits.activity_timeout_s:
             return Liveness.ALIVE
         self._pinged_s = now_s
-        self._outbox.append(frames.PING)
+        self._outbox += frames.PING
         return Liveness.PING
 
     def _subscribe(self, message: Subscribe) -> Subscribe | None:
         if message.channel in self.channels:
-            self._outbox.append(frames.subscription_succeeded(message.channel))
+            self._outbox += frames.subscription_succeeded(message.channel)
             return None
         if len(self.channels) >= self._limits.max_channels:
             limit = self._limits.max_channels
@@ -155,7 +152,7 @@ class Session:
         reason = self._client_event_refusal(message, now_s)
         if reason is None:
             return message
-        self._outbox.append(frames.error(CLIENT_EVENT_REFUSED, reason))
+        self._outbox += frames.error(CLIENT_EVENT_REFUSED, reason)
         return None
 
     def _client_event_refusal(self, message: ClientEvent, now_s: float) -> str | None:
