@@ -8,6 +8,7 @@ cleaned, or that the server closed meanwhile, is dropped. Nobody waits past thei
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -182,14 +183,14 @@ class Pool:
 
 
 def _is_alive(connection: Connection) -> bool:
-    """Whether the server has not closed this idle connection. No round trip: only what has already arrived counts."""
-    if connection.closed:
+    """Whether this idle connection can be handed out. No round trip: the server has nothing to say to an idle
+    connection but farewells (and news of settings), so one with anything to read is not trusted.
+    """
+    if connection.closed or connection.pgconn.status != pq.ConnStatus.OK:
         return False
-    try:
-        connection.pgconn.consume_input()
-    except psycopg.OperationalError:
-        return False
-    return connection.pgconn.status == pq.ConnStatus.OK
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return not poll.poll(0)
 
 
 def _without_preparing(connection: Connection) -> Connection:

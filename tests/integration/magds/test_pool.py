@@ -1,0 +1,138 @@
+"""The pool: clean hands over, deadlines, broken connections, server restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from magmobo.components.magds.dsn import connect
+from magmobo.components.magds.errors import LoginRefused
+from magmobo.components.magds.pool import Connection, Pool
+from magmobo.contracts.errors import Unavailable
+
+
+@asynccontextmanager
+async def pool_of(dsn: str, *, size: int = 2, idle_s: float = 60) -> AsyncIterator[Pool]:
+    pool = Pool(partial(connect, dsn), size=size, idle_s=idle_s)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def pid_of(connection: Connection) -> int:
+    row = await (await connection.execute("select pg_backend_pid()")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_the_last_one_given_back_is_the_first_one_out(dsn: str) -> None:
+    async with pool_of(dsn) as pool:
+        async with pool.lease(timeout_s=5) as one, pool.lease(timeout_s=5) as two:
+            pids = [await pid_of(one), await pid_of(two)]
+        async with pool.lease(timeout_s=5) as again:
+            assert await pid_of(again) == pids[0]
+        assert pool.open_connections == pool.idle_connections == 2
+
+
+@pytest.mark.parametrize(
+    "mess",
+    [
+        "begin; create temp table trace (x int)",
+        "set search_path = evil; listen noise; create temp table trace (x int)",
+        "select set_config('role', 'pg_monitor', false)",
+        "prepare trace as select 1; select pg_advisory_lock(77)",
+        "begin; select 1/0",
+    ],
+)
+async def test_a_connection_comes_back_clean(dsn: str, mess: str) -> None:
+    async with pool_of(dsn, size=1) as pool:
+        async with pool.lease(timeout_s=5) as connection:
+            connection.row_factory = dict_row  # type: ignore[assignment]
+            with suppress(psycopg.errors.DivisionByZero):
+                await connection.execute(mess.encode())
+        async with pool.lease(timeout_s=5) as connection:
+            cursor = await connection.execute(
+                "select current_user::text, current_setting('search_path'), "
+                "(select count(*) from pg_class where relname = 'trace'), "
+                "(select count(*) from pg_prepared_statements where name = 'trace'), "
+                "(select count(*) from pg_locks where locktype = 'advisory' and objid = 77)"
+            )
+            assert await cursor.fetchone() == ("postgres", '"$user", public', 0, 0, 0)
+            assert connection.autocommit
+
+
+async def test_waiting_ends_at_the_deadline_and_is_first_come_first_served(dsn: str) -> None:
+    async with pool_of(dsn, size=1) as pool:
+        order: list[int] = []
+
+        async def use(number: int) -> None:
+            async with pool.lease(timeout_s=5):
+                order.append(number)
+
+        async with pool.lease(timeout_s=5):
+            with pytest.raises(Unavailable):
+                async with pool.lease(timeout_s=0.05):
+                    pass
+            waiting = [asyncio.create_task(use(number)) for number in range(4)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            waiting[1].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert order == [0, 2, 3]
+        assert pool.open_connections == 1
+
+
+async def test_a_caller_cancelled_in_mid_query_costs_nobody_else(dsn: str) -> None:
+    async with pool_of(dsn, size=1) as pool:
+
+        async def slow() -> None:
+            async with pool.lease(timeout_s=5) as connection:
+                await connection.execute("select pg_sleep(30)")
+
+        task = asyncio.create_task(slow())
+        while pool.open_connections == 0:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # anywhere between connecting and querying is fine
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(10), pool.lease(timeout_s=10) as connection:
+            assert await pid_of(connection) > 0
+
+
+async def test_connections_that_the_server_ended_are_replaced(dsn: str) -> None:
+    async with pool_of(dsn) as pool:
+        async with pool.lease(timeout_s=5) as one, pool.lease(timeout_s=5) as two:
+            pids = [await pid_of(one), await pid_of(two)]
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            for pid in pids:
+                admin.execute("select pg_terminate_backend(%s, 5000)", (pid,))
+        async with pool.lease(timeout_s=5) as one, pool.lease(timeout_s=5) as two:
+            assert not {await pid_of(one), await pid_of(two)} & set(pids)
+        assert pool.open_connections == 2
+
+
+async def test_unused_connections_are_closed(dsn: str) -> None:
+    async with pool_of(dsn, idle_s=0.05) as pool:
+        async with pool.lease(timeout_s=5):
+            pass
+        async with asyncio.timeout(5):
+            while pool.open_connections:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_refusal_that_waiting_does_not_cure_is_raised_at_once(dsn: str) -> None:
+    async with pool_of(dsn.replace("user=postgres", "user=no_such_role")) as pool:
+        with pytest.raises(LoginRefused):
+            async with pool.lease(timeout_s=30):
+                pass
+        assert pool.open_connections == 0
+    with pytest.raises(Unavailable):
+        async with pool.lease(timeout_s=1):
+            pass
