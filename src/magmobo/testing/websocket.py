@@ -1,7 +1,7 @@
 """A WebSocket that lives in memory, for tests of applications that speak through `contracts.websocket`.
 
-It keeps every frame it was given, in order. `take_bytes` is how much the imagined peer accepts; what is beyond counts as
-unsent until `drain` is called, so a slow client is one line.
+It keeps every frame it was given, in order. `take_bytes` is how much the imagined peer accepts; what is beyond counts
+as unsent until `drain` is called, so a slow client is one line.
 """
 
 from __future__ import annotations
