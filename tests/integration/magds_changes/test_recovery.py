@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from tests.integration.magds_changes.harness import Node, execute, query, record
 
 from magmobo.components.magds.changes.errors import AnotherReader
 from magmobo.components.magds.changes.positions import lsn_of, position_text
+from magmobo.contracts.events import DatabaseChange
 from magmobo.contracts.planes import Gap, Replay
 from magmobo.testing.postgres import PostgresServer
 
@@ -150,6 +152,56 @@ async def test_a_slot_waits_for_open_transactions_and_the_wait_is_said(
             execute(dsn, "insert into t values (2)")
             await until(lambda: node.changes)
     assert [record(c)["id"] for c in node.changes] == [2]
+
+
+async def test_a_subscriber_that_resumes_after_many_kills_sees_every_row_once(dsn: str) -> None:
+    execute(dsn, "create table t (id bigserial primary key)")
+    over = threading.Event()
+
+    def write() -> None:
+        with psycopg.connect(dsn) as client:
+            while not over.is_set():
+                client.execute("insert into t select from generate_series(1, 40)")
+                client.rollback()
+                client.execute("insert into t select from generate_series(1, 7)")
+                client.commit()
+
+    seen: list[DatabaseChange] = []
+    epoch = position = ""
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for round_number in range(8):
+        node = Node(dsn, keep_slot=True)
+        await node.service.start()
+        await node.publish("t")
+        await node.service.caught_up()
+        if round_number == 0:
+            epoch, position = node.service.epoch, node.service.position
+            for writer in writers:
+                writer.start()
+        if round_number == 7:
+            over.set()
+            for writer in writers:
+                await asyncio.to_thread(writer.join)
+            await until(lambda node=node: node.service.position > position_text(end_of_log(dsn) - 1))
+        answer = node.service.replay(table("t"), epoch, position)
+        assert isinstance(answer, Replay), answer
+        seen += answer.changes
+        live = len(node.changes)
+        await until(lambda node=node, live=live: over.is_set() or len(node.changes) > live + 200)
+        received = node.changes[live : live + 150]  # the subscriber is killed too, behind the reader
+        assert not any(change.replayed for change in received)
+        seen += received
+        position = seen[-1].position
+        await node.kill()
+    positions = [change.position for change in seen]
+    assert positions == sorted(set(positions))
+    assert sorted(record(change)["id"] for change in seen) == [
+        row[0] for row in query(dsn, "select id from t order by 1")
+    ]
+
+
+def end_of_log(dsn: str) -> int:
+    return int(query(dsn, "select pg_current_wal_flush_lsn() - '0/0'")[0][0])
 
 
 async def test_every_kind_of_gap(dsn: str) -> None:

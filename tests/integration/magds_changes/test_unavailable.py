@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from tests.integration.magds_changes.harness import execute, running
+from tests.integration.magds_changes.harness import execute, running, until
 
 from magmobo.components.magds.changes import errors
 from magmobo.contracts.planes import Gap
@@ -69,10 +69,7 @@ async def test_changes_come_once_the_server_allows_them(dsn: str) -> None:
         (answer,) = await node.publish("t")
         assert answer.code == "MAG-DS-103"
         execute(dsn, f"alter role late_{name} replication")
-        await_table = answer.table
-        from tests.integration.magds_changes.harness import until
-
-        await until(lambda: node.service.published(await_table))
+        await until(lambda: node.service.published(answer.table))
         await node.service.caught_up()
         assert not any("MAG-DS-103" in notice for notice in node.service.notices())
     execute(dsn, f"drop owned by late_{name} cascade", f"drop role late_{name}")
