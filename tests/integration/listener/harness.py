@@ -127,6 +127,11 @@ class World:
         assert self.listener._server is not None
         return self.listener._server.connections
 
+    @property
+    def server_tasks(self) -> Any:
+        assert self.listener._server is not None
+        return self.listener._server.uvicorn_state.tasks
+
     async def connect(self) -> Client:
         return Client(*await asyncio.open_connection(*self.listener.address))
 

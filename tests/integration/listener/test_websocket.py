@@ -141,7 +141,9 @@ async def test_a_released_mount_refuses_but_keeps_what_it_has() -> None:
         old.send(masked(b"still here"))
         assert await old.frame() == (1, b"still here")
         world.listener.mount_websocket("/app/", world.make_session)
-        await world.open_websocket()
+        new = await world.open_websocket()
+        for client in (old, late, new):
+            await client.close()
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ async def test_a_client_that_takes_nothing_is_dropped_at_the_cap() -> None:
 
 async def slow_client(world: World) -> Client:
     client = await world.open_websocket()
-    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     return client
 
 
