@@ -61,6 +61,17 @@ async def detach(dsn: Secret, *, dry_run: bool) -> Traces:
     return Traces(found.objects, found.kept)
 
 
+def embedded_access(folder: DataFolder) -> tuple[str, str]:
+    """Connection string (it holds a password) of the embedded database, and the psql that fits it.
+
+    Raises: the storage plane's errors, as when no embedded server runs there.
+    """
+    from magmobo.components.magds.access import embedded_access as access
+
+    found = access(folder.path)
+    return found.dsn, found.psql
+
+
 def _folder_check(folder: DataFolder) -> Check:
     name, path = "data folder", folder.path
     try:

@@ -29,6 +29,8 @@ COMMANDS: dict[str, Entry] = {
     "detach": Entry("magmobo.cli.database", "detach", "Remove every trace of MagMoBo from a database."),
     "explain": Entry("magmobo.cli.reference", "explain", "Cause and next step of an error code."),
     "version": Entry("magmobo.cli.reference", "version", "Version of this program."),
+    "magds:psql": Entry("magmobo.cli.embedded", "psql", "Open psql on the embedded database."),
+    "magds:dsn": Entry("magmobo.cli.embedded", "dsn", "Connection string of the embedded database."),
     "kernel:status": Entry("magmobo.cli.operate", "kernel_status", "State of the node and its components."),
     "component:list": Entry("magmobo.cli.operate", "component_list", "The components, a line each."),
 }

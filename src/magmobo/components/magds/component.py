@@ -162,7 +162,7 @@ class MagDS(Component):
         except psycopg.Error as error:
             raise ServerStartFailed("the set-up of the embedded database", str(error).strip()) from error
         self._supervision = self._spawn(server.supervise(), "postgres")
-        self._target = f"embedded Postgres {cluster.binaries.version} in {cluster.pgdata}"
+        self._target = f"embedded Postgres {cluster.binaries.version} (`mag magds:psql` opens it)"
         node = server.conninfo(user=NODE_ROLE, password=cluster.passwords.node, database=DATABASE)
         reader = server.conninfo(database=DATABASE)
         return (

@@ -295,3 +295,18 @@ class DetachRefused(StorageError):
 
     def __str__(self) -> str:
         return f"{self.what} could not be removed: {self.reason}"
+
+
+class NotEmbedded(StorageError):
+    """No embedded Postgres runs on this data folder: no node does, or it is attached to a database of yours."""
+
+    code = "MAG-DS-062"
+    exit_code = 3
+    remedy = "Start a node without a DSN (`mag up`), or use your own connection string with psql."
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self.data_dir = data_dir
+
+    def __str__(self) -> str:
+        return f"no embedded Postgres runs on the data folder {self.data_dir}"

@@ -198,7 +198,7 @@ class PostgresServer:
         Raises: ClusterInUse when somebody does who is not an orphan of a dead node.
         """
         records, pgdata = self._cluster.records, self._cluster.pgdata
-        former = _read_runtime(records.runtime)
+        former = read_runtime(records.runtime)
         pids = serving(pgdata)
         if pids:
             if former is None or _is_alive_elsewhere(former):
@@ -286,11 +286,12 @@ def _is_alive_elsewhere(runtime: Runtime) -> bool:
     return runtime.node_pid != os.getpid() and is_running(runtime.node_pid, runtime.node_started)
 
 
-def _read_runtime(path: Path) -> Runtime | None:
+def read_runtime(path: Path) -> Runtime | None:
+    """The record at `path`; None when nobody is known to run the cluster."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Runtime)
     except (OSError, msgspec.MsgspecError):
-        return None  # first start, or a clean stop: nobody is known to run it
+        return None  # first start, or a clean stop
 
 
 def _says_ready(status_file: Path, pid: int) -> bool:
