@@ -7,7 +7,7 @@ insert into flights (id, carrier, origin, dest, dep_delay, tags, data, price, le
   (1, 'UA', 'JFK', 'SEA', 5, '{a,b}', '{"gate": "B7", "seats": [1, 2], "deep": {"x": 1}}', 10.50, '2013-01-01T05:00:00Z', 'calm', 'c1'),
   (2, 'AA', 'JFK', 'LAX', null, '{}', null, 20.00, '2013-01-02T05:00:00Z', 'busy', 'c2'),
   (3, 'UA', 'LAX', 'SEA', 60, '{"x,y"}', '{"gate": "C1"}', null, null, null, 'c3'),
-  (4, null, 'SEA', 'JFK', -3, '{}', '{"gate": null}', 0, '2013-01-04T05:00:00Z', 'calm', null);
+  (4, null, 'SEA', 'JFK', -3, '{}', '{"gate": null}', 0, '2013-01-04T05:00:00Z', 'calm', 'long');
 alter sequence flights_id_seq restart with 100;
 insert into employees values (1, 'Ada', null), (2, 'Bob', 1), (3, 'Cyd', 1);
 insert into orders values ('eu', 1, 'first'), ('us', 1, 'other');

@@ -113,7 +113,8 @@ async def call_app(app: RestApp, scope: dict[str, Any], incoming: list[dict[str,
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await app(scope, receive, send)
+    async with asyncio.timeout(20):
+        await app(scope, receive, send)
     starts = [message for message in sent if message["type"] == "http.response.start"]
     assert len(starts) == 1, sent
     body = b"".join(message.get("body", b"") for message in sent)

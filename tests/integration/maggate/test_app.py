@@ -21,6 +21,9 @@ create view broken as select boom() as id; grant select on broken to gate_anon;
 create function teapot() returns int language plpgsql as $$
   begin raise exception 'short and stout' using errcode = 'PT418', hint = 'tip me over'; end $$;
 create view kettle as select teapot() as id; grant select on kettle to gate_anon;
+create function scribble() returns int language sql volatile as
+  $$ insert into public.airlines values ('QQ', 'q') on conflict do nothing; select 1 $$;
+create view scribbles as select scribble() as id; grant select on scribbles to gate_user;
 create view plain as select 1 as id; grant select on plain to gate_anon;
 """
 
@@ -69,6 +72,21 @@ async def test_a_failure_inside_says_nothing(stack: Stack) -> None:
 
     assert (answer.status, answer.json["mag_code"]) == (500, "MAG-GATE-057")
     assert b"inside" not in answer.body
+
+
+async def test_reading_cannot_write(stack: Stack) -> None:
+    user = bearer(role="gate_user")
+    answer = await stack.get("scribbles", user)
+
+    assert (answer.status, answer.json["code"]) == (405, "25006")
+    assert (await stack.get("airlines?carrier=eq.QQ", user)).json == []
+
+
+async def test_an_encoded_prefix_names_nothing(stack: Stack) -> None:
+    scope = {"type": "http", "method": "GET", "path": "/rest/v1/plain", "raw_path": b"/rest/v%31/plain",
+             "query_string": b"", "headers": []}  # fmt: skip
+
+    assert (await call_app(stack.app, scope, [])).json["code"] == "PGRST125"
 
 
 async def test_a_function_may_choose_the_status(stack: Stack) -> None:

@@ -54,6 +54,10 @@ _DEFAULT_WINDOW = Window()
 
 def table_name(raw_path: bytes) -> str:
     """The table a path names, percent-decoded; empty for the root. Raises: InvalidPath."""
+    if not raw_path.startswith(PREFIX):
+        if raw_path == PREFIX[:-1]:
+            return ""
+        raise InvalidPath  # the prefix itself is percent-encoded
     name = raw_path[len(PREFIX) :]
     if name.isalnum():  # nothing to decode; bytes.isalnum means ASCII
         return name.decode()
