@@ -12,7 +12,7 @@ from pathlib import Path
 
 from websockets.asyncio.client import connect
 
-from magmobo.testing.node import running_node
+from magmobo.testing.node import disposable_system_dir, running_node
 
 CHANNEL = "db.public.departures"
 
@@ -40,7 +40,7 @@ def first_row(url: str) -> dict[str, object]:
 async def main() -> None:
     """Print one line a step."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mag-smoke-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mag-smoke-") as folder, disposable_system_dir():
         async with running_node(Path(folder) / "data", "--demo", "flights", "--speed", "3600") as node:
             print(f"ready     {time.monotonic() - started:5.1f} s  {node.base_url}")
             print(f"row       {await asyncio.to_thread(first_row, node.status.urls['rest'])}")

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from magmobo.testing.node import disposable_system_dir
 from magmobo.testing.postgres import PostgresServer, running_postgres
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _system_dir() -> Iterator[None]:
+    """Clusters of nodes that the tests run as root: in a folder of this session, not among the machine's own."""
+    with disposable_system_dir():
+        yield
 
 
 @pytest.fixture(scope="session")

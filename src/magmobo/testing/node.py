@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from magmobo.admin.client import AdminClient
 from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.planes import NodeStatus
+
+
+_SYSTEM_DIR = "MAG_MAGDS__SYSTEM_DIR"
 
 
 class NodeFailed(Exception):
@@ -76,6 +80,26 @@ class NodeProcess:
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
+
+
+@contextmanager
+def disposable_system_dir() -> Iterator[Path]:
+    """Let the nodes of this block keep their clusters in a folder that goes away with it, by way of the environment.
+
+    Only nodes run by root have a cluster outside of their data folder; see `magds.system_dir`.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mag-system-"))
+    folder.chmod(0o711)
+    former = os.environ.get(_SYSTEM_DIR)
+    os.environ[_SYSTEM_DIR] = str(folder)
+    try:
+        yield folder
+    finally:
+        if former is None:
+            del os.environ[_SYSTEM_DIR]
+        else:
+            os.environ[_SYSTEM_DIR] = former
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def start_node(
