@@ -48,7 +48,8 @@ def gate(
     anonymous: str | None = None, roles: set[str] | None = None, clock: Any = None, **config: Any
 ) -> Authenticator:
     allowed = frozenset(roles if roles is not None else {"anon", "member"})
-    settings = JwtConfig(**({"secret": Secret(SECRET), "leeway_s": 5} | config))
+    values: dict[str, Any] = {"secret": Secret(SECRET), "leeway_s": 5} | config
+    settings = JwtConfig(**values)
     return Authenticator(settings, anonymous, lambda: allowed, clock or FakeClock(time_s=NOW_S))
 
 
