@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 
 import pytest
 import websockets
@@ -221,9 +222,16 @@ async def test_a_peer_that_does_not_answer_a_close_is_dropped() -> None:
 
 async def test_a_lost_connection_is_1006() -> None:
     async with running() as world:
-        client = await world.open_websocket()
-        client.writer.transport.abort()
-        await eventually(lambda: world.sessions[0].closes == [1006])
+        ended, lost = await world.open_websocket(), await world.open_websocket()
+        ended.writer.transport.abort()
+        reset(lost)
+        await eventually(lambda: [session.closes for session in world.sessions] == [[1006], [1006]])
+
+
+def reset(client: Client) -> None:
+    """End the connection with a reset, as a crashed peer does: the server sees an error, not an end."""
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.writer.transport.abort()
 
 
 async def test_a_slow_client_gets_everything_in_order() -> None:
@@ -284,7 +292,7 @@ async def test_a_reused_descriptor_is_never_written_to() -> None:
             original(code)
 
         session.on_close = on_close  # type: ignore[method-assign]
-        client.writer.transport.abort()
+        reset(client)
         await eventually(lambda: session.closes != [])
         assert descriptor_in_on_close == [True]  # still open: nobody else can have got the number before we forget it
         await eventually(lambda: is_closed(number))
