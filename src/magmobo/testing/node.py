@@ -20,7 +20,6 @@ from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.planes import NodeStatus
 
-
 _SYSTEM_DIR = "MAG_MAGDS__SYSTEM_DIR"
 
 
@@ -117,7 +116,7 @@ async def start_node(
         environment: variables on top of this process's own.
         cwd: where a `mag.toml` may lie; by default the data folder's parent.
     """
-    sink, output = tempfile.mkstemp(prefix="mag-node-", suffix=".txt")
+    sink, output = tempfile.mkstemp(prefix="node-", suffix=".txt", dir=data_dir.parent)
     command = [sys.executable, "-m", "magmobo.cli.main", "up", *arguments]
     command += ["--data-dir", str(data_dir), "--port", str(port)]
     try:
@@ -148,4 +147,3 @@ async def running_node(
             await node.stop()
         finally:
             await node.kill()
-            node._output.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""The first minute with the flights demo: what `mag up` prints can be pasted and works."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import json
+
+from magmobo.testing.node import NodeProcess, running_node
+
+ROOT = Path(__file__).parents[2]
+LATEST_TO_SEATTLE = [("DL", 1543, 504), ("DL", 1643, 471), ("B6", 263, 340)]  # from the data set itself
+
+
+def pasted(node: NodeProcess, word: str) -> str:
+    """The command that the banner offers and that holds `word`."""
+    lines = [line.split(maxsplit=1)[1] for line in node.printed.splitlines() if line.split()[:1] == ["try"]]
+    [command] = [line for line in lines if word in line]
+    return command.replace(".venv/bin/python", f"{ROOT}/.venv/bin/python")
+
+
+def banner(node: NodeProcess) -> list[str]:
+    text = node.printed
+    return text[text.index("MagMoBo") :].splitlines()
+
+
+def rows_of(command: str) -> Any:
+    return json.decode(subprocess.run(command, shell=True, check=True, capture_output=True).stdout)
+
+
+async def first_change_of(command: str, cwd: Path) -> bytes:
+    """Run the pasted subscribe line until it shows one change."""
+    process = await asyncio.create_subprocess_shell(f"exec {command}", cwd=cwd, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            async for line in process.stdout:
+                if line.startswith(b"insert"):
+                    return line
+    finally:
+        process.terminate()
+        await process.wait()
+    pytest.fail("the subscriber ended")
+
+
+async def test_flights(data_dir: Path) -> None:
+    async with running_node(data_dir, "--demo", "flights", "--speed", "3600") as node:
+        assert len(banner(node)) <= 12
+        rows = await asyncio.to_thread(rows_of, pasted(node, "curl"))
+        assert [(row["carrier"], row["flight"], row["dep_delay"]) for row in rows] == LATEST_TO_SEATTLE
+        assert b'"schema":"public"' in await first_change_of(pasted(node, "subscribe"), ROOT)
+        assert len(node.admin_token) >= 32
+        with urllib.request.urlopen(node.status.urls["console"], timeout=10) as page:
+            assert b"<title>" in page.read()
+        assert node.admin_token not in (data_dir / "logs" / "mag.jsonl").read_text()
+    async with running_node(data_dir, "--demo", "flights") as node:
+        assert "token" not in {line.split()[0] for line in banner(node)}, "the token is shown once"
+        assert await asyncio.to_thread(count_of, node) == 336_776
+
+
+def count_of(node: NodeProcess) -> int:
+    url = f"{node.base_url}/rest/v1/flights?limit=1"
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"prefer": "count=exact"}), timeout=20) as answer:
+        total = re.search(r"/(\d+)$", answer.headers["content-range"])
+        assert total is not None
+        return int(total[1])
+
+
+async def test_tasks_shows_a_member_their_own_team(data_dir: Path) -> None:
+    async with running_node(data_dir, "--demo", "tasks") as node:
+        assert len(banner(node)) <= 12
+        process = subprocess.run(pasted(node, "curl"), shell=True, check=True, capture_output=True, cwd=data_dir.parent)
+        rows = json.decode(process.stdout)
+        assert rows
+        assert len({row["team_id"] for row in rows}) == 1
