@@ -70,7 +70,7 @@ async def backend_pid(mux: Multiplexer) -> int:
 async def until(condition: Any, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["queued-sync", "flushing-sync"])
@@ -105,6 +105,37 @@ async def test_thousands_of_requests_on_one_connection_get_their_own_rows(
     assert seen["own"] > 300
     assert seen["hidden"] > 3000
     assert seen["error"] == 858
+
+
+async def test_callers_cancelled_in_flight_leave_the_others_their_own_answers(dsn: str) -> None:
+    """The thousands above are mostly cancelled while they wait; here every cancelled request is on the wire."""
+    async with multiplexer(dsn, depth=12) as mux:
+        for round_number in range(20):
+            slow = asyncio.ensure_future(ask(mux, b"select pg_sleep(0.02)::text"))
+            callers = [asyncio.ensure_future(ask(mux, b"select $1::text", b"%d" % n)) for n in range(11)]
+            await until(lambda: mux.in_flight == 12)
+            gone = {(round_number + step) % 11 for step in (0, 1, 5)}
+            for number in gone:
+                callers[number].cancel()
+            assert mux.in_flight == 12  # they are still on the server's side
+            answers = await asyncio.gather(*callers, return_exceptions=True)
+            for number, answer in enumerate(answers):
+                if number in gone:
+                    assert isinstance(answer, asyncio.CancelledError)
+                else:
+                    assert answer == [(b"%d" % number,)]
+            await slow
+
+
+async def test_a_write_cancelled_before_it_was_sent_never_happens(dsn: str) -> None:
+    async with multiplexer(dsn, depth=1) as mux:
+        for _ in range(10):  # short, so that the hand-out itself must see it, before the watch clears the queue
+            busy = asyncio.ensure_future(ask(mux, b"select pg_sleep(0.005)::text"))
+            write = asyncio.ensure_future(ask(mux, b"insert into late values (77)", read_only=False))
+            await until(lambda: mux.in_flight == 1 and mux.waiting == 1)
+            write.cancel()
+            await asyncio.gather(busy, write, return_exceptions=True)
+        assert await ask(mux, b"select count(*)::text from late") == [(b"0",)]
 
 
 async def test_role_claims_and_read_only_end_with_the_request(dsn: str) -> None:
