@@ -1,0 +1,88 @@
+"""What every benchmark uses: interleaved rounds, medians with their spread, a ratio to a yardstick.
+
+A figure alone says more about the machine and the hour than about the program. Here the subject and its yardstick take
+turns, round by round, each going first as often as the other, and the ratio is the median of the ratios of the rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+Sample = Mapping[str, float]
+Better = Literal["higher", "lower"]
+ROUNDS, QUICK_ROUNDS = 7, 3
+
+
+class Figure(Struct, frozen=True):
+    """One line of the table. `ratio` above 1 is better than the yardstick, whatever the unit."""
+
+    name: str
+    unit: str
+    better: Better
+    value: float
+    low: float
+    high: float
+    rounds: int
+    yardstick: str = ""
+    yardstick_value: float | None = None
+    ratio: float | None = None
+    note: str = ""
+
+
+def interleaved(rounds: int, contenders: Mapping[str, Callable[[], Sample]]) -> dict[str, list[Sample]]:
+    """Run every contender once a round, in alternating order; their samples, round by round."""
+    samples: dict[str, list[Sample]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else reversed(names):
+            samples[name].append(contenders[name]())
+    return samples
+
+
+def figure(
+    name: str,
+    unit: str,
+    better: Better,
+    values: Sequence[float],
+    *,
+    yardstick: str = "",
+    yardstick_values: Sequence[float] = (),
+    note: str = "",
+) -> Figure:
+    """The median of `values` with its range, beside the yardstick's; both lists hold one value a round, in order."""
+    yardstick_value = ratio = None
+    if yardstick_values:
+        pairs = zip(values, yardstick_values, strict=True)
+        yardstick_value = statistics.median(yardstick_values)
+        ratio = statistics.median(ours / theirs if better == "higher" else theirs / ours for ours, theirs in pairs)
+    return Figure(
+        name=name,
+        unit=unit,
+        better=better,
+        value=statistics.median(values),
+        low=min(values),
+        high=max(values),
+        rounds=len(values),
+        yardstick=yardstick,
+        yardstick_value=yardstick_value,
+        ratio=ratio,
+        note=note,
+    )
+
+
+def compared(
+    samples: Mapping[str, list[Sample]], subject: str, yardstick: str, key: str, name: str, unit: str, better: Better
+) -> Figure:
+    """The figure `key` of `subject` beside that of `yardstick`, from what `interleaved` gave."""
+    return figure(
+        name,
+        unit,
+        better,
+        [sample[key] for sample in samples[subject]],
+        yardstick=yardstick,
+        yardstick_values=[sample[key] for sample in samples[yardstick]],
+    )
