@@ -296,7 +296,7 @@ async def test_a_reused_descriptor_is_never_written_to() -> None:
         await eventually(lambda: session.closes != [])
         assert descriptor_in_on_close == [True]  # still open: nobody else can have got the number before we forget it
         await eventually(lambda: is_closed(number))
-        pairs = []
+        pairs: list[tuple[socket.socket, socket.socket]] = []
         while all(number not in (one.fileno(), two.fileno()) for one, two in pairs):
             pairs.append(socket.socketpair())
         connection.send_frames(text_frame(b"astray"))
