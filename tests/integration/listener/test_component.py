@@ -116,6 +116,20 @@ async def test_stop_tells_a_request_it_cannot_wait_for() -> None:
         await client.close()
 
 
+async def test_a_shutdown_without_time_still_ends_everything() -> None:
+    async with running(drain_timeout_s=60.0) as world:
+        client, host, port = await world.connect(), *world.listener.address
+        client.send(request(path=b"/http/wait"))
+        await eventually(lambda: world.requests != [])
+        with pytest.raises(TimeoutError):
+            await world.listener.shutdown(0.05)
+        assert await client.rest() == b""
+        await eventually(lambda: not len(world.connections))
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, port)
+        await client.close()
+
+
 async def test_stop_and_start_leave_no_task_and_no_descriptor() -> None:
     async with running() as world:
         await world.listener.stop()

@@ -65,12 +65,14 @@ class ListenerComponent(Component):
             await self._server.stop()
 
     async def shutdown(self, timeout_s: float) -> None:
-        if self._server is not None:
-            async with asyncio.timeout(timeout_s):
-                await self._server.stop()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        try:
+            if self._server is not None:
+                async with asyncio.timeout(timeout_s):
+                    await self._server.stop()
+        finally:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
 
     async def health(self) -> HealthReport:
         if self._server is None or not self._server.serving:

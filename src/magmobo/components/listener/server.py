@@ -70,11 +70,14 @@ class PortServer:
             connection.shutdown()
         for connection in list(self.connections.websockets):
             connection.server_shutdown()
-        if not await self.connections.wait_gone(self.config.drain_timeout_s):
-            await self._end_all()
-        if self._ticker is not None:
-            self._ticker.cancel()
-            self._ticker = None
+        try:
+            if not await self.connections.wait_gone(self.config.drain_timeout_s):
+                await self._end_all()
+        finally:  # also when whoever stops us has no more time
+            self._abort_all()
+            if self._ticker is not None:
+                self._ticker.cancel()
+                self._ticker = None
 
     async def _end_all(self) -> None:
         self._log.warning(
@@ -90,13 +93,15 @@ class PortServer:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
-        if await self.connections.wait_gone(_LAST_WORDS_S):
-            return
+        if not await self.connections.wait_gone(_LAST_WORDS_S):
+            self._abort_all()
+            await self.connections.wait_gone(_LAST_WORDS_S)
+
+    def _abort_all(self) -> None:
         for connection in list(self.connections.http):
             connection.transport.abort()
         for connection in list(self.connections.websockets):
             connection.abort()
-        await self.connections.wait_gone(_LAST_WORDS_S)
 
     def admit(self, scope: Any, url: bytes, *, over_limit: bool) -> tuple[Upgrade, WebSocketSession]:
         """Check a request to open a WebSocket and let the application make a session for it.
