@@ -16,7 +16,7 @@ from http import HTTPStatus
 import structlog
 
 from magmobo.components.maggate.config import MagGateConfig
-from magmobo.components.maggate.disconnect import ClientGone, DisconnectWatch
+from magmobo.components.maggate.disconnect import ClientGone, Departures
 from magmobo.components.maggate.errors import BodyTooLarge, UnexpectedFailure
 from magmobo.components.maggate.gate import TABLE_METHODS, Call, Gate
 from magmobo.components.maggate.problem import problem
@@ -42,6 +42,7 @@ class RestApp:
         self._max_body_bytes = config.max_body_bytes
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
         self._ids, self._id_prefix = itertools.count(1), secrets.token_hex(6).encode()
+        self._departures = Departures()
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -87,7 +88,7 @@ class RestApp:
         try:
             body = await self._body(headers, receive) if method in _WITH_BODY else b""
             call = Call(method, path, scope["query_string"], headers, body)
-            async with DisconnectWatch(receive):
+            async with self._departures.watching(receive):
                 return await self._gate.answer(call)
         except MagError as error:
             status, extra, text = problem(error)
