@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +96,8 @@ def show_ready(ready: Ready, chosen: NodeOptions, *, as_json: bool, foreground: 
 def _print_banner(ready: Ready, chosen: NodeOptions, *, foreground: bool) -> None:
     from magmobo.cli.banner import banner
 
-    down = "mag down" if chosen.data_dir is None else f"mag down --data-dir {shlex.quote(str(chosen.data_dir))}"
+    folder = [] if chosen.data_dir is None else ["--data-dir", str(chosen.data_dir)]
+    down = shlex.join([_program(), "down", *folder])
     lines = banner(
         ready.status,
         ready_s=ready.ready_s,
@@ -105,6 +108,14 @@ def _print_banner(ready: Ready, chosen: NodeOptions, *, foreground: bool) -> Non
     for line in lines:
         label = click.style(f"{line.label:<9} ", dim=True) if line.label else ""
         click.echo(f"  {label}{line.text}" if line.label else click.style(line.text, bold=True))
+
+
+def _program() -> str:
+    """What the user can type to run this program again: its name where that finds it, else its path."""
+    started = Path(sys.argv[0])
+    if started.name != "mag" or shutil.which("mag") == str(started.absolute()):
+        return "mag"
+    return _short(str(started.absolute()))
 
 
 def _short(path: str) -> str:
