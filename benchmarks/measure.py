@@ -75,7 +75,15 @@ def figure(
 
 
 def compared(
-    samples: Mapping[str, list[Sample]], subject: str, yardstick: str, key: str, name: str, unit: str, better: Better
+    samples: Mapping[str, list[Sample]],
+    subject: str,
+    yardstick: str,
+    key: str,
+    name: str,
+    unit: str,
+    better: Better,
+    *,
+    note: str = "",
 ) -> Figure:
     """The figure `key` of `subject` beside that of `yardstick`, from what `interleaved` gave."""
     return figure(
@@ -85,4 +93,16 @@ def compared(
         [sample[key] for sample in samples[subject]],
         yardstick=yardstick,
         yardstick_values=[sample[key] for sample in samples[yardstick]],
+        note=note,
     )
+
+
+def median_of(samples: Sequence[Sample], key: str) -> float:
+    """The median of one value over the rounds."""
+    return statistics.median(sample[key] for sample in samples)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that `percent` of the values do not exceed. Raises: IndexError when there are none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
