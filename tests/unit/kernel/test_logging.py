@@ -66,7 +66,7 @@ def test_libraries_that_use_stdlib_logging_end_up_in_the_same_place(tmp_path: Pa
     path = tmp_path / "mag.log"
     before = logging.getLogger().handlers[:]
     with logging_to(path):
-        logging.getLogger("uvicorn.error").warning("listening on %s", "postgres://u:hunter2@h/db")
+        logging.getLogger("library.driver").warning("listening on %s", "postgres://u:hunter2@h/db")
         logging.getLogger("uvicorn.access").info("one line a request")
         try:
             raise LookupError("password=hunter2")
