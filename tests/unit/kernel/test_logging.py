@@ -74,7 +74,7 @@ def test_libraries_that_use_stdlib_logging_end_up_in_the_same_place(tmp_path: Pa
             logging.getLogger("library").exception("%d arguments", "wrong")
     first, second = lines(path)
     assert (first["logger"], first["level"], first["event"]) == (
-        "uvicorn.error",
+        "library.driver",
         "warning",
         "listening on postgres://u:***@h/db",
     )
