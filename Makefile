@@ -35,8 +35,9 @@ format: install ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: install ## Measure and write docs/performance.md
-	@$(BIN)/python -m benchmarks.run
+bench: install ## Measure and write docs/performance.md (BENCH_ARGS=--quick only prints)
+	@scripts/install-bench.sh
+	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 smoke: install ## Boot a throw-away node, read a row, receive a change, stop
 	@$(BIN)/python scripts/smoke.py

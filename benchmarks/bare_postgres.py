@@ -25,7 +25,6 @@ from magmobo.testing.postgres import pg_binary
 DEADLINE_S = 60.0
 POLL_S = 0.005
 SETTINGS = {
-    "listen_addresses": "",
     "wal_level": "logical",
     "shared_buffers": "64MB",
     "wal_buffers": "1MB",
@@ -62,13 +61,16 @@ class BarePostgres:
         flags += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         subprocess.run([pg_binary("initdb"), "-D", self._data, *flags], check=True, capture_output=True, **self._as())
 
-    def start(self) -> None:
-        """Return when the server takes connections."""
-        options = [f"-c{key}={value}" for key, value in SETTINGS.items()]
-        command = [pg_binary("postgres"), "-D", self._data, f"-cunix_socket_directories={self._folder}", *options]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._as())
+    def start(self, *, tuned: bool = True) -> None:
+        """Return when the server takes connections; `tuned`: with the node's settings instead of the defaults."""
+        options = [f"-c{key}={value}" for key, value in SETTINGS.items() if tuned]
+        places = [f"-cunix_socket_directories={self._folder}", "-clisten_addresses="]
+        command: list[str | Path] = [pg_binary("postgres"), "-D", self._data, *places, *options]
+        nowhere = subprocess.DEVNULL
+        process: subprocess.Popen[bytes] = subprocess.Popen(command, stdout=nowhere, stderr=nowhere, **self._as())
+        self._process = process
         give_up_s = time.monotonic() + DEADLINE_S
-        while time.monotonic() < give_up_s and self._process.poll() is None:
+        while time.monotonic() < give_up_s and process.poll() is None:
             with suppress(psycopg.OperationalError):
                 psycopg.connect(self.dsn, connect_timeout=2).close()
                 return

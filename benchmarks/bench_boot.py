@@ -55,7 +55,8 @@ def run(rounds: int) -> list[Figure]:
 def _met(samples: list[Sample], limit_s: float) -> str:
     slowest_s = max(sample["start_s"] for sample in samples)
     verdict = "met by every round" if slowest_s <= limit_s else "NOT met by every round"
-    return f"the limit is {limit_s:g} s, {verdict}: median {median_of(samples, 'start_s'):.2f} s, slowest {slowest_s:.2f} s."
+    median_s = median_of(samples, "start_s")
+    return f"the limit is {limit_s:g} s, {verdict}: median {median_s:.2f} s, slowest {slowest_s:.2f} s."
 
 
 def _first_start() -> Sample:

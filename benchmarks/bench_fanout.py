@@ -1,80 +1,153 @@
-"""One event to 1,000 WebSockets: the listener with a minimal session, beside a bare uvloop server that writes the same
-prebuilt frame to 1,000 plain TCP connections. The next event is sent once every client has the last one.
+"""One event to 1,000 WebSockets: the listener with a minimal session, and the whole path from a committed insert,
+beside a bare uvloop server that writes the same prebuilt frame to 1,000 plain TCP connections.
 
-Also the memory of a connection: resident bytes of the server process, per connection, before anything was sent.
+The next event is sent once every client has the last one. The whole path begins when another Postgres client sends its
+insert: round trip, commit to disk, decoding, and delivery to 1,000 subscribers of the table's channel. A burst is 100
+rows in one transaction. The memory of a connection is that of the listener alone; with subscriptions: see memory.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import resource
-import select
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from socket import socket
 from typing import Any
 
-from benchmarks.fanout_server import FRAME
-from benchmarks.measure import Figure, Sample, compared, interleaved
+import psycopg
+
+from benchmarks.measure import Figure, Sample, compared, figure, interleaved, median_of, percentile
+from benchmarks.nodes import CHANNEL, DEPART, FlightsNode, flights_node
+from benchmarks.sockets import DEADLINE_S, Everybody, allow_files, connected, subscribe
 
 CLIENTS = 1_000
 WARM_UP_EVENTS, EVENTS = 30, 300
-DEADLINE_S = 30.0
-BARE = "bare uvloop server"
-UPGRADE = (
-    b"GET /app/key HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
-    b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+WARM_UP_INSERTS, INSERTS = 10, 200
+BURSTS, BURST_ROWS = 5, 100
+LISTENER, WHOLE, BARE = "listener", "whole path", "bare uvloop server"
+BURST = f"do $$ begin for number in 1..{BURST_ROWS} loop {DEPART.replace('%s', 'number')}; end loop; end $$"
+
+Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def run(rounds: int) -> list[Figure]:
-    """Figures of the fan-out and of a connection's memory."""
-    _allow_files(CLIENTS + 100)
-    samples = interleaved(rounds, {"listener": partial(_sample, "product"), BARE: partial(_sample, "bare")})
-    listed = partial(compared, samples, "listener", BARE)
+    """Figures of the listener alone, then those of the whole path."""
+    allow_files(CLIENTS + 100)
+    with flights_node() as node, psycopg.connect(node.dsn, autocommit=True) as connection:
+        samples = interleaved(
+            rounds,
+            {
+                LISTENER: partial(_alone, "product"),
+                WHOLE: partial(_whole, node, connection),
+                BARE: partial(_alone, "bare"),
+            },
+        )
+    listed, whole = partial(compared, samples, LISTENER, BARE), samples[WHOLE]
     return [
-        listed("deliveries_per_s", "deliveries, one event in flight", "1/s", "higher"),
-        listed("cpu_us", "server CPU of a delivery", "us", "lower"),
-        listed("connection_bytes", "memory of an idle connection", "bytes", "lower"),
-    ]
+        listed("deliveries_per_s", "listener: deliveries, one event in flight", "1/s", "higher"),
+        listed("cpu_us", "listener: server CPU of a delivery", "us", "lower"),
+        listed("connection_bytes", "listener: memory of an idle connection", "bytes", "lower"),
+        compared(
+            samples, WHOLE, BARE, "deliveries_per_s", "whole path: deliveries, one insert in flight", "1/s", "higher",
+            note=f"insert to the last of 1,000 sockets: p50 {median_of(whole, 'last_p50_ms'):.1f} ms.",
+        ),
+        compared(samples, WHOLE, BARE, "last_p99_ms", "whole path: insert to the last socket, p99", "ms", "lower"),
+        figure(
+            "whole path: deliveries, bursts of 100 rows", "1/s", "higher",
+            [sample["burst_per_s"] for sample in whole],
+            yardstick=f"{BARE}, one event in flight",
+            yardstick_values=[sample["deliveries_per_s"] for sample in samples[BARE]],
+        ),
+    ]  # fmt: skip
 
 
-def _sample(kind: str) -> Sample:
-    with _server(kind) as server, ExitStack() as clients:
-        empty = server.stats()
-        sockets = [clients.enter_context(_connected(server.port, upgrade=kind == "product")) for _ in range(CLIENTS)]
-        full = server.wait_for(CLIENTS)
-        with _Everybody(sockets) as everybody:
-            for _ in range(WARM_UP_EVENTS):
-                everybody.deliver(server)
-            before, started_s = server.stats(), time.monotonic()
-            for _ in range(EVENTS):
-                everybody.deliver(server)
-            elapsed_s = time.monotonic() - started_s
-            after = server.stats()
-    deliveries = CLIENTS * EVENTS
+# ------------------------------------------------------------ the whole node
+
+
+def _whole(node: FlightsNode, connection: Connection) -> Sample:
+    port, path = node.socket_address
+    with ExitStack() as clients:
+        sockets = [clients.enter_context(connected(port, path)) for _ in range(CLIENTS)]
+        for client in sockets:
+            subscribe(client, CHANNEL)
+        with Everybody(sockets) as everybody:
+            seconds = [_insert(connection, everybody, number) for number in range(WARM_UP_INSERTS + INSERTS)]
+            began_s = time.perf_counter()
+            for _ in range(BURSTS):
+                connection.execute(BURST.encode())
+                everybody.receive(BURST_ROWS)
+            burst_s = time.perf_counter() - began_s
+    seconds = seconds[WARM_UP_INSERTS:]
     return {
-        "deliveries_per_s": deliveries / elapsed_s,
-        "cpu_us": (after["cpu_s"] - before["cpu_s"]) / deliveries * 1e6,
+        "deliveries_per_s": CLIENTS * INSERTS / sum(seconds),
+        "last_p50_ms": percentile(seconds, 50) * 1e3,
+        "last_p99_ms": percentile(seconds, 99) * 1e3,
+        "burst_per_s": CLIENTS * BURSTS * BURST_ROWS / burst_s,
+    }
+
+
+def _insert(connection: Connection, everybody: Everybody, number: int) -> float:
+    """Seconds from sending the insert until every client has its frame."""
+    began_s = time.perf_counter()
+    connection.execute(DEPART, (number,), prepare=True)
+    everybody.receive(1)
+    return time.perf_counter() - began_s
+
+
+# ------------------------------------------------------------ the listener, and a bare server
+
+
+def _alone(kind: str) -> Sample:
+    path = "/app/key" if kind == "product" else None
+    with fanout_server(kind) as server, ExitStack() as clients:
+        empty = server.stats()
+        sockets = [clients.enter_context(connected(server.port, path)) for _ in range(CLIENTS)]
+        full = server.wait_for(CLIENTS)
+        seconds, cpu_s = _deliver(server, sockets)
+    return {
+        "deliveries_per_s": CLIENTS * EVENTS / sum(seconds),
+        "last_p99_ms": percentile(seconds, 99) * 1e3,
+        "cpu_us": cpu_s / (CLIENTS * EVENTS) * 1e6,
         "connection_bytes": (full["resident_bytes"] - empty["resident_bytes"]) / CLIENTS,
     }
 
 
-class _Server:
+def _deliver(server: FanoutServer, sockets: Sequence[socket]) -> tuple[list[float], float]:
+    """Seconds of each event, and the server's CPU seconds of all."""
+    with Everybody(sockets) as everybody:
+        for _ in range(WARM_UP_EVENTS):
+            _send(server, everybody)
+        before = server.stats()
+        seconds = [_send(server, everybody) for _ in range(EVENTS)]
+        return seconds, server.stats()["cpu_s"] - before["cpu_s"]
+
+
+def _send(server: FanoutServer, everybody: Everybody) -> float:
+    began_s = time.perf_counter()
+    server.send()
+    everybody.receive(1)
+    return time.perf_counter() - began_s
+
+
+class FanoutServer:
+    """A process of `benchmarks.fanout_server`."""
+
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self.pid = process.pid
         self.port = int(self._line())
 
     def send(self) -> None:
+        """Have one event sent to everybody."""
         self._write(b"send\n")
 
     def stats(self) -> dict[str, Any]:
+        """CPU seconds, resident bytes and connections of the process."""
         self._write(b"stats\n")
         answer: dict[str, Any] = json.loads(self._line())
         return answer
@@ -100,58 +173,13 @@ class _Server:
         return line
 
 
-class _Everybody:
-    """Counts the bytes that all clients get."""
-
-    def __init__(self, sockets: list[socket.socket]) -> None:
-        self._poll = select.epoll()
-        self._files = len(sockets)
-        for client in sockets:
-            self._poll.register(client.fileno(), select.EPOLLIN)
-
-    def __enter__(self) -> _Everybody:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._poll.close()
-
-    def deliver(self, server: _Server) -> None:
-        """Have one event sent and return once every client has all of it."""
-        missing_bytes = self._files * len(FRAME)
-        server.send()
-        while missing_bytes:
-            ready = self._poll.poll(DEADLINE_S, self._files)
-            if not ready:
-                raise RuntimeError(f"{missing_bytes} bytes were not delivered")
-            for number, _ in ready:
-                missing_bytes -= len(os.read(number, 65_536))
-
-
 @contextmanager
-def _server(kind: str) -> Iterator[_Server]:
+def fanout_server(kind: str) -> Iterator[FanoutServer]:
+    """A server of the kind `product` or `bare`, killed at the end of the block."""
     command = [sys.executable, "-m", "benchmarks.fanout_server", kind]
     root = Path(__file__).resolve().parent.parent
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root) as process:
         try:
-            yield _Server(process)
+            yield FanoutServer(process)
         finally:
             process.kill()
-
-
-@contextmanager
-def _connected(port: int, *, upgrade: bool) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as client:
-        if upgrade:
-            client.sendall(UPGRADE)
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                head += client.recv(4_096)
-            if not head.startswith(b"HTTP/1.1 101 "):
-                raise RuntimeError(f"no WebSocket: {head[:80]!r}")
-        yield client
-
-
-def _allow_files(count: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))

@@ -48,7 +48,17 @@ def wrk(
     script, list_file = folder / "requests.lua", folder / "paths.txt"
     script.write_text(_WRK_SCRIPT)
     list_file.write_text("\n".join(paths) + "\n")
-    command = [_wrk_program(), "-t1", f"-c{connections}", f"-d{duration_s}s", "--timeout", "10s", "-s", script, origin]
+    command: list[str | Path] = [
+        _wrk_program(),
+        "-t1",
+        f"-c{connections}",
+        f"-d{duration_s}s",
+        "--timeout",
+        "10s",
+        "-s",
+        script,
+        origin,
+    ]
     environment = {**os.environ, "BENCH_PATHS": str(list_file), "BENCH_TOKEN": token}
     printed = _output(command, environment, duration_s)
     summary = json.loads(printed.partition("\nBENCH ")[2])
@@ -68,7 +78,17 @@ def pgbench(dsn: str, script: Script, folder: Path, *, connections: int, duratio
     """
     file = folder / "transaction.sql"
     file.write_text(script.text)
-    command = [pg_binary("pgbench"), "-n", "-M", "prepared", f"-c{connections}", "-j1", f"-T{duration_s}", "-f", file]
+    command: list[str | Path] = [
+        pg_binary("pgbench"),
+        "-n",
+        "-M",
+        "prepared",
+        f"-c{connections}",
+        "-j1",
+        f"-T{duration_s}",
+        "-f",
+        file,
+    ]
     command += [f"-D{name}={value}" for name, value in script.variables.items()]
     printed = _output(command, {**os.environ, **_access(dsn)}, duration_s)
     found = _TPS.search(printed)
@@ -78,7 +98,9 @@ def pgbench(dsn: str, script: Script, folder: Path, *, connections: int, duratio
 
 
 def _output(command: Sequence[str | Path], environment: Mapping[str, str], duration_s: int) -> str:
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=duration_s + 60)
+    answer = subprocess.run(
+        command, check=False, env=environment, capture_output=True, text=True, timeout=duration_s + 60
+    )
     if answer.returncode:
         raise RuntimeError(f"{command[0]}: {answer.stderr.strip()}")
     return answer.stdout
