@@ -90,6 +90,6 @@ class MemoryConnection:
             message: dict[str, Any] = json.decode(bytes(self.received[start : start + size_bytes]))
             self._read = start + size_bytes
             if isinstance(message.get("data"), str):
-                with suppress(ValueError):  # plain text is data too
+                with suppress(ValueError, RecursionError):  # plain text is data too
                     message["data"] = json.decode(message["data"])
             yield message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -68,7 +68,8 @@ class Client:
             async for text in self._socket:
                 message = json.decode(text)
                 if isinstance(message.get("data"), str):
-                    message["data"] = json.decode(message["data"])
+                    with suppress(ValueError, RecursionError):  # a row may hold json that no decoder of ours reads
+                        message["data"] = json.decode(message["data"])
                 self.messages.append(message)
                 self._arrived.set()
         except ConnectionClosed:

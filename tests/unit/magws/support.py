@@ -82,6 +82,24 @@ class Stream:
         replayed: bool = False,
     ) -> DatabaseChange:
         """One change, committed, kept and emitted."""
+        return self.commit_raw(
+            None if record is None else json.encode(record),
+            None if old is None else json.encode(old),
+            op=op,
+            table=table,
+            replayed=replayed,
+        )
+
+    def commit_raw(
+        self,
+        record: bytes | None,
+        old: bytes | None = None,
+        *,
+        op: Any = "insert",
+        table: TableName = FLIGHTS,
+        replayed: bool = False,
+    ) -> DatabaseChange:
+        """The same with rows as the text that a server sent, whatever it holds."""
         self.lsn += 1
         change = DatabaseChange(
             source="test",
@@ -90,8 +108,8 @@ class Stream:
             op=op,
             position=position_text(self.lsn, 1),
             commit_time="2026-01-01T00:00:00Z",
-            record=None if record is None else Raw(json.encode(record)),
-            old_record=None if old is None else Raw(json.encode(old)),
+            record=None if record is None else Raw(record),
+            old_record=None if old is None else Raw(old),
             replayed=replayed,
         )
         self.history.append(self.history.table(table), change, 0.0)

@@ -2,14 +2,15 @@
 
 A row is already JSON text; it is joined in as it is. Only a channel with a filter makes us look inside, once a change,
 whatever the number of filters. A change belongs to a filter when the new or the old row shows its value; a truncate
-belongs to every filter.
+belongs to every filter, and so does a row that cannot be read (type json keeps any nesting and half surrogate pairs):
+rather a row too many than silence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Raw, json
+from msgspec import DecodeError, Raw, json
 
 from magmobo.components.magws.channels import Channel
 from magmobo.components.magws.tables import TableChannel
@@ -31,7 +32,7 @@ def in_words(change: DatabaseChange, epoch: str, key_columns: tuple[str, ...], l
         text = _object(change, epoch, b"null", b"null", b',"keys":%b,"refetch":true' % _keys(change, key_columns))
         if len(text) > limit_bytes:
             text = _object(change, epoch, b"null", b"null", b',"keys":null,"refetch":true')
-    return json.encode(text.decode())
+    return json.encode(text.decode(errors="replace"))  # a database in SQL_ASCII may hold any bytes
 
 
 def frame_for(channel: str, op: str, words: bytes) -> bytes:
@@ -43,7 +44,8 @@ def matches(change: DatabaseChange, channel: TableChannel) -> bool:
     """Whether the change belongs to the channel."""
     if channel.filter is None or change.op == "truncate":
         return True
-    return channel.filter.value in _shown(_rows(change), channel.filter.column)
+    shown = _shown(_rows(change), channel.filter.column)
+    return shown is None or channel.filter.value in shown
 
 
 class TableIndex:
@@ -92,8 +94,9 @@ class TableIndex:
             return
         rows = _rows(change)
         for column, values in columns.items():
-            for shown in _shown(rows, column):
-                yield from values.get(shown, ())
+            shown = _shown(rows, column)
+            for value in values if shown is None else shown:
+                yield from values.get(value, ())
 
     def __iter__(self) -> Iterator[Channel]:
         for channels in self._whole.values():
@@ -127,15 +130,26 @@ def _text(row: Raw | None) -> bytes:
 
 def _keys(change: DatabaseChange, key_columns: tuple[str, ...]) -> bytes:
     rows = _rows(change)
-    row = rows[0] if rows else {}
+    row = rows[0] if rows else {}  # of an unreadable row nothing is shown
     return json.encode({column: row[column] for column in key_columns if column in row})
 
 
-def _rows(change: DatabaseChange) -> list[_Row]:
-    return [json.decode(row, type=_Row) for row in (change.record, change.old_record) if row is not None]
+def _rows(change: DatabaseChange) -> list[_Row] | None:
+    """The new and the old row by column, None when they cannot be read."""
+    try:
+        return [json.decode(row, type=_Row) for row in (change.record, change.old_record) if row is not None]
+    except (DecodeError, RecursionError, UnicodeDecodeError):
+        return None
 
 
-def _shown(rows: Iterable[_Row], column: str) -> set[str]:
-    """The texts a column shows in the rows: a string without its quotes, anything else as it stands in the JSON."""
+def _shown(rows: Iterable[_Row] | None, column: str) -> set[str] | None:
+    """The texts a column shows in the rows: a string without its quotes, anything else as it stands in the JSON. None
+    when that cannot be read.
+    """
+    if rows is None:
+        return None
     raws = [bytes(row[column]) for row in rows if column in row]
-    return {json.decode(raw, type=str) if raw.startswith(b'"') else raw.decode() for raw in raws}
+    try:
+        return {json.decode(raw, type=str) if raw.startswith(b'"') else raw.decode() for raw in raws}
+    except (DecodeError, UnicodeDecodeError):
+        return None

@@ -167,7 +167,7 @@ class Plane:
         if now_s - self._checked_s < LIVENESS_EVERY_S:
             return
         self._checked_s = now_s
-        self.feed.check_epoch()
+        self.feed.stand()  # a storage plane that came back with another history may not have told anybody
         self.registry.expire(now_s)
         for clients in self.clients.values():
             for client in list(clients.values()):
@@ -197,6 +197,10 @@ class Plane:
 
     def _subscribe(self, client: Client, wish: Subscribe) -> None:
         name, app = wish.channel, client.app
+        if (is_on := self._asked_before(client, name)) is not None:
+            if is_on:
+                client.connection.send_frames(frames.subscription_succeeded(name))
+            return
         kind = names.kind_of(name)
         if kind is names.Kind.UNSUPPORTED:
             raise UnsupportedChannel(name, "presence and cache channels are not offered")
@@ -211,6 +215,13 @@ class Plane:
             self._bring_up_to_date(client, name)
             self.registry.join(app.id, name, client)
             self.traffic.subscribed(client.socket_id, name)
+
+    def _asked_before(self, client: Client, name: str) -> bool | None:
+        """Whether a client that asks again is subscribed already; None when it asks for the first time."""
+        if names.is_table_channel(name):
+            return self.feed.asked_before(client, name)
+        channel = self.registry.find(client.app.id, name)
+        return True if channel is not None and client in channel.members else None
 
     def _bring_up_to_date(self, client: Client, name: str) -> None:
         """Give a client that said hello what it missed on an ordinary channel, or a gap; and where the channel is."""

@@ -33,7 +33,8 @@ BATCH_CHANGES = 20_000
 DRAIN_POLL_S = 0.02
 RETRY_S = 0.5
 STALLED_S = 30.0
-KEPT_WORDS = 2_000
+KEPT_BYTES = 8_388_608
+ROUND_S = 0.01
 _MORE, _WAIT, _DONE = "more", "wait", "done"
 
 
@@ -91,10 +92,15 @@ class Followers:
         self._drained_bytes = send_buffer_bytes // 2
         self._waiting: dict[tuple[Client, str], Follower] = {}
         self._words: dict[tuple[str, str, int], bytes] = {}
+        self._words_bytes = 0
         self._work = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def find(self, client: Client, name: str) -> Follower | None:
+        """The client's follower of a channel."""
+        return self._waiting.get((client, name))
 
     def add(self, follower: Follower) -> None:
         """Take a client that asked for a channel, or fell behind on it. The channel's earlier follower is replaced."""
@@ -120,17 +126,23 @@ class Followers:
             await self._work.wait()
             pause_s = await self._round()
             if not self._waiting:
-                self._words.clear()
+                self._forget_words()
                 self._work.clear()
             await (asyncio.sleep(0) if pause_s == 0 else self._clock.sleep(pause_s))
 
     async def _round(self) -> float:
-        """One step for everybody; how long to pause before the next. Nothing may be awaited between the stream's being
-        caught up and the steps, which read its history and its position as one.
+        """One step for everybody, in portions of `ROUND_S`; how long to pause before the next. Nothing may be awaited
+        between the stream's being caught up and a step, which reads its history and its position as one.
         """
+        steps: set[str] = set()
+        until_s = 0.0
         try:
-            await self._changes.caught_up()
-            steps = [self._step(key, follower) for key, follower in list(self._waiting.items())]
+            for key, follower in list(self._waiting.items()):
+                if self._clock.monotonic_s() >= until_s:
+                    await asyncio.sleep(0)
+                    await self._changes.caught_up()
+                    until_s = self._clock.monotonic_s() + ROUND_S
+                steps.add(self._step(key, follower))
         except MagError as error:
             self._not_now(error)
             return RETRY_S
@@ -230,10 +242,15 @@ class Followers:
         words = self._words.get(key)
         if words is None:
             words = feed.in_words(change, follower.epoch, self._plane.key_columns(follower.table), limit_bytes)
-            if len(self._words) >= KEPT_WORDS or len(words) > PAGE_BYTES:
-                self._words.clear()
+            if self._words_bytes + len(words) > KEPT_BYTES:
+                self._forget_words()
             self._words[key] = words
+            self._words_bytes += len(words)
         return words
+
+    def _forget_words(self) -> None:
+        self._words.clear()
+        self._words_bytes = 0
 
     def _gap(self, follower: Follower, gap: Gap) -> None:
         client = follower.client

@@ -61,19 +61,31 @@ class TableFeed:
         self.followers.add(Follower(client, name, table))
 
     def resume_again(self, client: Client, name: str) -> None:
-        """A client that is live names a position: give it what came after, then live again."""
+        """A subscribed client says hello: give it what came after the position it names, or tell it where it is."""
         channel = self._registry.find(client.app.id, name)
-        if channel is None or channel.table is None or client not in channel.members:
+        follower = self.followers.find(client, name)
+        if follower is not None and follower.admitted:
+            table = follower.table
+        elif channel is not None and channel.table is not None and client in channel.members:
+            table = channel.table
+        else:  # not admitted yet: admission takes the position
             return
         entry = client.session.take_resume(name)
-        if entry is None:
-            stand = self.stand()
-            if stand is not None:
-                self._fanout.flush(channel)
+        if entry is not None:
+            if channel is not None:
+                self._take_out(channel, client)
+            self.followers.add(Follower(client, name, table, entry.epoch, entry.serial, True, True))
+        elif follower is None and channel is not None and (stand := self.stand()) is not None:
+            self._fanout.flush(channel)
+            if client in channel.members:  # else it is too slow, and is told when it has been brought back
                 client.connection.send_frames(frames.position(name, *stand))
-            return
-        self._take_out(channel, client)
-        self.followers.add(Follower(client, name, channel.table, entry.epoch, entry.serial, True, True))
+
+    def asked_before(self, client: Client, name: str) -> bool | None:
+        """Whether a client that asked for a channel is on it; None when it has not asked."""
+        if (follower := self.followers.find(client, name)) is not None:
+            return follower.admitted
+        channel = self._registry.find(client.app.id, name)
+        return True if channel is not None and client in channel.members else None
 
     def leave(self, client: Client, name: str) -> bool:
         """The client does not want the channel any more, or is gone. Whether it was subscribed."""
@@ -87,11 +99,16 @@ class TableFeed:
         self.followers.add(Follower(member, channel.name, table, self._epoch, position, True))
 
     def stand(self) -> tuple[str, str] | None:
-        """Epoch and position of the stream, None while it is away."""
+        """Epoch and position of the stream, None while it is away. Members hear of another epoch before anybody hears
+        of a position in it.
+        """
         try:
-            return self._changes.epoch, self._changes.position
+            stand = self._changes.epoch, self._changes.position
         except Unavailable:
             return None
+        if self._epoch and stand[0] != self._epoch:
+            self._lose(Gap(self._last, stand[1], "epoch_changed"), stand[0])
+        return stand
 
     # ------------------------------------------------------------ what `Followers` asks
 
@@ -102,6 +119,7 @@ class TableFeed:
         self._traffic.subscribed(client.socket_id, name)
 
     def join(self, client: Client, name: str, table: TableChannel, position: str) -> None:
+        self.stand()  # a new member must not hide another epoch from the old ones
         self._last = max(self._last, position)
         self._epoch = self._changes.epoch
         channel = self._registry.join(client.app.id, name, client, table=table, position=position)
@@ -139,12 +157,6 @@ class TableFeed:
         lost = envelope.data
         self._lose(Gap(lost.from_position, lost.to_position, "lost"), lost.epoch)
         self._log.warning("realtime_changes_lost", reason=lost.reason, to=lost.to_position)
-
-    def check_epoch(self) -> None:
-        """A storage plane that came back with another history may not have told anybody: members must hear of it."""
-        stand = self.stand()
-        if stand is not None and self._epoch and stand[0] != self._epoch:
-            self._lose(Gap(self._last, stand[1], "epoch_changed"), stand[0])
 
     def _lose(self, gap: Gap, epoch: str) -> None:
         self._last, self._epoch = gap.to_position, epoch

@@ -128,10 +128,7 @@ class Session:
         return Liveness.PING
 
     def _subscribe(self, message: Subscribe) -> Subscribe | None:
-        if message.channel in self.channels:
-            self._outbox += frames.subscription_succeeded(message.channel)
-            return None
-        if len(self.channels) >= self._limits.max_channels:
+        if message.channel not in self.channels and len(self.channels) >= self._limits.max_channels:
             limit = self._limits.max_channels
             self.refused(TooManyChannels(message.channel, f"a connection may have {limit} channels"))
             return None
