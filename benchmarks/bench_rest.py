@@ -21,11 +21,11 @@ import jwt
 
 from benchmarks.gateway_sql import gateway_script
 from benchmarks.loads import pgbench, wrk
-from benchmarks.measure import Figure, Sample, figure, interleaved, median_of
+from benchmarks.measure import QUICK_ROUNDS, Figure, Sample, figure, interleaved, median_of
 from benchmarks.nodes import ROLE, FlightsNode, flights_node
 
 HTTP_CONNECTIONS, BENCH_CONNECTIONS = 16, 5
-WARM_UP_S, DURATION_S = 1, 2
+WARM_UP_S, DURATION_S, QUICK_DURATION_S = 1, 2, 1
 FLIGHTS, KEYS, SEED = 336_776, 4_096, 20130101
 KEY_QUERY, DRAW_KEY = "id=eq.1", f"\\set v1 random(1, {FLIGHTS})"
 PAGE_QUERY = "dest=eq.SEA&order=dep_delay.desc.nullslast&limit=100"
@@ -41,7 +41,8 @@ def run(rounds: int) -> list[Figure]:
         loads = _http_loads(node, secret, Path(folder)) | _bench_loads(node.dsn, Path(folder))
         for load in loads.values():
             load(duration_s=WARM_UP_S)
-        samples = interleaved(rounds, {name: partial(load, duration_s=DURATION_S) for name, load in loads.items()})
+        duration_s = DURATION_S if rounds > QUICK_ROUNDS else QUICK_DURATION_S
+        samples = interleaved(rounds, {name: partial(load, duration_s=duration_s) for name, load in loads.items()})
     return [
         _figure(samples, subject, read, mode)
         for subject, read in ((KEY, KEY), (KEY_TOKEN, KEY), (PAGE, PAGE))
