@@ -6,8 +6,11 @@ turns, round by round, each going first as often as the other, and the ratio is 
 
 from __future__ import annotations
 
+import os
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
@@ -15,6 +18,31 @@ from msgspec import Struct
 Sample = Mapping[str, float]
 Better = Literal["higher", "lower"]
 ROUNDS, QUICK_ROUNDS = 7, 3
+
+
+class CpuClock:
+    """How much of the machine's CPU time other programs took since this was made."""
+
+    def __init__(self) -> None:
+        self._began_s, self._busy_s, self._ours_s = time.monotonic(), _busy_s(), _ours_s()
+
+    def others(self) -> float:
+        """Their share of all cores, 0 to 1. Children count as ours once they have ended."""
+        available_s = (time.monotonic() - self._began_s) * (os.cpu_count() or 1)
+        others_s = (_busy_s() - self._busy_s) - (_ours_s() - self._ours_s)
+        return min(1.0, max(0.0, others_s / available_s))
+
+
+def _busy_s() -> float:
+    """CPU seconds of everything on the machine since its start: user, nice, system, interrupts, steal."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _ours_s() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 class Figure(Struct, frozen=True):

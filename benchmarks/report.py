@@ -48,8 +48,15 @@ def line(item: Figure) -> str:
     return f"{item.name:<44} {number(item.value):>10} {item.unit:<16} [{number(item.low)}-{number(item.high)}]{beside}"
 
 
-def page(figures: Mapping[str, Sequence[Figure]], about: Mapping[str, str]) -> str:
-    """docs/performance.md; `about` holds the first paragraph of every benchmark's docstring."""
+def company(others: float) -> str:
+    """Whether the machine was quiet."""
+    return f"other programs took {others:.0%} of the machine's CPU time meanwhile"
+
+
+def page(figures: Mapping[str, Sequence[Figure]], about: Mapping[str, str], others: Mapping[str, float]) -> str:
+    """docs/performance.md; `about` holds every benchmark's docstring, `others` the share of the
+    CPU that other programs took.
+    """
     parts = [
         "# Performance",
         "Written by `make bench` (`python -m benchmarks.run`); do not edit. A figure is the median of interleaved "
@@ -59,6 +66,7 @@ def page(figures: Mapping[str, Sequence[Figure]], about: Mapping[str, str]) -> s
     for name, items in figures.items():
         parts += [f"## {name}", about[name], _table(items)]
         parts += [f"{item.name}: {item.note}" for item in items if item.note]
+        parts.append(f"During these rounds {company(others[name])}.")
     return "\n\n".join(parts) + "\n"
 
 

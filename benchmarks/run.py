@@ -29,18 +29,21 @@ def main() -> int:
     asked = parser.parse_args()
     if unknown := set(asked.names) - set(known):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    figures, about = {}, {}
+    figures, about, others = {}, {}, {}
     for name in asked.names or known:
         module = importlib.import_module(f"benchmarks.bench_{name}")
         print(f"{name} …", flush=True)
+        clock = measure.CpuClock()
         figures[name] = module.run(measure.QUICK_ROUNDS if asked.quick else measure.ROUNDS)
-        about[name] = (module.__doc__ or "").partition("\n\n")[0].replace("\n", " ").strip()
+        others[name] = clock.others()
+        about[name] = (module.__doc__ or "").strip()
         for item in figures[name]:
             print("  " + report.line(item), flush=True)
+        print(f"  ({report.company(others[name])})", flush=True)
     if asked.quick or asked.names:
         print("(not written: only a complete run replaces docs/performance.md)")
         return 0
-    PAGE.write_text(report.page(figures, about))
+    PAGE.write_text(report.page(figures, about, others))
     print(f"written: docs/{PAGE.name}")
     return 0
 
