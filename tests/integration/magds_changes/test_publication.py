@@ -227,3 +227,47 @@ async def test_a_clean_end_without_a_slot_leaves_no_table_published(dsn: str) ->
     async with running(dsn, "t") as node:
         execute(dsn, "insert into t values (1)")
         await until(lambda: node.changes)
+
+
+async def test_a_table_enters_only_when_nobody_writes_to_it(dsn: str) -> None:
+    """What a transaction wrote before is never published, though it commits after: that would be silence."""
+    execute(dsn, "create table t (id int primary key)", "create table p (id int primary key) partition by range (id)",
+            "create table p1 partition of p for values from (0) to (9)")  # fmt: skip
+    async with running(dsn) as node:
+        with psycopg.connect(dsn) as early:
+            early.execute("insert into t values (1)")
+            early.execute("insert into p1 values (1)")
+            answers = await node.publish("t", "p")
+            assert [(answer.code, isinstance(answer, RefusedTable)) for answer in answers] == [("MAG-DS-116", True)] * 2
+            assert node.service.published(table("t")) is None
+            early.commit()
+        await until(lambda: node.service.published(table("t")) and node.service.published(table("p")), "tries again")
+        execute(dsn, "insert into t values (2)", "insert into p values (2)")
+        await until(lambda: len(node.changes) == 2)
+        assert [record(change)["id"] for change in node.changes] == [2, 2]
+
+
+async def test_a_table_gains_updates_only_when_nobody_writes_to_it(owner: str) -> None:
+    execute(owner, "create table app.t (id int)", "insert into app.t values (1)")
+    async with running(owner, "app.t", watch=True) as node:
+        execute(owner, "alter table app.t replica identity full")
+        with psycopg.connect(owner) as early:
+            early.execute("insert into app.t values (2)")
+            await node.publish("app.t")
+            assert not query(owner, "select from pg_publication_tables where pubname = 'mag_changes'")
+            early.commit()
+        await until(lambda: query(owner, "select from pg_publication_tables where pubname = 'mag_changes'"))
+        await until(lambda: node.lost)
+
+
+async def test_the_node_hears_of_ddl_whose_table_could_not_be_moved(dsn: str) -> None:
+    execute(dsn, "create table t (id int primary key)", "create table u (id int primary key)")
+    async with running(dsn, "t", "u", watch=True) as node:
+        seen = len(node.schema)
+        with psycopg.connect(dsn) as hold:
+            hold.execute("alter publication mag_changes set (publish_via_partition_root = true)")
+            execute(dsn, "alter table t drop constraint t_pkey")
+            await until(lambda: len(node.schema) > seen, timeout_s=2)
+            hold.rollback()
+        await until(lambda: query(dsn, MEMBERS) == [("mag_inserts", "t"), ("mag_changes", "u")])
+        execute(dsn, "insert into t values (1)", "update t set id = 2")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from tests.integration.magds_changes.harness import Node, execute, query, until
+from tests.integration.magds_changes.harness import Node, execute, query, record, running, table, until
+
+from magmobo.testing.postgres import running_postgres
 
 DDL = (
     "create table t (id int primary key)",
@@ -61,10 +63,53 @@ async def test_a_burst_is_one_event_and_temporary_tables_none(dsn: str) -> None:
 async def test_the_watch_comes_back_and_says_so(dsn: str) -> None:
     node = Node(dsn)
     await node.watch.start()
-    query(dsn, "select pg_terminate_backend(pid) from pg_stat_activity where query ~ 'pg_auth_members' "
+    query(dsn, "select pg_terminate_backend(pid) from pg_stat_activity where query ~ 'pg_auth_members|from ours' "
                "and datname = current_database() and pid <> pg_backend_pid()")  # fmt: skip
     await until(lambda: node.schema)
     assert [event.reason for event in node.schema] == ["reconnect"]
     execute(dsn, "create table t (id int)")
     await until(lambda: len(node.schema) == 2)
+    await node.watch.stop()
+
+
+async def test_ddl_may_be_part_of_a_prepared_transaction() -> None:
+    with running_postgres(max_prepared_transactions="2") as server, server.database() as dsn:
+        async with running(dsn, watch=True) as node:
+            assert not node.watch.uses_event_trigger
+            execute(dsn, "begin; create table t (id int); prepare transaction 'x'")
+            seen = len(node.schema)
+            execute(dsn, "commit prepared 'x'")
+            await until(lambda: len(node.schema) > seen)
+
+
+async def test_a_table_made_anew_behind_a_dropped_trigger_is_a_gap(dsn: str) -> None:
+    execute(dsn, "create table t (id int primary key)")
+    async with running(dsn, "t", watch=True) as node:
+        await node.service.caught_up()
+        execute(
+            dsn,
+            "drop schema mag cascade",
+            "drop table t",
+            "create table t (id int primary key)",
+            "create index concurrently on t (id)",
+            "insert into t values (1)",
+        )
+        await until(lambda: node.lost)
+        await until(lambda: node.service.published(table("t")) and node.watch.uses_event_trigger)
+        execute(dsn, "insert into t values (2)")
+        await until(lambda: [record(change)["id"] for change in node.changes] == [2])
+
+
+async def test_ddl_past_the_trigger_is_seen_all_the_same(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magmobo.components.magds.schema_watch._POLL_S", 0.05)
+    node = Node(dsn)
+    await node.watch.start()
+    execute(dsn, "set event_triggers = off; create table t (id int)")
+    await until(lambda: len(node.schema) == 1)
+    execute(dsn, "alter event trigger mag_ddl disable")
+    await until(lambda: not node.watch.uses_event_trigger)
+    seen = len(node.schema)
+    execute(dsn, "drop table t")
+    await until(lambda: len(node.schema) > seen)
+    assert query(dsn, "select evtenabled from pg_event_trigger") == [("D",)]
     await node.watch.stop()

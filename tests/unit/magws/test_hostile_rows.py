@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from msgspec import Raw
-from tests.unit.magws.support import FLIGHTS, World, events, hello, ids, world
+from tests.unit.magws.support import World, events, hello, ids, world
 
 from magmobo.components.magws import resume
 from magmobo.contracts.planes import TableName

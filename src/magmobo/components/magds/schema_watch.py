@@ -2,7 +2,10 @@
 
 Two ways, chosen by what the role may do: an event trigger that sends NOTIFY (superusers), else a fingerprint of the
 catalogue twice a second. Event triggers never see roles and memberships, which belong to the cluster, so their small
-fingerprint is polled in both cases. Bursts become one event. After a lost connection one event says `reconnect`.
+fingerprint is polled in both cases. Where transactions may be prepared the trigger sends nothing, because a transaction
+that sent NOTIFY cannot be. A trigger that somebody dropped is put back, one that somebody disabled is respected, and a
+session may switch all of them off, so the catalogue is looked at now and then in any case. Bursts become one event.
+After a lost connection one event says `reconnect`.
 """
 
 from __future__ import annotations
@@ -13,16 +16,22 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
 
 from magmobo.components.magds.changes.errors import ChangesUnavailable
-from magmobo.components.magds.changes.objects import NOTIFY_CHANNEL, Connection, install, install_event_trigger
+from magmobo.components.magds.changes.objects import (
+    NOTIFY_CHANNEL,
+    Connection,
+    install,
+    install_event_trigger,
+    open_connection,
+)
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.events import DatabaseSchemaChanged
 
 _POLL_S = 0.5
 _DEBOUNCE_S = 0.05
+_POLLS_TO_CATALOGUE = 20  # with an event trigger that speaks
 _RETRY_S, _RETRY_LIMIT_S = 0.25, 5.0
 
 # A row version's xmin changes with every change of the row; VACUUM and ANALYZE do not touch it.
@@ -31,7 +40,9 @@ select (select coalesce(sum(hashtextextended(oid::text || rolname || rolsuper ||
         from pg_roles)::text
        || (select coalesce(sum(hashtextextended(roleid::text || member || xmin, 0)), 0) from pg_auth_members)::text
        || (select coalesce(sum(hashtextextended(oid::text || xmin, 0)), 0) from pg_database
-           where datname = current_database())::text
+           where datname = current_database())::text,
+       (select evtenabled in ('O', 'A') and current_setting('max_prepared_transactions') = '0'
+        from pg_event_trigger where evtname = 'mag_ddl')
 """
 _CATALOGUE = """
 with ours as (select oid from pg_namespace
@@ -67,6 +78,7 @@ class SchemaWatch:
         self._task: asyncio.Task[Any] | None = None
         self._watching = asyncio.Event()
         self.uses_event_trigger = False
+        self._roles = self._catalogue = ""
 
     async def start(self) -> None:
         """Begin to watch; returns once DDL from now on is seen, or after 10 s when the database does not answer."""
@@ -87,7 +99,7 @@ class SchemaWatch:
         reconnected, pause_s = False, _RETRY_S
         while True:
             try:
-                connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=10)
+                connection = await open_connection(self._conninfo)
                 try:
                     await self._watch(connection, reconnected=reconnected)
                 finally:
@@ -100,12 +112,13 @@ class SchemaWatch:
             await self._clock.sleep(pause_s)
 
     async def _watch(self, connection: Connection, *, reconnected: bool) -> None:
-        self.uses_event_trigger = await self._install(connection)
+        may_trigger = await self._install(connection)
         await connection.execute(f"listen {NOTIFY_CHANNEL}".encode())
-        fingerprint = await self._fingerprint(connection)
+        await self._look(connection, polls=0)
         self._watching.set()
         if reconnected:
             self._bus.emit(DatabaseSchemaChanged("reconnect"))
+        polls = 0
         while True:
             notified = False
             async for _ in connection.notifies(timeout=_POLL_S, stop_after=1):
@@ -113,10 +126,13 @@ class SchemaWatch:
             if notified:
                 async for _ in connection.notifies(timeout=_DEBOUNCE_S):
                     pass  # the rest of the burst
-            now = await self._fingerprint(connection)
-            if notified or now != fingerprint:
-                fingerprint = now
+            polls += 1
+            before = self._roles, self._catalogue
+            has_trigger = await self._look(connection, polls=0 if notified else polls)
+            if notified or (self._roles, self._catalogue) != before:
                 self._bus.emit(DatabaseSchemaChanged("notify" if notified else "fingerprint"))
+            if may_trigger and not has_trigger:
+                may_trigger = await self._install(connection)
 
     async def _install(self, connection: Connection) -> bool:
         try:
@@ -125,9 +141,12 @@ class SchemaWatch:
         except (ChangesUnavailable, psycopg.errors.ReadOnlySqlTransaction):
             return False  # a role without rights here, or a standby: the fingerprint needs neither
 
-    async def _fingerprint(self, connection: Connection) -> str:
-        roles = await (await connection.execute(_ROLES)).fetchone()
-        if self.uses_event_trigger:
-            return str(roles)
-        catalogue = await (await connection.execute(_CATALOGUE)).fetchone()
-        return f"{roles}{catalogue}"
+    async def _look(self, connection: Connection, *, polls: int) -> bool:
+        """Take the fingerprints that are due. Whether our event trigger is there."""
+        row = await (await connection.execute(_ROLES)).fetchone()
+        assert row is not None  # a select without from
+        self._roles, speaks = row
+        self.uses_event_trigger = bool(speaks)
+        if not speaks or polls % _POLLS_TO_CATALOGUE == 0:
+            self._catalogue = str(await (await connection.execute(_CATALOGUE)).fetchone())
+        return speaks is not None

@@ -151,6 +151,16 @@ class PartitionOfPublished(TableRefused):
     remedy = "Subscribe to the partitioned table."
 
 
+class TableBusy(TableRefused):
+    """A transaction that is open now writes to the table: what it wrote already would be missing from the stream."""
+
+    code = "MAG-DS-116"
+    retryable = True
+    remedy = (
+        "Wait: the node tries again until it has ended (SELECT pid, query FROM pg_stat_activity ORDER BY xact_start)."
+    )
+
+
 class NoReplicaIdentity(TableRefused):
     """The table has no usable replica identity: it is published for inserts and truncates only (a notice)."""
 

@@ -43,6 +43,13 @@ begin
       and (p.pubname = 'mag_changes') is distinct from mag.has_identity(c.oid)
     order by 1, 2
   loop
+    if not moved.loses then  -- a transaction that wrote before would commit its updates unseen; see publication.py
+      begin
+        execute format('lock table %I.%I in share mode', moved.nspname, moved.relname);
+      exception when lock_not_available then
+        continue;
+      end;
+    end if;
     execute format('alter publication %I drop table only %I.%I',
                    case when moved.loses then 'mag_changes' else 'mag_inserts' end, moved.nspname, moved.relname);
     execute format('alter publication %I add table only %I.%I',

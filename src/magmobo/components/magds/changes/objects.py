@@ -22,12 +22,39 @@ NOTIFY_CHANNEL = "mag_ddl"
 MESSAGE_PREFIX = "mag"
 # "mag_changes" as an integer: serialises installation and changes of publications between nodes.
 INSTALL_LOCK = 0x6D61675F63
-_VERSION = 1
+_VERSION = 2
+
+# What stands in our place and belongs to a role we have no reason to trust: its functions would run with our rights,
+# which may be a superuser's.
+_FOREIGN = """
+with ours(what, owner) as (
+  select 'schema mag', nspowner from pg_namespace where nspname = 'mag'
+  union all select 'table mag.' || c.relname::text, c.relowner
+            from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where n.nspname = 'mag' and c.relname = 'state'
+  union all select 'function mag.' || p.proname::text, p.proowner
+            from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+            where n.nspname = 'mag' and p.proname in ('has_identity', 'move_tables', 'on_ddl')
+  union all select 'publication ' || pubname::text, pubowner
+            from pg_publication where pubname in ('mag_changes', 'mag_inserts'))
+select o.what, r.rolname::text from ours o join pg_roles r on r.oid = o.owner
+where r.rolname <> current_user and not r.rolsuper limit 1
+"""
 
 
 def slot_name(database_oid: int) -> str:
     """Name of the slot that belongs to a database."""
     return f"mag_{database_oid}"
+
+
+async def open_connection(conninfo: str, *, timeout_s: int = 10) -> Connection:
+    """A connection in autocommit on which names mean what the catalogue says, whatever others put into public.
+
+    Raises: psycopg.OperationalError.
+    """
+    connection: Connection = await AsyncConnection.connect(conninfo, autocommit=True, connect_timeout=timeout_s)
+    await connection.execute("set search_path = pg_catalog, pg_temp")
+    return connection
 
 
 def _script(name: str) -> bytes:
@@ -37,11 +64,12 @@ def _script(name: str) -> bytes:
 async def install(connection: Connection) -> None:
     """Create schema, state, functions and both publications where they are missing.
 
-    Raises: DatabaseRightMissing naming the exact GRANT.
+    Raises: DatabaseRightMissing naming the exact GRANT, or the role to which something in our place belongs.
     """
     try:
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock(%s)", (INSTALL_LOCK,))
+            await _refuse_foreign(connection)
             if not await _is_installed(connection):
                 await connection.execute(_script("install.sql"))
                 await connection.execute(
@@ -63,6 +91,13 @@ async def install_event_trigger(connection: Connection) -> bool:
     except errors.InsufficientPrivilege:
         return False
     return True
+
+
+async def _refuse_foreign(connection: Connection) -> None:
+    row = await (await connection.execute(_FOREIGN)).fetchone()
+    if row is not None:
+        step = f"Connect as {row[1]}, or drop {row[0]} (mag detach) when nobody needs it."
+        raise DatabaseRightMissing(f"{row[0]} belongs to role {row[1]}, whose code we would run with our rights", step)
 
 
 async def _is_installed(connection: Connection) -> bool:

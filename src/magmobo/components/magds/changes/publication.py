@@ -2,7 +2,8 @@
 
 `mag_changes` carries everything; a table without replica identity would make the user's own UPDATE fail there, so it
 goes to `mag_inserts`, which carries inserts and truncates. Each table that enters or moves is noted in the log by a
-message in the same transaction, so its history begins exactly where its changes begin, also after a restart.
+message in the same transaction, so its history begins exactly where its changes begin, also after a restart. It enters
+at a moment when nobody writes to it: what a transaction wrote before is never published, though it commits after.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from psycopg import errors, sql
 from magmobo.components.magds.changes.errors import (
     NoReplicaIdentity,
     PartitionOfPublished,
+    TableBusy,
     TableKindRefused,
     TableNotOwned,
     TableRefused,
@@ -51,6 +53,13 @@ from pg_publication p join pg_publication_rel r on r.prpubid = p.oid join pg_cla
 join pg_namespace n on n.oid = c.relnamespace
 where p.pubname in ('mag_changes', 'mag_inserts')
 """
+_MISPLACED = """
+select from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
+where p.pubname in ('mag_changes', 'mag_inserts')
+  and (p.pubname = 'mag_changes') is distinct from mag.has_identity(r.prrelid)
+"""
+# How long writers may wait behind us. Below deadlock_timeout, so that never a user's transaction is the one to be ended.
+_WRITERS_PATIENCE = "200ms"
 _SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast", "mag"})
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index",
           "I": "an index", "c": "a composite type", "t": "a TOAST table"}  # fmt: skip
@@ -75,48 +84,54 @@ class TableFacts(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What `apply` did. `entered` came (again) into the stream, `left` is no longer in it; `lsn` is after both."""
+    """What `apply` did. `entered` came (again) into the stream, `left` is no longer in it; `lsn` is after both. `busy`:
+    a table could not enter or move yet, because a transaction writes to it.
+    """
 
     answers: tuple[PublishedTable | RefusedTable, ...]
     entered: tuple[TableName, ...]
     left: tuple[TableName, ...]
     notices: tuple[str, ...]
     lsn: int
+    busy: bool
 
 
 async def apply(connection: Connection, tables: Sequence[TableName], known: frozenset[TableName]) -> Outcome:
-    """Bring both publications to exactly `tables`, in one transaction, and describe each.
+    """Bring both publications to exactly `tables`, and describe each.
 
+    Tables enter one by one, each in a transaction of its own, because a table is locked against writers meanwhile.
     Args:
+        connection: one that its caller closes afterwards, since it holds a lock of the session until then.
         known: tables that were published before; one of them that has to enter again lost changes meanwhile.
     Raises: psycopg.Error.
     """
+    await connection.execute("set synchronous_commit = local; set lock_timeout = '3s'")
+    await connection.execute("select pg_advisory_lock(%s)", (INSTALL_LOCK,))
+    facts = await _read_facts(connection, tables)
+    members = await _read_members(connection)
+    refusals = {t: refusal for t, f in facts.items() if (refusal := _refusal(t, f, facts)) is not None}
+    entered: list[TableName] = []
+    for table, fact in facts.items():
+        if table in refusals or fact.oid in members:
+            continue
+        refusal = await _add(connection, table, fact, lost=table in known)
+        if refusal is None:
+            entered.append(table)
+        else:
+            refusals[table] = refusal
+    wanted = {fact.oid for table, fact in facts.items() if table not in refusals}
+    left = [table for oid, (_, table) in members.items() if oid not in wanted]
     async with connection.transaction():
-        await connection.execute("set local synchronous_commit = local")
-        await connection.execute("set local lock_timeout = '3s'")
-        await connection.execute("select pg_advisory_xact_lock(%s)", (INSTALL_LOCK,))
-        facts = await _read_facts(connection, tables)
-        members = await _read_members(connection)
-        refusals = {t: refusal for t, f in facts.items() if (refusal := _refusal(t, f, facts)) is not None}
-        entered: list[TableName] = []
-        for table, fact in facts.items():
-            if table in refusals or fact.oid in members:
-                continue
-            refusal = await _add(connection, table, fact, lost=table in known)
-            if refusal is None:
-                entered.append(table)
-            else:
-                refusals[table] = refusal
-        wanted = {fact.oid for table, fact in facts.items() if table not in refusals}
-        left = [table for oid, (_, table) in members.items() if oid not in wanted]
         for oid, (publication, table) in members.items():
             if oid not in wanted:
                 await _drop(connection, publication, table)
+        await connection.execute(f"set local lock_timeout = '{_WRITERS_PATIENCE}'")
         await connection.execute("select mag.move_tables()")
+    busy = await _is_misplaced(connection) or any(refusal.code == TableBusy.code for refusal in refusals.values())
     lsn = await mark_log(connection)
     answers = tuple(refusals.get(t) or _describe(t, facts[t]) for t in tables)
     notices = tuple(_identity_notice(t, facts[t]) for t in facts if t not in refusals and not facts[t].has_identity)
-    return Outcome(answers, tuple(entered), tuple(left), notices, lsn)
+    return Outcome(answers, tuple(entered), tuple(left), notices, lsn, busy)
 
 
 async def mark_log(connection: Connection) -> int:
@@ -129,6 +144,11 @@ async def mark_log(connection: Connection) -> int:
         await connection.execute("set local synchronous_commit = local")
         await connection.execute("select pg_logical_emit_message(true, %s, '{}')", (MESSAGE_PREFIX,))
     return lsn_from_text(row[0]) if row is not None else 0
+
+
+async def _is_misplaced(connection: Connection) -> bool:
+    """Whether a table could not be moved into the publication that fits it."""
+    return await (await connection.execute(_MISPLACED)).fetchone() is not None
 
 
 async def _read_facts(connection: Connection, tables: Sequence[TableName]) -> dict[TableName, TableFacts]:
@@ -174,24 +194,28 @@ def _refusal(table: TableName, fact: TableFacts, asked: dict[TableName, TableFac
 
 
 async def _add(connection: Connection, table: TableName, fact: TableFacts, *, lost: bool) -> RefusedTable | None:
-    publication = "mag_changes" if fact.has_identity else "mag_inserts"
-    statement = sql.SQL("alter publication {} add table only {}").format(
-        sql.Identifier(publication), sql.Identifier(table.schema, table.name)
-    )
+    name = sql.Identifier(table.schema, table.name)
+    publication = sql.Identifier("mag_changes" if fact.has_identity else "mag_inserts")
+    only = sql.SQL("" if fact.kind == "p" else "only ")
+    refused: TableRefused
     try:
         async with connection.transaction():
-            await connection.execute(statement)
+            await connection.execute(sql.SQL("alter publication {} add table only {}").format(publication, name))
+            await connection.execute(f"set local lock_timeout = '{_WRITERS_PATIENCE}'")
+            await connection.execute(sql.SQL("lock table {}{} in share mode").format(only, name))
             await connection.execute(
                 "select pg_logical_emit_message(true, %s, "
                 "json_build_object('schema', %s::text, 'table', %s::text, 'lost', %s::bool)::text)",
                 (MESSAGE_PREFIX, table.schema, table.name, lost),
             )
-    except (errors.LockNotAvailable, errors.ObjectNotInPrerequisiteState, errors.InvalidParameterValue,
-            errors.FeatureNotSupported, errors.InsufficientPrivilege, errors.UndefinedTable) as error:  # fmt: skip
+        return None
+    except errors.LockNotAvailable:
+        refused = TableBusy(str(table), "an open transaction holds it, so it cannot enter yet", TableBusy.remedy)
+    except (errors.ObjectNotInPrerequisiteState, errors.InvalidParameterValue, errors.FeatureNotSupported,
+            errors.InsufficientPrivilege, errors.UndefinedTable) as error:  # fmt: skip
         reason = error.diag.message_primary or str(error)
         refused = TableRefused(str(table), reason, "Resolve what Postgres says, then restart magws or run any DDL.")
-        return RefusedTable(table, refused.code, str(refused), refused.next_step())
-    return None
+    return RefusedTable(table, refused.code, str(refused), refused.next_step())
 
 
 async def _drop(connection: Connection, publication: str, table: TableName) -> None:

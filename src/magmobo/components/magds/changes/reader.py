@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg
 from msgspec import Struct
-from psycopg import AsyncConnection
 
 from magmobo.components.magds.changes.builder import ChangeBuilder, TableMark
 from magmobo.components.magds.changes.errors import (
@@ -25,7 +24,7 @@ from magmobo.components.magds.changes.errors import (
     StreamBroken,
 )
 from magmobo.components.magds.changes.history import History
-from magmobo.components.magds.changes.objects import PUBLICATIONS, Connection, install, slot_name
+from magmobo.components.magds.changes.objects import PUBLICATIONS, Connection, install, open_connection, slot_name
 from magmobo.components.magds.changes.pgoutput import Relation, decode
 from magmobo.components.magds.changes.positions import lsn_of, position_text
 from magmobo.components.magds.changes.publication import mark_log
@@ -134,7 +133,7 @@ class Reader:
                 self._send_status(self._stream, ask_reply=True)
 
     async def _session(self) -> None:
-        control: Connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=10)
+        control = await open_connection(self._conninfo)
         try:
             server = self.server = await read_server(control)
             check_server(server)

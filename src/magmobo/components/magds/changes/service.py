@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
 
 from magmobo.components.magds.changes import publication
-from magmobo.components.magds.changes.errors import ChangesUnavailable
-from magmobo.components.magds.changes.objects import install, slot_name
+from magmobo.components.magds.changes.errors import AnotherReader, ChangesUnavailable
+from magmobo.components.magds.changes.objects import install, open_connection, slot_name
 from magmobo.components.magds.changes.positions import position_text
 from magmobo.components.magds.changes.reader import Limits, Reader
-from magmobo.components.magds.changes.slot import drop_slot
+from magmobo.components.magds.changes.slot import drop_slot, take_reader_lock
 from magmobo.components.magds.config import MagDSConfig
 from magmobo.contracts.bus import Bus, Subscription
 from magmobo.contracts.clock import Clock
@@ -29,6 +28,7 @@ from magmobo.contracts.planes import Gap, PublishedTable, RefusedTable, Replay, 
 _START_PATIENCE_S, _SETTLE_S = 6.0, 15.0
 _OUTAGE_PATIENCE_S = 10.0
 _POSITION_PATIENCE_S = 2.0
+_BUSY_PAUSE_S, _BUSY_PAUSE_LIMIT_S = 1.0, 10.0
 _NO_LIMIT_NOTICE = (
     "max_slot_wal_keep_size is -1: if this node is killed and does not return, its slot keeps WAL until the disk is "
     "full. Set a limit: ALTER SYSTEM SET max_slot_wal_keep_size = '4GB'; SELECT pg_reload_conf();"
@@ -73,6 +73,8 @@ class ChangeService:
         self._turn = asyncio.Event()
         self._was_streaming = False
         self._look_again = asyncio.Event()
+        self._look_later: asyncio.TimerHandle | None = None
+        self._busy_pause_s = _BUSY_PAUSE_S
         self._tasks: list[asyncio.Task[Any]] = []
         self._subscription: Subscription | None = None
 
@@ -92,6 +94,8 @@ class ChangeService:
         if self._subscription is not None:
             self._subscription.cancel()
             self._subscription = None
+        if self._look_later is not None:
+            self._look_later.cancel()
         had_slot = bool(self._reader.epoch)
         tasks, self._tasks = self._tasks, []
         for task in tasks:
@@ -171,12 +175,13 @@ class ChangeService:
 
     async def _bring_about(self, tables: tuple[TableName, ...]) -> Sequence[PublishedTable | RefusedTable]:
         async with self._publishing:
-            connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=10)
+            connection = await open_connection(self._conninfo)
             try:
                 await install(connection)  # a publication that somebody dropped comes back
                 outcome = await publication.apply(connection, tables, frozenset(self._published))
             finally:
                 await connection.close()
+            self._come_back(busy=outcome.busy)
             history, position = self._reader.history, position_text(outcome.lsn)
             for table in outcome.left:
                 history.forget(table)
@@ -192,6 +197,16 @@ class ChangeService:
             # A new subscriber's position is the head; it must not lie before the floors just raised.
             await self._until(lambda: history.head >= position, _POSITION_PATIENCE_S, nudge=True)
             return outcome.answers
+
+    def _come_back(self, *, busy: bool) -> None:
+        """Look again for a table that waits for its writers: soon, then less often, as each try makes them wait."""
+        if self._look_later is not None:
+            self._look_later.cancel()
+        if busy:
+            self._look_later = asyncio.get_running_loop().call_later(self._busy_pause_s, self._look_again.set)
+            self._busy_pause_s = min(_BUSY_PAUSE_LIMIT_S, self._busy_pause_s * 2)
+        else:
+            self._look_later, self._busy_pause_s = None, _BUSY_PAUSE_S
 
     async def _keep_true(self) -> None:
         """After DDL by anybody, and when the server begins to give changes, publish again what was asked for."""
@@ -248,12 +263,13 @@ class ChangeService:
         if server is None:
             return
         try:
-            connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=5)
+            connection = await open_connection(self._conninfo, timeout_s=5)
             try:
+                await take_reader_lock(connection, server.database_oid, patience_s=1.0)
                 await drop_slot(connection, slot_name(server.database_oid))
                 # Nobody reads them now, and without an event trigger nobody would move a table that loses its identity.
                 await publication.apply(connection, (), frozenset())
             finally:
                 await connection.close()
-        except psycopg.Error as error:
+        except (psycopg.Error, AnotherReader) as error:  # what another node took over is not ours to remove
             self._log.warning("the replication slot stays", error=str(error).strip())

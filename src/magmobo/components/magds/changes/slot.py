@@ -90,13 +90,13 @@ def check_server(facts: ServerFacts) -> None:
         raise WouldBlockCommits("synchronous_standby_names holds *")
 
 
-async def take_reader_lock(connection: Connection, database_oid: int) -> None:
+async def take_reader_lock(connection: Connection, database_oid: int, *, patience_s: float | None = None) -> None:
     """Become the only reader of this database for as long as `connection` lives.
 
     A reader that was killed leaves its server process behind for a moment, hence the patience.
     Raises: AnotherReader.
     """
-    deadline = asyncio.get_running_loop().time() + _LOCK_PATIENCE_S
+    deadline = asyncio.get_running_loop().time() + (_LOCK_PATIENCE_S if patience_s is None else patience_s)
     pause_s = 0.05
     while True:
         row = await (
