@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from magmobo.components.listener.cork import corked, uncorked
 from magmobo.components.listener.errors import BadRequest, HeadTooLarge, RequestTimeout, UpgradeRefused
 from magmobo.components.listener.handshake import accept_response
 from magmobo.components.listener.problems import final_response
@@ -53,6 +54,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = corked(transport, self._port.loop)
         if self._port.connections.hopeless:
             self._deaf = True
             transport.abort()
@@ -192,7 +194,7 @@ class HttpProtocol(HttpToolsProtocol):
             upgrade, session = self._port.admit(self.scope, self.url, over_limit=self._over_limit)
         except MagError as error:
             return self._refuse(error)
-        transport, port = self.transport, self._port
+        transport, port = uncorked(self.transport), self._port
         protocol = port.websocket(session, transport)
         transport.set_protocol(protocol)
         self._let_go()
