@@ -163,6 +163,7 @@ async def test_the_page_fits_its_screen_and_has_names_for_everything(
         picture = await visit.page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
         assert len(picture) > 10_000
         assert await visit.page.evaluate("document.documentElement.scrollWidth") == width
+        assert await visit.page.evaluate("window.scrollY") == 0
         unnamed = await visit.page.evaluate(
             "[...document.querySelectorAll('button, input, a, [role=img], [role=region]')].filter(e => !e.innerText"
             " && !e.getAttribute('aria-label') && !(e.labels && e.labels.length)).map(e => e.outerHTML)"

@@ -77,7 +77,7 @@ byId("login").addEventListener("submit", async (event) => {
   try {
     await signIn(byId("token").value.trim());
     showDashboard();
-    byId("main").focus();
+    byId("main").focus({ preventScroll: true }); // else the bar covers the figures
   } catch (problem) {
     byId("login-problem").textContent = [problem.message, problem.remedy].filter(Boolean).join(". ");
     byId("token").select();
