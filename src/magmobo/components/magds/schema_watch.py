@@ -143,9 +143,7 @@ class SchemaWatch:
 
     async def _look(self, connection: Connection, *, polls: int) -> bool:
         """Take the fingerprints that are due. Whether our event trigger is there."""
-        row = await (await connection.execute(_ROLES)).fetchone()
-        assert row is not None  # a select without from
-        self._roles, speaks = row
+        self._roles, speaks = await (await connection.execute(_ROLES)).fetchone() or ("", None)
         self.uses_event_trigger = bool(speaks)
         if not speaks or polls % _POLLS_TO_CATALOGUE == 0:
             self._catalogue = str(await (await connection.execute(_CATALOGUE)).fetchone())

@@ -58,7 +58,7 @@ select from pg_publication p join pg_publication_rel r on r.prpubid = p.oid
 where p.pubname in ('mag_changes', 'mag_inserts')
   and (p.pubname = 'mag_changes') is distinct from mag.has_identity(r.prrelid)
 """
-# How long writers may wait behind us. Below deadlock_timeout, so that never a user's transaction is the one to be ended.
+# How long writers may wait behind us: below deadlock_timeout, so that no user's transaction is ended for our sake.
 _WRITERS_PATIENCE = "200ms"
 _SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast", "mag"})
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index",
@@ -208,13 +208,14 @@ async def _add(connection: Connection, table: TableName, fact: TableFacts, *, lo
                 "json_build_object('schema', %s::text, 'table', %s::text, 'lost', %s::bool)::text)",
                 (MESSAGE_PREFIX, table.schema, table.name, lost),
             )
-        return None
     except errors.LockNotAvailable:
         refused = TableBusy(str(table), "an open transaction holds it, so it cannot enter yet", TableBusy.remedy)
     except (errors.ObjectNotInPrerequisiteState, errors.InvalidParameterValue, errors.FeatureNotSupported,
             errors.InsufficientPrivilege, errors.UndefinedTable) as error:  # fmt: skip
         reason = error.diag.message_primary or str(error)
         refused = TableRefused(str(table), reason, "Resolve what Postgres says, then restart magws or run any DDL.")
+    else:
+        return None
     return RefusedTable(table, refused.code, str(refused), refused.next_step())
 
 
