@@ -91,6 +91,42 @@ test('positions survive in a storage, and rubbish in it is ignored', () => {
   assert.strictEqual(client({ storage }).resume.position('db.public.t'), undefined)
 })
 
+test('what a storage holds is checked entry by entry, and one that throws is done without', () => {
+  const good = ['db.public.t', { epoch: 'e', serial: '01', count: 0, socket: '1.1' }]
+  const bad = [1, null, [], ['x'], ['x', null], ['x', {}], [7, good[1]], ['x', { ...good[1], serial: 3 }],
+    ['x', { ...good[1], epoch: 'e'.repeat(2000) }], ['x', { ...good[1], count: -1 }], ['x'.repeat(2000), good[1]]]
+  const full = { getItem: () => JSON.stringify([...bad, good]), setItem: () => { throw new Error('full') } }
+  const c = client({ storage: full })
+  c.connect('1.1')
+  assert.deepStrictEqual(c.sent[0].data.resume, [{ channel: 'db.public.t', epoch: 'e', serial: '01' }])
+  c.play('insert', { epoch: 'e', serial: '02' }, 'db.public.t')
+  c.resume.stop()
+})
+
+test('channels in use are resumed before those of old, which do not pile up', () => {
+  const c = client()
+  c.pusher.subscribe('db.public.used')
+  c.play('mag:position', { channel: 'db.public.used', epoch: 'e', serial: '01' })
+  for (let n = 0; n < 3000; n++) c.play('mag:position', { channel: `db.public.t;id=${n}`, epoch: 'e', serial: '02' })
+  c.connect('1.1')
+  const { resume } = c.sent[0].data
+  assert.strictEqual(resume.length, 1000)
+  assert.deepStrictEqual(resume.slice(0, 2).map((entry) => entry.channel), ['db.public.used', 'db.public.t;id=2999'])
+  assert.strictEqual(c.resume.position('db.public.t;id=5'), undefined)
+})
+
+test('more channels in use than a hello may name are told as gaps', () => {
+  const c = client()
+  const gaps = []
+  c.resume.on('gap', ({ channel, reason }) => gaps.push(channel + reason))
+  for (let n = 0; n < 1002; n++) {
+    c.pusher.subscribe(`db.public.t;id=${n}`)
+    c.play('mag:position', { channel: `db.public.t;id=${n}`, epoch: 'e', serial: '02' })
+  }
+  c.connect('1.1')
+  assert.deepStrictEqual(gaps, ['db.public.t;id=1too_many', 'db.public.t;id=0too_many'])
+})
+
 test('one file for require, import and <script>', async () => {
   const imported = await import('../mag-resume.js')
   assert.strictEqual(imported.default, MagResume)

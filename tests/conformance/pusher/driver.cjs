@@ -35,7 +35,7 @@ const commands = {
   auth({ channel, auth }) { auths.get(channel)(auth) },
   send({ event, data }) { pusher.send_event(event, data) },
   // As a network would: the socket dies under the library, which then reconnects by itself.
-  drop() { pusher.connection.connection.transport.socket.close() },
+  drop() { pusher.connection.connection?.transport.socket.close() },
   disconnect() { pusher.disconnect() },
   connect() { pusher.connect() },
   position({ channel }) { say({ position: resume.position(channel) ?? null }) },

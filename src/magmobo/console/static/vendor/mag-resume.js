@@ -23,13 +23,17 @@
   const SAVE_EVERY_MS = 1000
 
   const isTable = (channel) => /^(private-)?db\./.test(channel)
+  const isText = (value, length) => typeof value === 'string' && value.length <= length
+  const isKept = (entry) => Array.isArray(entry) && isText(entry[0], 1024) && entry[1] !== null &&
+    typeof entry[1] === 'object' && isText(entry[1].epoch, 1024) && isText(entry[1].serial, 1024) &&
+    Number.isSafeInteger(entry[1].count) && entry[1].count >= 0 && isText(entry[1].socket ?? '', 64)
   const isOurs = (event) => /^(pusher|pusher_internal|mag):/.test(event)
 
   class MagResume {
     /**
      * @param pusher a pusher-js instance, connected or not
      * @param options.storage like sessionStorage: keeps positions over a page reload. A reload may then see the changes
-     *   of its last second again, never miss one.
+     *   of its last second again, never miss one. A storage that is full or forbidden is done without.
      * @param options.key name in the storage
      */
     constructor(pusher, options = {}) {
@@ -77,15 +81,19 @@
     }
 
     _hello() {
-      const resume = []
-      for (const [channel, known] of this._positions) {
-        if (resume.length === MAX_ENTRIES) break
-        const { epoch, serial } = known
-        resume.push(isTable(channel)
-          ? { channel, epoch, serial }
-          : { channel, epoch, serial, count: known.count, socket_id: known.socket })
-      }
+      // Channels in use come first, then the latest heard of; what does not fit is a gap where it is in use.
+      const inUse = (channel) => (this._pusher.channel(channel) ? 1 : 0)
+      const channels = [...this._positions.keys()].reverse().sort((a, b) => inUse(b) - inUse(a))
+      const resume = channels.slice(0, MAX_ENTRIES).map((channel) => {
+        const { epoch, serial, count, socket } = this._positions.get(channel)
+        return isTable(channel) ? { channel, epoch, serial } : { channel, epoch, serial, count, socket_id: socket }
+      })
       this._pusher.send_event('mag:hello', { resume })
+      for (const channel of channels.slice(MAX_ENTRIES)) {
+        const from = this._positions.get(channel).serial
+        this.forget(channel)
+        if (inUse(channel)) this._tell('gap', { channel, from, to: null, reason: 'too_many', refetch: null })
+      }
     }
 
     _message(event) {
@@ -119,11 +127,24 @@
       const known = this._positions.get(channel)
       if (!known) return
       known.count += 1
-      this._save()
+      this._keep(channel, known)
     }
 
     _at(channel, epoch, serial) {
-      this._positions.set(channel, { epoch, serial, count: 0, socket: this._pusher.connection.socket_id })
+      this._keep(channel, { epoch, serial, count: 0, socket: this._pusher.connection.socket_id })
+    }
+
+    /** Latest last; of channels that nobody uses any more only so many are remembered. */
+    _keep(channel, known) {
+      this._positions.delete(channel)
+      this._positions.set(channel, known)
+      if (this._positions.size > MAX_ENTRIES) {
+        for (const oldest of this._positions.keys()) {
+          if (this._pusher.channel(oldest)) continue
+          this._positions.delete(oldest)
+          break
+        }
+      }
       this._save()
     }
 
@@ -135,7 +156,7 @@
       if (!this._storage) return []
       try {
         const stored = JSON.parse(this._storage.getItem(this._key) || '[]')
-        return Array.isArray(stored) ? stored : []
+        return Array.isArray(stored) ? stored.filter(isKept) : []
       } catch {
         return [] // somebody else's text: begin anew, the server answers with positions
       }
@@ -149,7 +170,11 @@
 
     _write() {
       this._saving = null
-      this._storage.setItem(this._key, JSON.stringify([...this._positions]))
+      try {
+        this._storage.setItem(this._key, JSON.stringify([...this._positions]))
+      } catch {
+        // full or forbidden: an older position only means more to see again
+      }
     }
   }
 
