@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import select
 import signal
 import stat
@@ -11,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.node.harness import answer, environ, mag, up
+from tests.integration.node.harness import DEADLINE_S, answer, environ, mag, up
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_drains_the_node(tmp_path: Path, number: signal.Signals) -> None:
     with up(cwd=tmp_path) as node:
         data_dir = Path(node.ready()["data_dir"])
@@ -37,6 +38,44 @@ def test_a_second_signal_ends_a_node_whose_loop_is_stuck(tmp_path: Path) -> None
         assert select.select([watched], [], [], 10)[0], "the child outlives the node"
     finally:
         os.close(watched)
+
+
+def test_a_closed_terminal_drains_the_node(tmp_path: Path) -> None:
+    """A real one: the node is the foreground process of a pty whose other end goes away."""
+    ours, theirs = pty.openpty()
+    script = (
+        "import fcntl, os, sys, termios\n"
+        "os.setsid()\n"
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'magmobo.cli.main', 'up', '--json'])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environ("Steady"), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    try:
+        printed = b""
+        while b"admin_token" not in printed:
+            assert select.select([ours], [], [], DEADLINE_S)[0], printed
+            printed += os.read(ours, 65_536)
+        os.close(ours)
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "mag_data" / "drained").exists()
+
+
+def test_a_node_under_nohup_ignores_the_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is ignored stays so in a new program
+    try:
+        with up(cwd=tmp_path) as node:
+            node.ready()
+            status = Path(f"/proc/{node.process.pid}/status").read_text()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    (ignored,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")]
+    assert int(ignored, 16) & 1 << signal.SIGHUP - 1
 
 
 def test_a_signal_during_the_start_takes_everything_back(tmp_path: Path) -> None:
