@@ -16,6 +16,7 @@ $(STAMP): pyproject.toml requirements/dev.txt requirements/demo.txt scripts/venv
 	@touch $@
 
 tools: install ## Install what only the tests need: node with pusher-js, Chromium
+	@scripts/need.sh curl
 	@scripts/install-node.sh
 	@scripts/install-browser.sh
 
@@ -36,7 +37,7 @@ format: install ## Rewrite the code in the project's style
 	@$(BIN)/ruff format .
 
 bench: install ## Measure and write docs/performance.md (BENCH_ARGS=--quick only prints)
-	@scripts/install-bench.sh
+	@scripts/need.sh wrk
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 smoke: install ## Boot a throw-away node, read a row, receive a change, stop

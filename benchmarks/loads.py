@@ -109,7 +109,7 @@ def _output(command: Sequence[str | Path], environment: Mapping[str, str], durat
 def _wrk_program() -> str:
     path = shutil.which("wrk")
     if path is None:
-        raise RuntimeError("wrk is not installed: run scripts/install-bench.sh")
+        raise RuntimeError("wrk is not installed: start it with `make bench`")
     return path
 
 
