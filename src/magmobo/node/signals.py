@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP of a node: the first asks it to drain, a second SIGTERM or SIGINT ends the process at once.
+"""SIGTERM, SIGINT and SIGHUP of a node: the first asks it to drain, a second SIGTERM or SIGINT ends it at once.
 
 They are plain Python signal handlers and not the loop's, so that the second one also ends a node whose loop is stuck.
 Nothing is cleaned up then: the lock dies with the process, and whoever owns children sees that they die with it.

@@ -108,12 +108,23 @@ async def test_while_stopped_the_prefix_answers_503(dsn: str) -> None:
         assert (await fetch(url + "airlines"))[0] == 200
 
 
-@pytest.mark.parametrize("role", ["gate_root", "no_such_role"])
-async def test_an_anonymous_role_that_requests_may_not_use_stops_the_start(dsn: str, role: str) -> None:
+@pytest.mark.parametrize(
+    ("role", "reason", "step"),
+    [
+        ("gate_root", "it is a superuser", "Create a plain role"),
+        ("gate_login", "the node's own role", "Create a plain role"),
+        ("gate_stranger", "role gate_login may not switch to it", "Run GRANT gate_stranger TO gate_login; and"),
+        ("No such", "there is no such role", 'Run CREATE ROLE "No such" NOLOGIN; GRANT "No such" TO gate_login; and'),
+    ],
+)
+async def test_an_anonymous_role_that_requests_may_not_use_stops_the_start(
+    dsn: str, role: str, reason: str, step: str
+) -> None:
     load_schema(dsn)
-    with pytest.raises(BootFailed, match="requests may not use this role"):
+    with pytest.raises(BootFailed, match=reason) as failed:
         async with running_kernel(ListenerComponent, MagDS, MagGate, config=settings(dsn, anonymous_role=role)):
             pass
+    assert failed.value.next_step().startswith(step)
 
 
 async def test_nothing_is_open_by_default(dsn: str) -> None:

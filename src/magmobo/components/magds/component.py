@@ -126,7 +126,7 @@ class MagDS(Component):
     def announce(self) -> Announcement:
         notices = self._changes.notices() if self._changes is not None else []
         if notices and self._server is None:
-            notices = [*notices, "`mag doctor` lists everything this database allows or lacks."]
+            notices = [*notices, "`mag doctor DSN` lists everything this database allows or lacks."]
         return Announcement(urls={"database": self._target}, notices=notices)
 
     def _connections_check(self) -> HealthCheck:
@@ -225,6 +225,7 @@ class MagDS(Component):
             await self._pool.close()
 
     def _connection_lost(self, error: Exception) -> None:
+        self._context.log.warning("magds.connection_lost", error=" ".join(str(error).split())[:500])
         if self._multiplexer is not None and self._multiplexer.connected == 0:
             self._outage.begin(error)
             if self._pool is not None:

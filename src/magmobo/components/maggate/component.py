@@ -8,9 +8,8 @@ from contextlib import suppress
 from magmobo.components.maggate.app import RestApp
 from magmobo.components.maggate.auth import Authenticator
 from magmobo.components.maggate.config import MagGateConfig
-from magmobo.components.maggate.errors import AnonymousRoleRefused
 from magmobo.components.maggate.gate import Gate
-from magmobo.components.maggate.privileges import Privileges
+from magmobo.components.maggate.privileges import Privileges, refusal_of
 from magmobo.components.maggate.request import PREFIX
 from magmobo.components.maggate.schema_cache import SchemaCache
 from magmobo.contracts.bus import Subscription
@@ -109,5 +108,5 @@ class MagGate(Component):
         deadline_s = clock.monotonic_s() + ROLE_WAIT_S
         while role and role not in self._roles():
             if clock.monotonic_s() >= deadline_s:
-                raise AnonymousRoleRefused(role)
+                raise await refusal_of(self._database, role)
             await clock.sleep(_ROLE_POLL_S)

@@ -112,7 +112,7 @@ class MagWS(Component):
         url = f"{self._listener.base_url.replace('http', 'ws', 1)}{PREFIX}{app.key}"
         open_channels = [name for name in self._book.channels() if not name.startswith(names.PRIVATE)]
         examples = [f".venv/bin/python examples/subscribe.py {url} '{name}'" for name in open_channels[:1]]
-        notices = [f"not live: {table}: {r.reason}. {r.remedy}" for table, r in self._book.refused.items()]
+        notices = [refusal.notice(table) for table, refusal in self._book.refused.items()]
         if self._unpublished:
             notices.append(f"not live: {self._unpublished}")
         return Announcement(urls={"realtime": url}, examples=examples, notices=notices)

@@ -38,6 +38,12 @@ class Refusal(Struct, frozen=True):
     reason: str
     remedy: str
 
+    def notice(self, table: TableName) -> str:
+        """One line for people. A reason may already begin with the table's name, or end with the next step."""
+        reason = self.reason.removeprefix(f"{table}: ")
+        step = "" if self.remedy in reason else f" {self.remedy}"
+        return f"not live: {table}: {reason.rstrip('.')}.{step}"
+
 
 class TableBook:
     """The configured tables and their present state."""
@@ -142,5 +148,5 @@ def _under_row_security(table: TableName) -> Refusal:
     return Refusal(
         "MAG-WS-018",
         f"row level security is on for table {table}, and the change stream does not apply policies",
-        f'set rls = "ignore" for {table} in magws.tables to publish every row to everybody who may subscribe',
+        f'Set rls = "ignore" for {table} in magws.tables to publish every row to everybody who may subscribe.',
     )

@@ -46,15 +46,15 @@ class AnonymousRoleRefused(GateError):
         '<the user of the DSN>; then set maggate.anonymous_role = "web_anon" and grant it what everybody may see.'
     )
 
-    def __init__(self, role: str) -> None:
-        super().__init__(role)
-        self.role = role
+    def __init__(self, role: str, reason: str = "requests may not use it", statement: str = "") -> None:
+        super().__init__(role, reason, statement)
+        self.role, self.reason, self.statement = role, reason, statement
 
     def __str__(self) -> str:
-        return (
-            f"maggate.anonymous_role = {self.role!r}: requests may not use this role (it does not exist, the node "
-            "cannot switch to it, it is a superuser or bypasses row level security, or it is the node's own)"
-        )
+        return f"maggate.anonymous_role = {self.role!r}: {self.reason}"
+
+    def next_step(self) -> str:
+        return f"Run {self.statement} and start again." if self.statement else self.remedy
 
 
 class JwtSettingsRefused(GateError):
