@@ -38,8 +38,11 @@ class FlightsNode:
         self._process: NodeProcess | None = None
 
     def start(self) -> None:
-        """Return when the node is ready."""
+        """Return when the node serves. Raises: RuntimeError when a component that is measured did not come up."""
         self._process = self._runner.run(start_node(self.data_dir, *_START, environment=self._settings))
+        status = self._process.status
+        if missing := {"rest", "realtime"} - status.urls.keys():
+            raise RuntimeError(f"the node is {status.state}, without {', '.join(missing)}\n{self._process.printed}")
 
     def stop(self) -> None:
         """End the node in order, by force when it does not; without a node nothing happens."""
