@@ -22,7 +22,7 @@ def pasted(node: NodeProcess, word: str) -> str:
     """The command that the banner offers and that holds `word`."""
     lines = [line.split(maxsplit=1)[1] for line in node.printed.splitlines() if line.split()[:1] == ["try"]]
     [command] = [line for line in lines if word in line]
-    return command.replace(".venv/bin/python", f"{ROOT}/.venv/bin/python")
+    return command
 
 
 def banner(node: NodeProcess) -> list[str]:

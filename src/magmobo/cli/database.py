@@ -13,7 +13,7 @@ import click
 
 from magmobo.cli import options
 from magmobo.cli.context import settings_of
-from magmobo.cli.output import print_json, printable
+from magmobo.cli.output import as_typed, print_json, printable
 
 if TYPE_CHECKING:
     from magmobo.admin.data_folder import DataFolder
@@ -37,9 +37,9 @@ def doctor(dsn: str | None, data_dir: Path | None, timeout_s: float, as_json: bo
         return 0 if all_well else 1
     for check in checks:
         mark = click.style("ok  ", fg="green") if check.ok else click.style("FAIL", fg="red")
-        click.echo(f"{mark} {check.name}: {printable(check.detail)}")
+        click.echo(f"{mark} {check.name}: {as_typed(printable(check.detail))}")
         if not check.ok and check.remedy:
-            click.echo(f"     next: {printable(check.remedy)}")
+            click.echo(f"     next: {as_typed(printable(check.remedy))}")
     return 0 if all_well else 1
 
 

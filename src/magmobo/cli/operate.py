@@ -9,7 +9,7 @@ import click
 
 from magmobo.cli import options
 from magmobo.cli.context import ask_node
-from magmobo.cli.output import print_json, printable
+from magmobo.cli.output import as_typed, print_json, printable
 
 if TYPE_CHECKING:
     from magmobo.contracts.planes import ComponentStatus, NodeStatus
@@ -49,10 +49,10 @@ def status(data_dir: Path | None, timeout_s: float, as_json: bool) -> int:
         if not _is_fine(component):
             click.echo(_component_line(component))
     for label, url in node.urls.items():
-        click.echo(f"  {printable(label):<10}{printable(url)}")
+        click.echo(f"  {printable(label):<10}{as_typed(printable(url))}")
     for label, lines in (("try", node.examples), ("note", node.notices)):
         for line in lines:
-            click.echo(f"  {label:<10}{printable(line)}")
+            click.echo(f"  {label:<10}{as_typed(printable(line))}")
     return exit_code_of(node)
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,15 +42,35 @@ def print_error(error: MagError) -> int:
         text, code, next_step, exit_code = error.text, error.fault_code, error.fault_next_step, error.fault_exit_code
     else:
         text, code, next_step, exit_code = str(error), error.code, error.next_step(), error.exit_code
-    click.echo(f"mag: {printable(text)} [{code}]", err=True)
+    click.echo(f"mag: {as_typed(printable(text))} [{code}]", err=True)
     if next_step:
-        click.echo(f"next: {printable(next_step)}", err=True)
+        click.echo(f"next: {as_typed(printable(next_step))}", err=True)
     return exit_code
 
 
 def printable(text: str) -> str:
     """`text` in one line, without control characters: names from a database must not drive the terminal."""
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def as_typed(text: str) -> str:
+    """`text` with the commands it quotes (`mag …`) as the user can type them here."""
+    return text.replace("`mag ", f"`{program()} ")
+
+
+def program() -> str:
+    """What the user can type to run this program again: its name where that finds it, else its path."""
+    started = Path(sys.argv[0])
+    if started.name != "mag" or shutil.which("mag") == str(started.absolute()):
+        return "mag"
+    return shlex.quote(shortened(str(started.absolute())))
+
+
+def shortened(path: str) -> str:
+    """Relative to where the user stands, when it is below."""
+    with suppress(ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path
 
 
 def flush_quietly() -> None:

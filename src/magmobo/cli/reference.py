@@ -9,7 +9,7 @@ import click
 
 from magmobo import __version__
 from magmobo.cli import options
-from magmobo.cli.output import print_json
+from magmobo.cli.output import as_typed, print_json
 
 
 @click.command()
@@ -42,5 +42,5 @@ def explain(code: str, as_json: bool) -> int:
         return 0
     click.echo(f"{click.style(error.code, bold=True)}  {error.__name__}")
     click.echo(f"cause: {cause_of(error)}")
-    click.echo(f"next:  {error.remedy}")
+    click.echo(f"next:  {as_typed(error.remedy)}")
     return 0

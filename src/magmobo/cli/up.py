@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ import click
 
 from magmobo.cli import options
 from magmobo.cli.context import remember_log_dir
-from magmobo.cli.output import print_json
+from magmobo.cli.output import as_typed, print_json, program, shortened
 
 if TYPE_CHECKING:
     from magmobo.admin.data_folder import DataFolder
@@ -97,32 +95,17 @@ def _print_banner(ready: Ready, chosen: NodeOptions, *, foreground: bool) -> Non
     from magmobo.cli.banner import banner
 
     folder = [] if chosen.data_dir is None else ["--data-dir", str(chosen.data_dir)]
-    down = shlex.join([_program(), "down", *folder])
+    down = f"{program()} {shlex.join(['down', *folder])}"
     lines = banner(
         ready.status,
         ready_s=ready.ready_s,
         admin_token=ready.admin_token,
         stop_with=f"Ctrl-C or `{down}`" if foreground else f"`{down}`",
-        log_file=_short(ready.log_file),
+        log_file=shortened(ready.log_file),
     )
     for line in lines:
         label = click.style(f"{line.label:<9} ", dim=True) if line.label else ""
-        click.echo(f"  {label}{line.text}" if line.label else click.style(line.text, bold=True))
-
-
-def _program() -> str:
-    """What the user can type to run this program again: its name where that finds it, else its path."""
-    started = Path(sys.argv[0])
-    if started.name != "mag" or shutil.which("mag") == str(started.absolute()):
-        return "mag"
-    return _short(str(started.absolute()))
-
-
-def _short(path: str) -> str:
-    """Relative to where the user stands, when it is below."""
-    with suppress(ValueError):
-        return str(Path(path).relative_to(Path.cwd()))
-    return path
+        click.echo(f"  {label}{as_typed(line.text)}" if line.label else click.style(line.text, bold=True))
 
 
 def _report_to(descriptor: int, chosen: NodeOptions) -> int:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -111,7 +115,7 @@ class MagWS(Component):
             return Announcement(notices=[f"realtime: {NoApp()}. {NoApp.remedy}"])
         url = f"{self._listener.base_url.replace('http', 'ws', 1)}{PREFIX}{app.key}"
         open_channels = [name for name in self._book.channels() if not name.startswith(names.PRIVATE)]
-        examples = [f".venv/bin/python examples/subscribe.py {url} '{name}'" for name in open_channels[:1]]
+        examples = [f"{_subscriber()} {url} '{name}'" for name in open_channels[:1] if _subscriber()]
         notices = [refusal.notice(table) for table, refusal in self._book.refused.items()]
         if self._unpublished:
             notices.append(f"not live: {self._unpublished}")
@@ -197,6 +201,16 @@ class MagWS(Component):
             self._unpublished = f"{error}{code}{step}" if self._config.tables else ""
             self._context.log.warning("realtime_tables_not_read", error=str(error))
         self._plane.feed.recheck()
+
+
+def _subscriber() -> str:
+    """How to run the example client from here; empty where the project's sources or the client's library are not."""
+    script = Path(__file__).parents[4] / "examples" / "subscribe.py"
+    if not script.is_file() or find_spec("pysher") is None:
+        return ""
+    here = Path.cwd()
+    paths = [path.relative_to(here) if path.is_relative_to(here) else path for path in (Path(sys.executable), script)]
+    return shlex.join(map(str, paths))
 
 
 async def _end(task: asyncio.Task[None]) -> None:
