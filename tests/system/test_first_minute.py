@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,13 @@ def pasted(node: NodeProcess, word: str) -> str:
     return command
 
 
+def in_the_readme(node: NodeProcess, word: str) -> str:
+    """The command of the README's first section that holds `word`, for the port of this node."""
+    first = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    [command] = [line.removeprefix("$ ") for line in first.splitlines() if line.startswith("$ ") and word in line]
+    return command.replace("http://127.0.0.1:8787", node.base_url).replace(".venv/bin/python", sys.executable)
+
+
 def banner(node: NodeProcess) -> list[str]:
     text = node.printed
     return text[text.index("MagMoBo") :].splitlines()
@@ -34,9 +43,12 @@ def rows_of(command: str) -> Any:
     return json.decode(subprocess.run(command, shell=True, check=True, capture_output=True).stdout)
 
 
-async def first_change_of(command: str, cwd: Path) -> bytes:
+async def first_change_of(command: str, data_dir: Path) -> bytes:
     """Run the pasted subscribe line until it shows one change."""
-    process = await asyncio.create_subprocess_shell(f"exec {command}", cwd=cwd, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_shell(
+        f"exec {command}", cwd=ROOT, env=os.environ | {"MAG_KERNEL__DATA_DIR": str(data_dir)},
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
     try:
         assert process.stdout is not None
         async with asyncio.timeout(30):
@@ -52,9 +64,10 @@ async def first_change_of(command: str, cwd: Path) -> bytes:
 async def test_flights(data_dir: Path) -> None:
     async with running_node(data_dir, "--demo", "flights", "--speed", "3600") as node:
         assert len(banner(node)) <= 12
-        rows = await asyncio.to_thread(rows_of, pasted(node, "curl"))
-        assert [(row["carrier"], row["flight"], row["dep_delay"]) for row in rows] == LATEST_TO_SEATTLE
-        assert b'"schema":"public"' in await first_change_of(pasted(node, "subscribe"), ROOT)
+        for find in (pasted, in_the_readme):
+            rows = await asyncio.to_thread(rows_of, find(node, "curl"))
+            assert [(row["carrier"], row["flight"], row["dep_delay"]) for row in rows] == LATEST_TO_SEATTLE
+            assert b'"schema":"public"' in await first_change_of(find(node, "subscribe"), data_dir)
         assert len(node.admin_token) >= 32
         with urllib.request.urlopen(node.status.urls["console"], timeout=10) as page:
             assert b"<title>" in page.read()
