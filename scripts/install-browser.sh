@@ -11,6 +11,9 @@ browser >/dev/null || {
     # Chromium draws text with the system's fonts and a bare system has none.
     apt_install chromium fonts-dejavu-core
 }
+# The driver that comes with the Python package is a program of its own, and a bare system lacks its one library.
+driver=$(echo .venv/lib/python3*/site-packages/playwright/driver/node)
+[ ! -x "$driver" ] || "$driver" --version >/dev/null 2>&1 || apt_install libatomic1
 path=$(browser)
 version=$("$path" --version --no-sandbox 2>/dev/null) || {
     echo "$path does not run here. Install a Chromium that does, and name it with MAG_CHROMIUM=…" >&2

@@ -5,6 +5,7 @@ Boundary: nothing here knows the node. The server listens on a Unix socket in a 
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import pwd
@@ -14,10 +15,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
+
+from magmobo.components.magds.binaries import binaries_for, find_binaries
 
 
 class PostgresServer:
@@ -65,24 +69,35 @@ def pg_binary(name: str) -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin" / name
 
 
+@cache
+def _binaries_of_nobody() -> Path:
+    """Binaries that `nobody` can run: a copy, for the life of this process, when the checkout is closed to others."""
+    bin_dir = pg_binary("postgres").parent
+    copies = Path(tempfile.mkdtemp(prefix="mag-binaries-"))
+    copies.chmod(0o711)
+    atexit.register(shutil.rmtree, copies, ignore_errors=True)
+    [binaries] = find_binaries(str(bin_dir))
+    return binaries_for(binaries, pwd.getpwnam("nobody").pw_uid, copies).bin_dir
+
+
 @contextmanager
 def running_postgres(**settings: str) -> Iterator[PostgresServer]:
     """Start a server of its own with logical decoding on; `settings` override postgresql.conf."""
     folder = Path(tempfile.mkdtemp(prefix="magpg"))
     folder.chmod(0o711)
-    user = None
+    user, bin_dir = None, pg_binary("postgres").parent
     if os.geteuid() == 0:  # Postgres refuses root
-        user = "nobody"
+        user, bin_dir = "nobody", _binaries_of_nobody()
         shutil.chown(folder, user, pwd.getpwnam(user).pw_gid)
     data_dir = folder / "data"
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     subprocess.run(
-        [pg_binary("initdb"), "-D", data_dir, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"],
+        [bin_dir / "initdb", "-D", data_dir, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"],
         check=True, capture_output=True, user=user, env=environment, cwd=folder,
     )  # fmt: skip
     options = {"wal_level": "logical", "max_wal_senders": "20", "max_replication_slots": "20", "max_connections": "200",
                "listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off"} | settings  # fmt: skip
-    command = [str(pg_binary("postgres")), "-D", str(data_dir), *(f"-c{key}={value}" for key, value in options.items())]
+    command = [str(bin_dir / "postgres"), "-D", str(data_dir), *(f"-c{key}={value}" for key, value in options.items())]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, user=user, env=environment, cwd=folder)
     try:

@@ -103,13 +103,36 @@ def binaries_for(binaries: Binaries, uid: int, copies: Path) -> Binaries:
         half = copies / f"{target.name}.half"
         shutil.rmtree(half, ignore_errors=True)
         for folder in parts_of(prefix):
-            shutil.copytree(folder, half / folder.relative_to(prefix.parents[1]), symlinks=True)
+            _copy_tree(folder, half / folder.relative_to(prefix.parents[1]))
         _open_for_reading(half)
         half.rename(target)
         for old in copies.glob("postgres-*"):
             if old != target:
                 shutil.rmtree(old, ignore_errors=True)
     return Binaries(target / binaries.bin_dir.relative_to(prefix.parents[1]), binaries.version)
+
+
+class _CopyFailed(Exception):
+    """Not an OSError, so that copytree passes it on instead of gathering it and copying the rest."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Raises: OSError, the first one met."""
+
+    def copy(one: str, other: str) -> str:
+        try:
+            return shutil.copy2(one, other)
+        except OSError as error:
+            raise _CopyFailed(error) from error
+
+    try:
+        shutil.copytree(source, target, symlinks=True, copy_function=copy)
+    except _CopyFailed as failed:
+        raise failed.error from None
 
 
 def parts_of(prefix: Path) -> list[Path]:
