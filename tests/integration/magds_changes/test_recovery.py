@@ -337,6 +337,46 @@ async def test_a_second_node_is_refused_and_takes_over(dsn: str, monkeypatch: py
     await second.service.shutdown()
 
 
+async def test_a_clean_stop_leaves_alone_what_another_node_took_over(dsn: str) -> None:
+    execute(dsn, "create table t (id int primary key)")
+    first, second = Node(dsn, keep_slot=False), Node(dsn)
+    await first.service.start()
+    await first.publish("t")
+    first.service._tasks[0].cancel()  # cut off from the server, as by a network
+    await second.service.start()
+    await second.publish("t")
+    await second.service.caught_up()
+    epoch = second.service.epoch
+    await first.service.stop(clean=True)
+    execute(dsn, "insert into t values (1)")
+    await until(lambda: second.changes)
+    assert (second.service.epoch, second.lost) == (epoch, [])
+    await second.service.shutdown()
+
+
+async def test_an_older_copy_of_the_server_is_a_new_epoch() -> None:
+    with restartable_postgres() as server:
+        dsn, data, copy = server.dsn(), server.socket_dir / "data", server.socket_dir / "copy"
+        execute(dsn, "create table t (id int primary key)")
+        async with running(dsn, "t") as node:
+            await node.service.caught_up()
+            epoch = node.service.epoch
+            server.crash()
+            subprocess.run(["cp", "-a", data, copy], check=True)
+            server.start()
+            execute(dsn, "insert into t select generate_series(1, 1000)")
+            await until(lambda: len(node.changes) == 1000)
+            server.crash()
+            data.rename(server.socket_dir / "future")
+            copy.rename(data)
+            server.start()
+            execute(dsn, "insert into t values (7)")
+            await until(lambda: node.lost)
+            assert (node.lost[0].reason, node.service.epoch != epoch) == ("log_rewound", True)
+            execute(dsn, "insert into t values (8)")
+            await until(lambda: record(node.changes[-1])["id"] == 8)
+
+
 async def test_the_confirmed_position_trails_by_the_window_and_follows_foreign_writes(dsn: str) -> None:
     execute(dsn, "create table t (id int primary key)", "create table bulk (id int)")
     async with running(dsn, "t", history_s=1.0) as node:

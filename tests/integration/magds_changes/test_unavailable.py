@@ -61,6 +61,15 @@ async def test_a_server_whose_commits_would_wait_for_us() -> None:
         assert "no *" in await refused(dsn, errors.WouldBlockCommits)
 
 
+async def test_a_server_told_to_let_commits_wait_for_us_loses_its_reader_instead() -> None:
+    with running_postgres(synchronous_commit="local") as server, server.database() as dsn:
+        execute(dsn, "create table t (id int primary key)")
+        async with running(dsn, "t") as node:
+            await node.service.caught_up()
+            execute(dsn, "alter system set synchronous_standby_names = '*'", "select pg_reload_conf()")
+            await until(lambda: isinstance(node.service._reader.reason, errors.WouldBlockCommits))
+
+
 async def test_changes_come_once_the_server_allows_them(dsn: str) -> None:
     name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
     execute(dsn, f"create role late_{name} login", f"grant create on database {name} to late_{name}",

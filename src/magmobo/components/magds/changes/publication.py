@@ -8,6 +8,7 @@ at a moment when nobody writes to it: what a transaction wrote before is never p
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,7 @@ where p.pubname in ('mag_changes', 'mag_inserts')
 """
 # How long writers may wait behind us: below deadlock_timeout, so that no user's transaction is ended for our sake.
 _WRITERS_PATIENCE = "200ms"
+_ENTER_ATTEMPTS, _ENTER_PAUSE_S = 3, 0.3
 _SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast", "mag"})
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index",
           "I": "an index", "c": "a composite type", "t": "a TOAST table"}  # fmt: skip
@@ -110,15 +112,9 @@ async def apply(connection: Connection, tables: Sequence[TableName], known: froz
     facts = await _read_facts(connection, tables)
     members = await _read_members(connection)
     refusals = {t: refusal for t, f in facts.items() if (refusal := _refusal(t, f, facts)) is not None}
-    entered: list[TableName] = []
-    for table, fact in facts.items():
-        if table in refusals or fact.oid in members:
-            continue
-        refusal = await _add(connection, table, fact, lost=table in known)
-        if refusal is None:
-            entered.append(table)
-        else:
-            refusals[table] = refusal
+    entering = {t: f for t, f in facts.items() if t not in refusals and f.oid not in members}
+    refusals |= await _enter(connection, entering, known)
+    entered = [table for table in entering if table not in refusals]
     wanted = {fact.oid for table, fact in facts.items() if table not in refusals}
     left = [table for oid, (_, table) in members.items() if oid not in wanted]
     async with connection.transaction():
@@ -191,6 +187,26 @@ def _refusal(table: TableName, fact: TableFacts, asked: dict[TableName, TableFac
     else:
         return None
     return RefusedTable(table, error.code, str(error), error.next_step())
+
+
+async def _enter(
+    connection: Connection, entering: dict[TableName, TableFacts], known: frozenset[TableName]
+) -> dict[TableName, RefusedTable]:
+    """Bring tables in, the busy ones after another try or two; which could not and why."""
+    refusals: dict[TableName, RefusedTable] = {}
+    for attempt in range(_ENTER_ATTEMPTS):
+        for table, fact in entering.items():
+            if attempt and table not in refusals:
+                continue
+            refusal = await _add(connection, table, fact, lost=table in known)
+            if refusal is None:
+                refusals.pop(table, None)
+            else:
+                refusals[table] = refusal
+        if all(refusal.code != TableBusy.code for refusal in refusals.values()):
+            break
+        await asyncio.sleep(_ENTER_PAUSE_S)
+    return refusals
 
 
 async def _add(connection: Connection, table: TableName, fact: TableFacts, *, lost: bool) -> RefusedTable | None:

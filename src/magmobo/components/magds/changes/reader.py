@@ -165,6 +165,9 @@ class Reader:
     async def _begin(self, control: Connection, server: ServerFacts, stream: ReplicationStream) -> None:
         name = slot_name(server.database_oid)
         await end_stale_reader(control, name)
+        identity = await stream.identify()
+        if self.epoch and identity.flushed_lsn < lsn_of(self.history.head):
+            self._renew_because = "log_rewound"  # an older copy of the server was put back: positions will come again
         if self._renew_because:
             await drop_slot(control, name)
         slot = await open_slot(control, server)
@@ -172,7 +175,6 @@ class Reader:
             self._renew_because = "wal_limit"
             await drop_slot(control, name)
             slot = await open_slot(control, server)
-        identity = await stream.identify()
         target_lsn = await mark_log(control)
         self._adopt(epoch_of(identity.system_identifier, identity.timeline, server.database_oid, slot.uuid), slot)
         self._builder.resume()
@@ -254,7 +256,10 @@ class Reader:
         self._builder.rebuild()
 
     async def _check_slot(self, control: Connection, server: ServerFacts) -> None:
-        """Shorten the window when the slot holds back too much log; give the slot up above the limit."""
+        """Shorten the window when the slot holds back too much log; give the slot up above the limit, and stop reading
+        when the server was told to let commits wait for us.
+        """
+        check_server(await read_server(control))
         facts = await read_slot(control, slot_name(server.database_oid))
         if facts is None or facts.lost:
             raise StreamBroken("the replication slot is gone")

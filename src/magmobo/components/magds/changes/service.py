@@ -39,6 +39,7 @@ _WAITING_NOTICE = (
 )
 _LOST_TEXT = {
     "wal_limit": "the slot held back more WAL than magds.wal_limit_bytes and was dropped; history began anew",
+    "log_rewound": "the server's log ends before what was read from it: an older copy was put back; history began anew",
     "slot_lost": "the replication slot was dropped or invalidated on the server; history began anew",
     "slot_advanced": "somebody else moved the replication slot forward; history began anew",
     "publication_dropped": "a publication of ours was dropped; history began anew",

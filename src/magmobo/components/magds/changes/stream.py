@@ -24,7 +24,9 @@ _KEEPALIVE_BODY = struct.Struct("!QqB")
 _STATUS = struct.Struct("!cQQQqB")
 _SETTINGS = (
     "SET DateStyle TO 'ISO, YMD'; SET IntervalStyle TO postgres; SET TimeZone TO 'UTC'; SET bytea_output TO hex; "
-    "SET extra_float_digits TO 1; SET client_encoding TO UTF8; SET statement_timeout TO 0; SET lc_monetary TO 'C'"
+    "SET extra_float_digits TO 1; SET client_encoding TO UTF8; SET statement_timeout TO 0; SET lc_monetary TO 'C'; "
+    # While a large transaction of no interest to us is decoded, the walsender speaks every half of this.
+    "SET wal_sender_timeout TO '60s'"
 )
 
 
