@@ -78,6 +78,7 @@ class ConsoleApp:
     def asgi(self) -> AsgiApp:
         """The bare ASGI application."""
         routes = [
+            Route("/", self._redirect),
             Route(PREFIX[:-1], self._redirect),
             Route(PREFIX, self._page),
             Route(f"{PREFIX}static/{{path:path}}", self._static),
@@ -95,7 +96,7 @@ class ConsoleApp:
     # ------------------------------------------------------------ open to everybody
 
     async def _redirect(self, _request: Request) -> Response:
-        return RedirectResponse(PREFIX, 308)
+        return RedirectResponse(PREFIX, 307)  # temporary: another node may serve other things here
 
     async def _page(self, request: Request) -> Response:
         return self._serve(request, "index.html")

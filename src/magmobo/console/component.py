@@ -1,4 +1,4 @@
-"""The component `console`: mounts the page on the public port."""
+"""The component `console`: mounts the page on the public port, and leads to it from the root."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Console(Component):
     ) -> None:
         self._listener, self._operators, self._realtime = listener, operators, realtime
         self._sessions, self._throttle = Sessions(context.clock), LoginThrottle(context.clock)
-        self._mount: Mount | None = None
+        self._mounts: list[Mount] = []
 
     async def start(self) -> None:
         # Browsers send a cookie to every port of a host: the name keeps two nodes of one machine apart.
@@ -29,12 +29,13 @@ class Console(Component):
             throttle=self._throttle,
             cookie_name=f"mag_console_{self._listener.address[1]}",
         )
-        self._mount = self._listener.mount_http(PREFIX, app.asgi())
+        served = app.asgi()
+        self._mounts = [self._listener.mount_http(prefix, served) for prefix in (PREFIX, "/")]
 
     async def stop(self) -> None:
-        if self._mount is not None:
-            self._mount.release()
-        self._mount = None
+        for mount in self._mounts:
+            mount.release()
+        self._mounts = []
         self._sessions.end_all()
 
     def announce(self) -> Announcement:

