@@ -31,7 +31,8 @@ def start_in_background(options: NodeOptions, timeout_s: float) -> Ready:
     read_end, write_end = os.pipe()
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "magmobo.cli.main", "up", *_arguments(options), "--report-to", str(write_end)],
+            # -P: with -m alone, Python would import whatever module of the right name lies in the working folder
+            [sys.executable, "-P", "-m", "magmobo.cli.main", "up", *_arguments(options), "--report-to", str(write_end)],
             cwd=options.working_dir, env=_environment(options), pass_fds=[write_end], start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip

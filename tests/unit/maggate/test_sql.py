@@ -32,13 +32,13 @@ WORDS = set(
         r"\w+",
         """select from where and or not order by desc nulls first last limit offset as any is null true false unknown
         exists coalesce pg_catalog count json_agg json_build_object row_to_json to_jsonb unnest text bigint integer json
-        jsonb like ilike t i _t _e _r _m e1 e2 e3 e4 e5 e6 e7 e8 e9 e10 0 1 """
+        case when then else end octet_length _p _c _n _j jsonb like ilike t i _t _e _r _m e1 e2 e3 e4 e5 e6 e7 e8 e9 e10 0 1 """
         + " ".join(CASTS.values()),
     )
 )
 TOKEN = re.compile(r'"(?:[^"]|"")*"|E?\'(?:[^\'\\]|\'\'|\\\\)*\'|\$\d+|[A-Za-z0-9_]+|[^A-Za-z0-9_"\'$]+')
 QUOTED = {'"' + name.replace('"', '""') + '"' for name in [*COLUMNS, "a", NASTY, "public", "a_b_fkey"]}
-LITERALS = {"'[]'", *(f"'{name}'" for name in COLUMNS if name != NASTY), f"'{NASTY}'",
+LITERALS = {"'[]'", "'mag-size:'", *(f"'{name}'" for name in COLUMNS if name != NASTY), f"'{NASTY}'",
             "E'" + NASTY.replace("\\", "\\\\").replace("'", "''") + "'", "'a'"}  # fmt: skip
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=25)
@@ -117,7 +117,7 @@ def check_sql(statement: Compiled) -> None:
         elif token[0].isalnum() or token[0] == "_":
             assert token in WORDS, token
         else:
-            assert re.fullmatch(r"[\s.,()=<>:\[\]*-]+", token), token
+            assert re.fullmatch(r"[\s.,()=<>:\[\]|*-]+", token), token
 
 
 def test_every_parameter_is_used_and_numbered_in_order() -> None:

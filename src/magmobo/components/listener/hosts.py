@@ -17,7 +17,9 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 def is_loopback(address: str) -> bool:
     """Whether `address`, numeric as bound, reaches this machine only."""
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    bound = ipaddress.ip_address(address.partition("%")[0])
+    mapped = bound.ipv4_mapped if isinstance(bound, ipaddress.IPv6Address) else None  # ::ffff:127.0.0.1
+    return (mapped or bound).is_loopback
 
 
 class HostGuard:

@@ -130,12 +130,9 @@ def _make(place: Place, binaries: Binaries, passwords: Passwords) -> None:
             os.chown(draft, maker.uid, maker.gid)
             os.chown(password_file, maker.uid, maker.gid)
         _initdb(draft, binaries, password_file, maker)
-        with (draft / "postgresql.conf").open("a") as settings:
-            settings.write(_SETTINGS + (_SETTINGS_18 if binaries.major >= 18 else ""))
-            settings.flush()
-            os.fsync(settings.fileno())
         if place.owner:
             _give(draft, place.owner)
+        _append(draft / "postgresql.conf", _SETTINGS + (_SETTINGS_18 if binaries.major >= 18 else ""))
         draft.rename(place.cluster)
         sync_folder(place.home)
     except BaseException:
@@ -170,8 +167,21 @@ def _initdb(draft: Path, binaries: Binaries, password_file: Path, maker: Owner |
 
 
 def _give(folder: Path, owner: Owner) -> None:
-    """Hand a tree to its owner without following links."""
+    """Hand a tree to its owner. Its maker is an account that others may run as, so nothing in it is trusted: links are
+    not followed, a file with a second name elsewhere is refused, and the door is shut (the top folder given) first.
+    """
+    os.chown(folder, owner.uid, owner.gid, follow_symlinks=False)
     for _, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
+        for name in files:
+            if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_nlink > 1:
+                raise ServerStartFailed("initdb", f"{name} in {folder} has a second name; somebody meddled with it")
         for name in [*folders, *files]:
             os.chown(name, owner.uid, owner.gid, dir_fd=descriptor, follow_symlinks=False)
-    os.chown(folder, owner.uid, owner.gid, follow_symlinks=False)
+
+
+def _append(path: Path, text: str) -> None:
+    """Add to a file that must be there and must not be a link, and see it to the disk."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "a") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,13 +1,14 @@
 """The `Database` that other components use: requests on the multiplexer, sessions from the pool, roles checked.
 
 Invariant: a request runs only under a role that is neither ours, nor a superuser, nor able to bypass row level
-security. The list is read at start and after every schema change; a role that lost its rights is refused from then on.
+security. The list is read at start, after every schema change, and again for the first request after it has become a
+few seconds old, because no server tells of ALTER ROLE. A role that was revoked Postgres itself refuses at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ import psycopg
 from magmobo.components.magds.errors import IdentityRefused
 from magmobo.components.magds.multiplexer import Multiplexer
 from magmobo.components.magds.pool import Connection, Pool
+from magmobo.contracts.errors import MagError
 from magmobo.contracts.planes import Identity, Statement, StatementResult
 
 # From Postgres 16 on, membership alone (ADMIN) does not allow SET ROLE. "none" would mean our own role to set_config.
@@ -29,6 +31,8 @@ where pg_catalog.pg_has_role(current_user, r.oid, '{right}')
 
 
 LOOK_AGAIN_AFTER_S = 1.0
+TRUSTED_FOR_S = 5.0
+_LOOK_TIMEOUT_S = 1.0
 
 
 class MagDatabase:
@@ -42,12 +46,14 @@ class MagDatabase:
         database_name: str,
         request_timeout_s: float,
         acquire_timeout_s: float,
+        roles_trusted_for_s: float = TRUSTED_FOR_S,
     ) -> None:
         self._multiplexer, self._pool = multiplexer, pool
+        self._trusted_for_s = roles_trusted_for_s
         self._database_name = database_name
         self._request_timeout_s, self._acquire_timeout_s = request_timeout_s, acquire_timeout_s
         self._roles: frozenset[str] = frozenset()
-        self._looked_at_s = 0.0
+        self._looked_at_s = float("-inf")  # when a request last asked for it; not every reading of the list
 
     @property
     def database_name(self) -> str:
@@ -59,7 +65,10 @@ class MagDatabase:
     async def run(
         self, statement: Statement, identity: Identity, *, read_only: bool, timeout_s: float | None = None
     ) -> StatementResult:
-        if identity.role not in self._roles and not await self._granted_meanwhile(identity.role):
+        age_s = asyncio.get_running_loop().time() - self._looked_at_s
+        if age_s > self._trusted_for_s or (age_s > LOOK_AGAIN_AFTER_S and identity.role not in self._roles):
+            await self._look_again()  # before a refusal, too: a GRANT may be younger than the last look
+        if identity.role not in self._roles:
             raise IdentityRefused(identity.role)
         return await self._multiplexer.run(
             statement, identity, read_only=read_only, timeout_s=timeout_s or self._request_timeout_s
@@ -68,14 +77,14 @@ class MagDatabase:
     def session(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[Connection]:
         return self._pool.lease(timeout_s=timeout_s or self._acquire_timeout_s)
 
-    async def _granted_meanwhile(self, role: str) -> bool:
-        """Look again before refusing, at most once a second: a GRANT may be younger than the last look."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._looked_at_s < LOOK_AGAIN_AFTER_S:
-            return False
-        self._looked_at_s = now_s
-        await self.refresh_roles()
-        return role in self._roles
+    async def _look_again(self) -> None:
+        """One request looks for all that come meanwhile. Where that fails the former list stays: the request itself
+        will say what is wrong with the database.
+        """
+        self._looked_at_s = asyncio.get_running_loop().time()
+        with suppress(MagError, psycopg.Error, TimeoutError):
+            async with asyncio.timeout(_LOOK_TIMEOUT_S):
+                await self.refresh_roles()
 
     async def refresh_roles(self) -> None:
         """Read again which roles requests may use.

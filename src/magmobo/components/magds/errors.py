@@ -126,7 +126,7 @@ class ConnectionLost(Unavailable):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the database connection was lost: {self.reason}"
+        return "the database connection was lost"  # the reason is libpq's text: for the log, not for callers
 
 
 class Overloaded(Unavailable):

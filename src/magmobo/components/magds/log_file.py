@@ -34,7 +34,9 @@ class LogFile:
     def trim(self) -> None:
         """Move the content to `….1` when the file has grown past its limit."""
         if self._path.exists() and self._path.stat().st_size > MAX_BYTES:
-            shutil.copyfile(self._path, self._path.with_name(f"{self._path.name}.1"))
+            older = self._path.with_name(f"{self._path.name}.1")
+            older.touch(mode=0o600)  # the copy keeps the mode of what is there, else the umask would choose it
+            shutil.copyfile(self._path, older)
             os.truncate(self._path, 0)
             self._start_bytes = 0
 

@@ -13,8 +13,9 @@ import fcntl
 import os
 import pwd
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -164,19 +165,49 @@ def _adopt(place: Place) -> Place:
 def _claim(records: Records, system_dir: Path) -> Place:
     """A new folder below `system_dir` with a uid that no account and no other cluster has."""
     with writing(system_dir):
-        system_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-        with (system_dir / ".lock").open("w") as lock:
+        for folder in (*reversed(system_dir.parents), system_dir):
+            _make_passable(folder)
+        check_unshared(system_dir)
+        # Who can open the lock can take it, and keep the first start of every node waiting: nobody else may.
+        lock = os.open(system_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(lock, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
             uid = _free_uid(system_dir)
             home = system_dir / secrets.token_hex(6)
-            home.mkdir(mode=0o711)
-            home.chmod(0o711)  # whatever the umask says
-            (home / "owner").write_text(f"{uid}\n{records.folder.parent}\n")  # for people: whose cluster is this?
+            _make_passable(home)
+            records.write(home / "owner", f"{uid}\n{records.folder.parent}\n".encode())  # for people: whose is this?
+        finally:
+            os.close(lock)
         return Place(home, Owner(uid, uid))
 
 
+def _make_passable(folder: Path) -> None:
+    """Make a folder that others may pass through, not list, whatever the umask says; one that is there stays."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o711)
+        folder.chmod(0o711)
+
+
+def check_unshared(folder: Path) -> None:
+    """See that only root and the caller's own user can exchange this folder or what is in it.
+
+    Whoever could might turn the next chown of a root node onto any file of the machine. A parent with the sticky bit
+    (/tmp) is fine: there nobody renames what is another's.
+    Raises: PlaceRefused.
+    """
+    place = folder.resolve()
+    for there in (place, *place.parents):
+        found = there.stat()
+        shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and (there == place or not found.st_mode & stat.S_ISVTX)
+        if shared or found.st_uid not in (0, os.geteuid()):
+            raise PlaceRefused(folder, f"others than root may write to {there}")
+
+
 def _free_uid(system_dir: Path) -> int:
-    taken = {int(path.read_text().split()[0]) for path in system_dir.glob("*/owner")}
+    texts = [path.read_text().split() for path in system_dir.glob("*/owner")]
+    taken = {int(words[0]) for words in texts if words and words[0].isdecimal()}
+    taken |= {path.stat().st_uid for path in system_dir.glob("*/cluster")}  # whatever its record says
     accounts = {entry.pw_uid for entry in pwd.getpwall()}
     for uid in FREE_UIDS:
         if uid not in taken and uid not in accounts:

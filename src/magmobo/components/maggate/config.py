@@ -35,6 +35,9 @@ class MagGateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     )
     jwt: JwtConfig = JwtConfig()
     max_rows: Annotated[int, Meta(ge=1, le=1_000_000, description="rows of one response or embedded list")] = 10_000
+    max_response_bytes: Annotated[
+        int, Meta(ge=1_024, le=1_073_741_824, description="a larger response is refused before it leaves Postgres")
+    ] = 67_108_864
     max_body_bytes: Annotated[int, Meta(ge=1, le=268_435_456, description="larger bodies get 413")] = 1_048_576
     statement_timeout_s: Annotated[
         float, Meta(gt=0, le=3600, description="a statement that runs longer is stopped")

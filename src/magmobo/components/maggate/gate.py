@@ -24,6 +24,7 @@ from magmobo.components.maggate.errors import (
     MethodNotAllowed,
     NotSingular,
     UnfilteredWrite,
+    UnknownColumn,
     UnknownTable,
 )
 from magmobo.components.maggate.grammar import ParsedQuery
@@ -71,7 +72,7 @@ class Gate:
     ) -> None:
         self._config, self._database, self._cache = config, database, cache
         self._authenticator, self._privileges = authenticator, privileges
-        self._timeout_s = config.statement_timeout_s
+        self._timeout_s, self._max_response_bytes = config.statement_timeout_s, config.max_response_bytes
         self._statements = _Statements()
 
     async def answer(self, call: Call) -> Response:
@@ -88,14 +89,20 @@ class Gate:
         except psycopg.Error as error:
             if error.sqlstate in _STALE:
                 self._cache.invalidate()
-            raise translate(error, anonymous=call.anonymous, singular=call.singular) from error
+            raise translate(
+                error, anonymous=call.anonymous, singular=call.singular, max_response_bytes=self._max_response_bytes
+            ) from error
 
     async def _dispatch(self, call: Call, name: str, snapshot: Snapshot) -> Response:
         try:
             return await (self._table(call, snapshot, name) if name else self._list(call, snapshot))
         except hints.NAMING_ERRORS as error:
             visible = await self._privileges.visible(snapshot, call.identity, timeout_s=self._timeout_s)
-            raise hints.explained(error, snapshot, visible, anonymous=call.anonymous) from error
+            columns = frozenset[str]()
+            if isinstance(error, UnknownColumn) and visible.issuperset(error.tables):
+                table = snapshot.tables[error.tables[0]]
+                columns = await self._privileges.columns(table, call.identity, timeout_s=self._timeout_s)
+            raise hints.explained(error, snapshot, visible, columns, anonymous=call.anonymous) from error
 
     async def _list(self, call: Call, snapshot: Snapshot) -> Response:
         if call.method not in ("GET", "HEAD"):
@@ -141,7 +148,7 @@ class Gate:
             return compile_read(plan, exact_count=exact, singular=singular, with_body=with_body)
 
         statement = self._statements.get(snapshot, (table.oid, query, exact, singular, with_body), compiled)
-        values = [*parsed.values, b"", b"%d" % limit, b"%d" % window.offset, b""]
+        values = [*parsed.values, b"%d" % self._max_response_bytes, b"", b"%d" % limit, b"%d" % window.offset, b""]
         result = await self._run(statement, values, call, read_only=True)
         count, total, text = result.rows[0]
         return response.page(
@@ -176,7 +183,8 @@ class Gate:
             return response.written(call.method, 0, text, singular=False, preferences=wanted)
         shape = (table.oid, parsed.query, call.method, names, rows.is_array, guard, represented, singular, keyed)
         statement = self._statements.get(snapshot, shape, compiled)
-        values = [*parsed.values, b"%d" % (wanted.max_affected or 0), b"", b"", call.body]
+        limits = b"%d" % self._max_response_bytes, b"%d" % (wanted.max_affected or 0)
+        values = [*parsed.values, *limits, b"", b"", call.body]
         result = await self._run(statement, values, call, read_only=False)
         return self._written(call, table, result, wanted, keyed=keyed and guard == "none", guarded=guard != "none")
 

@@ -25,8 +25,17 @@ NamingError = UnknownTable | UnknownColumn | UnknownRelationship | AmbiguousRela
 NAMING_ERRORS = (UnknownTable, UnknownColumn, UnknownRelationship, AmbiguousRelationship)
 
 
-def explained(error: NamingError, snapshot: Snapshot, visible: frozenset[TableName], *, anonymous: bool) -> GateError:
-    """`error` with a hint made of `visible` tables, or a denial when it speaks of others."""
+def explained(
+    error: NamingError,
+    snapshot: Snapshot,
+    visible: frozenset[TableName],
+    columns: frozenset[str],
+    *,
+    anonymous: bool,
+) -> GateError:
+    """`error` with a hint made of `visible` tables and, for an unknown column, `columns` of its table; or a denial when
+    it speaks of other tables.
+    """
     if isinstance(error, UnknownTable):
         near = _nearest(error.table, (name.name for name in visible if name.schema == error.schema))
         error.hint = f"Perhaps you meant the table '{error.schema}.{near}'" if near else None
@@ -36,7 +45,7 @@ def explained(error: NamingError, snapshot: Snapshot, visible: frozenset[TableNa
         return denied(hidden, anonymous=anonymous)
     table = snapshot.tables[error.tables[0]]
     if isinstance(error, UnknownColumn):
-        near = _nearest(error.column, table.columns)
+        near = _nearest(error.column, columns)
         error.hint = f'Perhaps you meant to reference the column "{table.name.name}.{near}".' if near else None
     elif isinstance(error, UnknownRelationship):
         related = {key.target for key in table.references} | {key.table for key in table.referenced_by}

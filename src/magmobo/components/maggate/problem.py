@@ -26,13 +26,15 @@ from magmobo.components.maggate.errors import (
     ReadOnly,
     StatementTimeout,
     TooManyAffected,
+    TooMuch,
     UnexpectedFailure,
     ValueRefused,
 )
-from magmobo.components.maggate.sql import GUARD
+from magmobo.components.maggate.sql import GUARD, SIZE_GUARD
 from magmobo.contracts.errors import MagError
 
 _GUARD_FAILURE = re.compile(f'"{GUARD}([0-9]+)"')
+_SIZE_FAILURE = re.compile(f'"{SIZE_GUARD}[0-9]+"')
 _CUSTOM_STATUS = re.compile(r"PT([1-5][0-9]{2})")
 
 # Longest prefix wins. A class of None hides Postgres' words behind `UnexpectedFailure`.
@@ -69,7 +71,7 @@ _BY_SQLSTATE: dict[str, tuple[type[DatabaseRefused] | None, int]] = {
 }
 
 
-def translate(error: psycopg.Error, *, anonymous: bool, singular: bool) -> GateError:
+def translate(error: psycopg.Error, *, anonymous: bool, singular: bool, max_response_bytes: int) -> GateError:
     """The gateway's error for what Postgres said. `singular` tells which guard a failed cast belongs to."""
     state = error.sqlstate
     if state is None:  # the connection failed: the text may name hosts
@@ -79,6 +81,8 @@ def translate(error: psycopg.Error, *, anonymous: bool, singular: bool) -> GateE
     if guard is not None:
         row_count = int(guard.group(1))
         return NotSingular(row_count) if singular else TooManyAffected(row_count)
+    if state == "22P02" and _SIZE_FAILURE.search(message):
+        return TooMuch("bytes in the response", max_response_bytes)
     custom = _CUSTOM_STATUS.fullmatch(state)
     if custom is not None:
         return DatabaseRefused(state, int(custom.group(1)), message, error.diag.message_detail, error.diag.message_hint)

@@ -110,8 +110,12 @@ def _quality(text: bytes) -> float:
 
 
 def check_body_type(headers: Headers) -> None:
-    """A body must be JSON; no Content-Type means JSON. Raises: UnsupportedMediaType."""
-    media_type = headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
+    """A body must be JSON; no Content-Type means JSON, but not from a web page. Raises: UnsupportedMediaType.
+
+    A page of any site may send a body without a type and no browser asks us first; a JSON type it announces.
+    """
+    declared = headers.get(b"content-type", b"" if b"origin" in headers else JSON)
+    media_type = declared.partition(b";")[0].strip().lower()
     if media_type not in (JSON, SINGULAR, b"application/vnd.pgrst.array+json"):
         raise UnsupportedMediaType(media_type.decode("latin-1")[:100])
 

@@ -18,10 +18,12 @@ from magmobo.components.maggate.errors import TooMuch
 from magmobo.components.maggate.plan import Order, ReadPlan, Reference, Related, Test, Tree, Value, needed_columns
 
 # Slots that are not part of the query string; they count from the end of the list of values.
-BODY, OFFSET, LIMIT, MAX_AFFECTED = -1, -2, -3, -4
+BODY, OFFSET, LIMIT, MAX_AFFECTED, MAX_BYTES = -1, -2, -3, -4, -5
 
 # A write that affects the wrong number of rows must undo itself inside its one statement: it fails on a cast of this.
 GUARD = "mag-guard:"
+# A response larger than anybody wants to hold in memory fails in the same way, before it leaves Postgres.
+SIZE_GUARD = "mag-size:"
 
 MAX_NAMED_PAIRS = 50  # json_build_object takes 100 arguments
 _OPERATORS = {
@@ -59,7 +61,7 @@ def compile_read(plan: ReadPlan, *, exact_count: bool, singular: bool, with_body
         conditions = writer.conditions(plan, "t")
         total = f"(select pg_catalog.count(*)::text from {plan.table.sql} t{_where(conditions)})"
     body = writer.page(plan, singular=singular) if with_body else "null"
-    return writer.compiled(f"select pg_catalog.count(*)::text, {total}, {body} from ({rows}) _t")
+    return writer.compiled(writer.bounded(f"select pg_catalog.count(*)::text, {total}, {body} from ({rows}) _t"))
 
 
 def compile_write(write: Write, representation: ReadPlan | None, *, singular: bool) -> Compiled:
@@ -75,10 +77,8 @@ def compile_write(write: Write, representation: ReadPlan | None, *, singular: bo
         rows = writer.rows(representation, "t", "_w", (), own_where=False)
         body = writer.page(representation, singular=singular)
     guard = writer.guard(write.guard)
-    return writer.compiled(
-        f"with _w as ({statement} returning {changed}) "
-        f"select pg_catalog.count(*)::text, {guard}, {body} from ({rows}) _t"
-    )
+    answer = writer.bounded(f"select pg_catalog.count(*)::text, {guard}, {body} from ({rows}) _t")
+    return writer.compiled(f"with _w as ({statement} returning {changed}) {answer}")
 
 
 def compile_keyed_insert(write: Write) -> Compiled:
@@ -222,6 +222,13 @@ class _Writer:
         function = "json_to_recordset" if write.body_is_array else "json_to_record"
         definitions = ", ".join(f"{quote(column.name)} {column.type}" for column in write.columns)
         return f"pg_catalog.{function}({self.parameter(BODY, 'json')}) _b({definitions})"
+
+    def bounded(self, answer: str) -> str:
+        """The same row of three columns, or a failure when the text in the third is larger than MAX_BYTES."""
+        # Made of the size, which only the run knows: what is constant may fail while planning, CASE or not.
+        failure = f"('{SIZE_GUARD}' || pg_catalog.octet_length(_j))::integer::text"
+        size = f"pg_catalog.octet_length(_j) > {self.parameter(MAX_BYTES, 'bigint')}"
+        return f"select _c, _n, case when {size} then {failure} else _j end from ({answer}) _p (_c, _n, _j)"
 
     def guard(self, guard: Guard) -> str:
         """SQL that is null, or fails the statement when the number of changed rows is not the wanted one."""

@@ -20,14 +20,18 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 # Each is linear, or bounded, in the length of a text that an attacker may have chosen. A quote may be left open.
-_URL = re.compile(r"(\w://[^\s:/@]*):\S{0,256}@")
+_URL = re.compile(
+    r"\w://\S+"
+)  # with whatever follows up to a blank: passwords hold anything, and may be tokens of 2 KiB
+_USER = re.compile(r"(\w://[^\s:/@]*):.*", re.DOTALL)
 _ASSIGNMENT = re.compile(
     r"((?:password|passwd|secret|token)[\"']?\s{0,4}[=:]\s{0,4})"
     r"('(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^\s,;&'\"]+)",
     re.IGNORECASE,
 )
 _HEADER = re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9+/_.=~-]{8,}", re.IGNORECASE)
-_SECRET_TEXT = ((_URL, rf"\1:{HIDDEN}@"), (_ASSIGNMENT, rf"\1{HIDDEN}"), (_HEADER, rf"\1{HIDDEN}"))
+_SECRET_TEXT = ((_ASSIGNMENT, rf"\1{HIDDEN}"), (_HEADER, rf"\1{HIDDEN}"))
+_BEYOND_CHARS = 4_096  # read past the cut, so that a secret is whole when it is looked for
 
 
 def redact(value: Any, name: str = "", depth: int = 0) -> Any:
@@ -51,11 +55,17 @@ def redact(value: Any, name: str = "", depth: int = 0) -> Any:
 
 def redact_text(text: str) -> str:
     """`text` without the passwords in it, and not longer than 16 Ki characters."""
-    if len(text) > MAX_TEXT_CHARS:
-        text = text[:MAX_TEXT_CHARS] + "…"
+    too_long, text = len(text) > MAX_TEXT_CHARS, text[: MAX_TEXT_CHARS + _BEYOND_CHARS]
+    text = _URL.sub(_without_password, text)
     for pattern, replacement in _SECRET_TEXT:
         text = pattern.sub(replacement, text)
-    return text
+    return text[:MAX_TEXT_CHARS] + "…" if too_long else text
+
+
+def _without_password(url: re.Match[str]) -> str:
+    """`x://user:***@host`; the password goes up to the last @, because one may stand in it."""
+    before, at, after = url.group().rpartition("@")
+    return _USER.sub(rf"\1:{HIDDEN}", before, count=1) + at + after
 
 
 def _text_of(value: object) -> str:
