@@ -42,10 +42,13 @@ class Stream:
         self.ready = asyncio.Event()
         self.ready.set()
         self.unavailable: MagError | None = None
+        self.may_publish = asyncio.Event()
+        self.may_publish.set()
         self.tables: dict[TableName, PublishedTable] = {}
         self.history.reset(self.lsn)
 
     async def publish(self, tables: Sequence[TableName]) -> Sequence[PublishedTable | RefusedTable]:
+        await self.may_publish.wait()
         self.tables = {
             table: PublishedTable(table, ("id", "dest", "note"), ("id",), table.name == "log", table.name == "full")
             for table in tables

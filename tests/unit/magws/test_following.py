@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -284,6 +286,21 @@ async def test_row_security_keeps_a_table_out_and_takes_it_out_later() -> None:
         await w.subscribe(client, CHANNEL, "db.public.open")
         assert events(client.read())[:2] == ["pusher:subscription_error", "pusher_internal:subscription_succeeded"]
         assert not await w.book.refresh()
+
+
+async def test_row_security_takes_a_table_out_before_anything_is_waited_for() -> None:
+    async with world("flights") as w:
+        client = await follower(w)
+        client.read()
+        w.catalogue.row_security.add(FLIGHTS)
+        w.stream.may_publish.clear()
+        refreshing = asyncio.create_task(w.book.refresh(w.plane.feed.recheck))
+        await w.settle()
+        w.stream.commit({"id": 1})
+        await w.settle()
+        assert events(client.read()) == ["mag:gap", "pusher:subscription_error"]
+        w.stream.may_publish.set()
+        assert await refreshing
 
 
 async def test_a_table_the_stream_begins_to_carry_is_noticed() -> None:

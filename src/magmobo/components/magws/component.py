@@ -193,7 +193,7 @@ class MagWS(Component):
     async def _refresh_book(self) -> None:
         """A database or change stream that does not answer leaves the tables as they are; `_keep_book` asks again."""
         try:
-            await self._book.refresh()
+            await self._book.refresh(self._plane.feed.recheck)
             self._unpublished = ""
         except (MagError, psycopg.Error) as error:
             code = f" [{error.code}]" if isinstance(error, MagError) else ""

@@ -7,7 +7,7 @@ later, `refresh` takes the table out; changes committed in the moment between th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -56,9 +56,10 @@ class TableBook:
         self._published: dict[TableName, PublishedTable] = {}
         self.refused: dict[TableName, Refusal] = {}
 
-    async def refresh(self) -> bool:
+    async def refresh(self, on_barred: Callable[[], None] = lambda: None) -> bool:
         """Read the catalogue; when it says something new about our tables, publish again. Whether it did.
 
+        `on_barred` is called when tables have come under row level security, before publishing, which may take a while.
         Raises: Unavailable when the database does not answer; ChangesUnavailable and others from the change stream.
             What was published before stays so, except tables now under row level security.
         """
@@ -69,6 +70,8 @@ class TableBook:
         for name in barred:
             self._published.pop(name, None)
             self.refused[name] = _under_row_security(name)
+        if barred:
+            on_barred()
         self._asked = [name for name in self._configured if name not in barred]
         answers = await self._changes.publish(self._asked)
         self._published = {answer.table: answer for answer in answers if isinstance(answer, PublishedTable)}
