@@ -8,6 +8,7 @@ when the folder is free.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -81,6 +82,7 @@ class Node:
             await self._boot(kernel)
             try:
                 generated.keep()
+                _settle_memory()
                 self._announce(self._ready(operators, folder, generated.new_admin_token))
                 await self._stop.wait()
             finally:
@@ -166,6 +168,17 @@ def _logging(settings: LoggingConfig, folder: DataFolder) -> Iterator[None]:
         yield
     finally:
         output.close()
+
+
+def _settle_memory() -> None:
+    """Keep the garbage collector from walking through what the boot made, which stays for the life of the node.
+
+    Full collections stopped the loop for up to 22 ms; with both lines the p99 of a read by primary key went from 2.6-9
+    to 2.0-3.9 ms (several runs on a shared machine), with 2 % less CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # what requests leave behind is counted away, rarely in cycles
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
