@@ -9,12 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import re
 import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
 
 from magmobo.admin.errors import (
+    DataFolderError,
     DataFolderForeign,
     DataFolderIsFile,
     DataFolderOccupied,
@@ -24,6 +26,7 @@ from magmobo.admin.errors import (
 
 _ROOM_BYTES = 1_048_576  # what must fit before anything is written in earnest
 _ID_BYTES = 8
+_INSTANCE_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 
 
 class DataFolder:
@@ -65,15 +68,20 @@ class DataFolder:
             raise data_folder_error(self.path, error) from error
 
     def instance_id(self) -> str:
-        """Names this folder's node for good; made at the first call. Call it while holding the lock."""
+        """Names this folder's node for good; made at the first call. Call it while holding the lock.
+
+        Raises: DataFolderError and its kinds.
+        """
         try:
-            known = self.instance_file.read_text().strip() if self.instance_file.exists() else ""
-            if not known:
-                known = secrets.token_hex(_ID_BYTES)
-                write_atomically(self.instance_file, known + "\n")
+            written = self.instance_file.read_bytes().strip() if self.instance_file.exists() else b""
+            if not written:
+                written = secrets.token_hex(_ID_BYTES).encode()
+                write_atomically(self.instance_file, written.decode() + "\n")
         except OSError as error:
             raise data_folder_error(self.path, error) from error
-        return known
+        if not _INSTANCE_ID.fullmatch(written):  # it stands in every log line and answer
+            raise DataFolderError(self.path, "instance_id is not as MagMoBo wrote it; restore it or remove it")
+        return written.decode()
 
     def _check_ours(self) -> None:
         found = self.path.stat()

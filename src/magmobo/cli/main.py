@@ -49,10 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _report_unexpected(error: Exception) -> int:
     import traceback
 
+    from magmobo.kernel.observe.redact import redact_text
+
     with tempfile.NamedTemporaryFile(
         "w", prefix="mag-crash-", suffix=".txt", dir=_log_dir(), delete=False, encoding="utf-8"
     ) as file:
-        file.writelines(traceback.format_exception(error))
+        file.writelines(redact_text(part) for part in traceback.format_exception(error))
     return print_error(MagError(f"something unexpected happened ({type(error).__name__}); details are in {file.name}"))
 
 

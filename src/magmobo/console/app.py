@@ -55,7 +55,7 @@ class Login(Struct, forbid_unknown_fields=True):
 class ChannelLogin(Struct, forbid_unknown_fields=True):
     """Body of POST auth."""
 
-    socket_id: Annotated[str, Meta(pattern=r"^\d{1,20}\.\d{1,20}$")]
+    socket_id: Annotated[str, Meta(pattern=r"\A[0-9]{1,20}\.[0-9]{1,20}\Z")]
     channel_name: Annotated[str, Meta(max_length=400)]
 
 

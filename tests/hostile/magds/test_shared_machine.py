@@ -12,9 +12,10 @@ import pytest
 
 from magmobo.components.magds import log_file
 from magmobo.components.magds.cluster import _append, _give
-from magmobo.components.magds.errors import PlaceRefused, ServerStartFailed
+from magmobo.components.magds.errors import ClusterDamaged, PlaceRefused, ServerStartFailed
 from magmobo.components.magds.log_file import LogFile
 from magmobo.components.magds.place import FREE_UIDS, Owner, Records, _claim, check_unshared
+from magmobo.components.magds.supervisor import read_runtime
 
 
 @contextmanager
@@ -137,3 +138,16 @@ def test_the_older_log_is_as_private_as_the_log(tmp_path: Path, monkeypatch: pyt
 
     assert mode_of(tmp_path / "postgres.log.1") == 0o600
     assert mode_of(tmp_path / "postgres.log") == 0o600
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"home":"\xff"}', b"", b"[" * 100_000, b"null"], ids=repr)
+def test_records_that_are_not_ours_to_read_are_damage(records: Records, content: bytes) -> None:
+    for name in ("place.json", "passwords.json"):
+        (records.folder / name).write_bytes(content)
+    records.runtime.write_bytes(content)
+
+    with pytest.raises(ClusterDamaged):
+        records.place()
+    with pytest.raises(ClusterDamaged):
+        records.passwords(create=True)
+    assert read_runtime(records.runtime) is None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_PIPELINED_REQUESTS = 32
 _HEADER_OVERHEAD_BYTES = 4  # ": " and the line end
+_MAX_UNWANTED_BYTES = 67_108_864  # of a body that still comes after its answer; enough to end an upload politely
 
 
 class _Reading(enum.Enum):
@@ -47,6 +48,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._reading = _Reading.NOTHING
         self._head_bytes = 0
         self._fruitless_bytes = 0  # received since the parser last reported progress
+        self._unwanted_bytes = 0  # of this request's body, received after its answer
         self._over_limit = False
         self._deaf = False  # the connection is ending: whatever still comes is thrown away
 
@@ -105,7 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
     # ------------------------------------------------------------ what the parser reports
 
     def on_message_begin(self) -> None:
-        self._reading, self._head_bytes, self._fruitless_bytes = _Reading.HEAD, 0, 0
+        self._reading, self._head_bytes, self._fruitless_bytes, self._unwanted_bytes = _Reading.HEAD, 0, 0, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -128,6 +130,11 @@ class HttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._fruitless_bytes = 0
         super().on_body(body)
+        if not self._answering:
+            self._unwanted_bytes += len(body)
+            if self._unwanted_bytes > _MAX_UNWANTED_BYTES:
+                self._deaf = True
+                self.transport.abort()
 
     def on_message_complete(self) -> None:
         self._reading, self._fruitless_bytes = _Reading.NOTHING, 0

@@ -93,7 +93,7 @@ class Records:
             return None
         try:
             record = msgspec.json.decode(path.read_bytes(), type=_Record)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ClusterDamaged(self.folder, f"place.json cannot be read ({error})") from error
         return Place(self.folder / record.home, record.owner, record.initialised)
 
@@ -118,7 +118,7 @@ class Records:
                 self.write(path, msgspec.json.encode(made))
         try:
             return msgspec.json.decode(path.read_bytes(), type=Passwords)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise ClusterDamaged(self.folder, "passwords.json cannot be read") from None  # the cause may quote them
 
     def write(self, path: Path, content: bytes) -> None:

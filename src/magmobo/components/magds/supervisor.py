@@ -290,7 +290,7 @@ def read_runtime(path: Path) -> Runtime | None:
     """The record at `path`; None when nobody is known to run the cluster."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Runtime)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None  # first start, or a clean stop
 
 
