@@ -32,7 +32,7 @@ WORDS = set(
         r"\w+",
         """select from where and or not order by desc nulls first last limit offset as any is null true false unknown
         exists coalesce pg_catalog count json_agg json_build_object row_to_json to_jsonb unnest text bigint integer json
-        case when then else end octet_length _p _c _n _j jsonb like ilike t i _t _e _r _m e1 e2 e3 e4 e5 e6 e7 e8 e9 e10
+        case when then else end pg_column_size jsonb like ilike t i _t _e _r _m e1 e2 e3 e4 e5 e6 e7 e8 e9 e10
         0 1 """
         + " ".join(CASTS.values()),
     )
