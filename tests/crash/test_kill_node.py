@@ -86,6 +86,42 @@ async def test_twenty_kills_of_the_node_lose_nothing(dsn: str, data_dir: Path) -
     assert len(writer.committed) > 100
 
 
+async def advance(writer: Writer, rows: int) -> None:
+    """Return once the writer has committed so many rows more."""
+    wanted = len(writer.committed) + rows
+    async with asyncio.timeout(60):
+        while len(writer.committed) < wanted:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_client_that_was_away_when_the_node_died_misses_nothing(dsn: str, data_dir: Path) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(TABLE)
+    publish_events(data_dir)
+    writer = Writer(dsn, seed=3)
+    node = await start_node(data_dir, dsn)
+    where, key = realtime_of(node)
+    try:
+        async with pusher_js(where, key=key) as client:
+            await client.subscribe(CHANNEL)
+            writer.start()
+            for number in range(1, 4):
+                await client.until(is_row, sum(map(is_row, client.lines)) + 1)
+                await client.do("disconnect")
+                # seconds of work, in which a node that confirmed what it only has read would let the log go
+                await advance(writer, 1_000)
+                await node.kill()
+                node = await start_node(data_dir, dsn, port=where.port)
+                await client.do("connect")
+                await client.until(is_answer, number)
+            await client.until(has_row(writer.end()[-1]))
+        assert judge(client.lines, writer.committed) == 0
+    finally:
+        writer.end()
+        await node.stop()
+        await node.kill()
+
+
 async def test_a_window_too_small_is_told_as_a_gap(dsn: str, data_dir: Path) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(TABLE)
