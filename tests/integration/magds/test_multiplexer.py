@@ -296,3 +296,15 @@ async def test_hostile_values_are_refused_or_stay_values(dsn: str) -> None:
             await ask(mux, b"select $1::text", b"\xff")
         big = b"x" * 4_000_000
         assert await asyncio.gather(*(ask(mux, b"select $1::text", big) for _ in range(6))) == [[(big,)]] * 6
+
+
+async def test_requests_go_around_a_connection_that_is_stuck_behind_a_slow_one(dsn: str) -> None:
+    async with multiplexer(dsn, connections=2) as mux:
+        await until(lambda: mux.connected == 2)
+        slow = asyncio.create_task(ask(mux, b"select pg_sleep(1.5)"))
+        started_s = asyncio.get_running_loop().time()
+        await until(lambda: asyncio.get_running_loop().time() - started_s > 0.2)  # by now it counts as stuck
+        rows = await asyncio.gather(*(ask(mux, b"select $1::text", b"%d" % number) for number in range(10)))
+        assert [row[0][0] for row in rows] == [b"%d" % number for number in range(10)]
+        assert not slow.done()
+        await slow

@@ -38,7 +38,7 @@ async def plan(dsn: str) -> Traces:
 
     Raises: DsnMalformed, ConnectFailure and its subclasses.
     """
-    connection = await connect(complete_dsn(dsn, connect_timeout_s=10))
+    connection = await _connect(dsn)
     try:
         slot = await _slot(connection)
         steps = await _steps(connection)
@@ -54,7 +54,7 @@ async def apply(dsn: str) -> Traces:
     Raises: SlotInUse while a node reads the changes; DetachRefused when Postgres forbids a step (nothing but perhaps
         the slot is gone then); DsnMalformed, ConnectFailure and its subclasses.
     """
-    connection = await connect(complete_dsn(dsn, connect_timeout_s=10))
+    connection = await _connect(dsn)
     try:
         await connection.execute("set lock_timeout = '10s'")
         await _refuse_beside_a_reader(connection)
@@ -70,6 +70,13 @@ async def apply(dsn: str) -> Traces:
         return Traces([*removed, *(name for name, _ in steps)], kept)
     finally:
         await connection.close()
+
+
+async def _connect(dsn: str) -> Connection:
+    """A connection on which nothing that a user of the database made can stand in for a built-in operator."""
+    connection = await connect(complete_dsn(dsn, connect_timeout_s=10))
+    await connection.execute("set search_path = pg_catalog, pg_temp")
+    return connection
 
 
 async def _steps(connection: Connection) -> list[Step]:
@@ -145,12 +152,25 @@ async def _drop_slot(connection: Connection) -> list[str]:
 
 
 async def _roles(connection: Connection) -> list[str]:
-    """Roles that we made, as noted in mag.roles, that still exist and are no login, superuser or the caller."""
-    if not await _exists(connection, "select where to_regclass(%s) is not null", f"{SCHEMA}.roles"):
+    """Roles that we made, as noted in mag.roles, that still exist and are no login, superuser or the caller.
+
+    A stranger may have put a relation of that name in our place. Reading a plain table runs no code of its owner; what
+    it lists counts only when its owner could drop that role anyway, or is the caller or a superuser.
+    """
+    cursor = await connection.execute(
+        "select c.relowner, o.rolsuper or o.rolname = current_user from pg_class c "
+        "join pg_namespace n on n.oid = c.relnamespace join pg_roles o on o.oid = c.relowner "
+        "where n.nspname = %s and c.relname = 'roles' and c.relkind = 'r'",
+        (SCHEMA,),
+    )
+    row = await cursor.fetchone()
+    if row is None:
         return []
     cursor = await connection.execute(
-        "select r.rolname::text from mag.roles m join pg_roles r on r.rolname = m.name "
-        "where not r.rolcanlogin and not r.rolsuper and r.rolname <> current_user order by 1"
+        "select r.rolname::text from mag.roles m join pg_roles r on r.rolname = m.name::text "
+        "where not r.rolcanlogin and not r.rolsuper and r.rolname <> current_user "
+        "and (%s or pg_has_role(%s::oid, r.oid, 'MEMBER WITH ADMIN OPTION')) order by 1",
+        (row[1], row[0]),
     )
     return [row[0] for row in await cursor.fetchall()]
 

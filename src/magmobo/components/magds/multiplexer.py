@@ -25,6 +25,7 @@ from magmobo.contracts.planes import Identity, Statement, StatementResult
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 WATCH_EVERY_S = 0.05
+STUCK_S = 0.02
 HUNG_GRACE_S = 5.0  # past its time limit by this much, a statement says that the connection is dead, not slow
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 MAX_PARAMETERS = 65_535
@@ -175,10 +176,14 @@ class Multiplexer:
             link.flush()
 
     def _least_loaded(self) -> PipelineConnection | None:
-        best, load = None, self._depth
+        """The connection for the next request, None when all are full. One that is stuck behind a slow statement is
+        chosen last: who is sent there waits for that statement.
+        """
+        best, best_rank = None, (True, self._depth)
         for link in self._links:
-            if link.accepts and link.in_flight < load:
-                best, load = link, link.in_flight
+            rank = (link.silent_s() > STUCK_S, link.in_flight)
+            if link.accepts and link.in_flight < self._depth and rank < best_rank:
+                best, best_rank = link, rank
         return best
 
     def _look(self) -> None:
