@@ -10,12 +10,13 @@ from msgspec import Struct
 
 from magmobo.components.magds.pipeline import ENTER_IDENTITY
 from magmobo.components.maggate.catalogue import Column, Snapshot, Table
+from magmobo.components.maggate.config import MagGateConfig
 from magmobo.components.maggate.grammar import parse_query
 from magmobo.components.maggate.plan import plan_read
 from magmobo.components.maggate.sql import compile_read
 from magmobo.contracts.planes import TableName
 
-MAX_ROWS = 10_000  # the default of maggate.max_rows
+MAX_ROWS, MAX_RESPONSE_BYTES = MagGateConfig().max_rows, MagGateConfig().max_response_bytes
 _COLUMNS = """
 select attname::text, format_type(atttypid, atttypmod), attrelid::int from pg_attribute
 where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum"""
@@ -55,6 +56,7 @@ def _read(dsn: str, table: str, query: str) -> tuple[str, dict[str, str]]:
     plan = plan_read(Snapshot({name: entry}), entry, parsed.query)
     compiled = compile_read(plan, exact_count=False, singular=False, with_body=True)
     limit = MAX_ROWS if parsed.limit is None else parsed.limit
-    slots = [*parsed.values, b"", b"%d" % limit, b"%d" % (parsed.offset or 0), b""]
+    # In the order of the gateway, see `Gate._read`.
+    slots = [*parsed.values, b"%d" % MAX_RESPONSE_BYTES, b"", b"%d" % limit, b"%d" % (parsed.offset or 0), b""]
     values = {f"v{number}": slots[slot].decode() for number, slot in enumerate(compiled.slots, 1)}
     return _PARAMETER.sub(r":v\1", compiled.sql.decode()), values
