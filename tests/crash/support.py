@@ -46,7 +46,8 @@ class Writer(threading.Thread):
     def end(self) -> list[int]:
         """Stop writing; every id that was committed, in commit order."""
         self._ended.set()
-        self.join(30)
+        if self.ident is not None:  # it may end before it began, when a test fails early
+            self.join(30)
         return self.committed
 
 

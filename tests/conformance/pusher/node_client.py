@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +26,7 @@ def installed() -> Path:
     """The folder of the JavaScript client with its pinned packages in place."""
     wanted = json.decode((JS / "package-lock.json").read_bytes())["packages"]["node_modules/pusher-js"]["version"]
     package = JS / "node_modules" / "pusher-js" / "package.json"
-    with (Path(tempfile.gettempdir()) / "mag-npm-ci.lock").open("w") as lock:
+    with (JS / ".install.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not package.exists() or json.decode(package.read_bytes())["version"] != wanted:
             assert shutil.which("npm"), "node and npm are needed here: run `make tools`"
