@@ -16,6 +16,7 @@ from magmobo.cli.output import as_typed, print_json, program, shortened
 
 if TYPE_CHECKING:
     from magmobo.admin.data_folder import DataFolder
+    from magmobo.cli.banner import Line
     from magmobo.node.report import Ready
     from magmobo.node.settings import NodeOptions
 
@@ -103,9 +104,14 @@ def _print_banner(ready: Ready, chosen: NodeOptions, *, foreground: bool) -> Non
         stop_with=f"Ctrl-C or `{down}`" if foreground else f"`{down}`",
         log_file=shortened(ready.log_file),
     )
-    for line in lines:
-        label = click.style(f"{line.label:<9} ", dim=True) if line.label else ""
-        click.echo(f"  {label}{as_typed(line.text)}" if line.label else click.style(line.text, bold=True))
+    # One write, so that whoever reads our output sees the whole banner or nothing of it.
+    click.echo("\n".join(_styled(line) for line in lines))
+
+
+def _styled(line: Line) -> str:
+    if not line.label:
+        return click.style(line.text, bold=True)
+    return f"  {click.style(f'{line.label:<9} ', dim=True)}{as_typed(line.text)}"
 
 
 def _report_to(descriptor: int, chosen: NodeOptions) -> int:

@@ -45,13 +45,21 @@ class NodeProcess:
         return self._output.read_text(encoding="utf-8", errors="replace")
 
     @property
+    def _has_announced(self) -> bool:
+        """Whether the banner, or the object of `--json`, is there; a node answers a moment before it prints."""
+        return any(line.startswith(("MagMoBo ", '{"schema"')) for line in self.printed.splitlines())
+
+    @property
     def admin_token(self) -> str:
         """The token from the banner; only a first start prints it."""
         words = next(line.split() for line in self.printed.splitlines() if line.split()[:1] == ["token"])
         return words[1]
 
     async def wait_until_ready(self, timeout_s: float) -> None:
-        """Return when the node says ready. Raises: NodeFailed, TimeoutError with what was printed."""
+        """Return when the node says ready and has printed how to reach it.
+
+        Raises: NodeFailed, TimeoutError with what was printed.
+        """
         client = AdminClient(DataFolder(self.data_dir), timeout_s=timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         while asyncio.get_running_loop().time() < deadline:
@@ -61,7 +69,7 @@ class NodeProcess:
                 status = await client.status()
             except MagError:
                 status = None
-            if status is not None and status.state in {"ready", "degraded"}:
+            if status is not None and status.state in {"ready", "degraded"} and self._has_announced:
                 self.status = status
                 return
             await asyncio.sleep(0.02)  # between two questions, not instead of one
