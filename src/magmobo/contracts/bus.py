@@ -39,6 +39,13 @@ class Bus(Protocol):
         """Like `emit`, but returns only after the async handlers have run too."""
         ...
 
+    def queue(self, event: Event, *, delay_s: float) -> Subscription:
+        """Emit `event` after `delay_s` seconds, unless the returned handle is cancelled or its owner ends before.
+
+        Raises: QueueFull when too many delayed events of this owner wait; ValueError for a negative delay.
+        """
+        ...
+
     def on(self, pattern: str | type[Event], handler: Handler | AsyncHandler, *, priority: int = 0) -> Subscription:
         """Call `handler` for every event of a topic, an event class, or a pattern `a.b`, `a.*` (one segment), `a.**`
         (any).

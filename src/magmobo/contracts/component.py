@@ -11,14 +11,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
-import structlog
 from msgspec import Struct
 
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.health import HealthReport
+
+if TYPE_CHECKING:
+    import structlog  # 60 ms; loaded when the first line is logged
+
+    from magmobo.contracts.audit import Audit
+    from magmobo.contracts.commands import Commands
+    from magmobo.contracts.metrics import Metrics
+    from magmobo.contracts.stores import Cache, State
 
 T = TypeVar("T")
 
@@ -55,9 +62,29 @@ class Context(Protocol):
     def clock(self) -> Clock: ...
     @property
     def log(self) -> structlog.stdlib.BoundLogger: ...
+    @property
+    def commands(self) -> Commands:
+        """To answer commands, and to ask others with the capabilities that this component declares."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def state(self) -> State:
+        """Durable keys and values of this component alone."""
+        ...
+
+    @property
+    def cache(self) -> Cache: ...
+    @property
+    def audit(self) -> Audit: ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Run a task that ends with this component. If it raises, the component is marked failed with that error."""
+        """Run a task that belongs to this component. If it raises, the component is failed with that error and
+        recovered by the supervisor.
+
+        What is spawned while `boot` runs lives until `shutdown`; anything later is ended when `stop` has returned.
+        """
         ...
 
 
@@ -81,6 +108,7 @@ class Component:
     provides: ClassVar[tuple[type, ...]] = ()
     after: ClassVar[tuple[str, ...]] = ()
     config_type: ClassVar[type[Struct] | None] = None
+    capabilities: ClassVar[tuple[str, ...]] = ()
 
     def configure(self, config: Any) -> None:
         """Take the validated, frozen section of `config_type`. Called once, before `boot`."""
@@ -98,7 +126,9 @@ class Component:
         """Release everything `boot` took, within `timeout_s`. Nothing follows."""
 
     async def recover(self) -> None:
-        """Come back after a failure; by default stop and start again."""
+        """Come back after a failure, on the same instance; by default stop and start again. Called by the supervisor
+        inside the restart budget; when it returns, the component serves.
+        """
         await self.stop()
         await self.start()
 

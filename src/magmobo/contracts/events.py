@@ -6,6 +6,7 @@ event travels in an `Envelope`; outside it becomes CloudEvents 1.0 JSON of type 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from msgspec import Raw, Struct
@@ -116,6 +117,93 @@ class ComponentFailed(Event, frozen=True, gc=False):
     topic = "component.failed"
     name: str
     error: str
+
+
+class ComponentRecoveryFailed(Event, frozen=True, gc=False):
+    """A component did not come back; `restart_count` attempts were made inside the window."""
+
+    topic = "component.recovery_failed"
+    name: str
+    restart_count: int
+
+
+class ComponentQuarantined(Event, frozen=True, gc=False):
+    """A component used up its restarts and stays down; `until` is empty: an operator must start it."""
+
+    topic = "component.quarantined"
+    name: str
+    restart_count: int
+    until: str = ""
+
+
+class HealthStatusChanged(Event, frozen=True, gc=False):
+    """What a component says of itself, after the thresholds, became something else."""
+
+    topic = "health.status_changed"
+    name: str
+    old_status: str
+    new_status: str
+
+
+class HealthDegraded(Event, frozen=True, gc=False):
+    """A component still serves, but less well. `metrics` are its checks that are not healthy: name -> detail."""
+
+    topic = "health.degraded"
+    name: str
+    metrics: Mapping[str, str]
+    action: str
+
+
+class HealthRecovered(Event, frozen=True, gc=False):
+    """A component is well again."""
+
+    topic = "health.recovered"
+    name: str
+    metrics: Mapping[str, str]
+    action: str
+
+
+class HealthEscalated(Event, frozen=True, gc=False):
+    """A component was unhealthy for too long; `action` (`recover`, `muted`, `report`, `quarantine`, `exit`) follows."""
+
+    topic = "health.escalated"
+    name: str
+    metrics: Mapping[str, str]
+    action: str
+
+
+class HealthFailed(Event, frozen=True, gc=False):
+    """A component could not be asked: it raised, or did not answer in time."""
+
+    topic = "health.failed"
+    name: str
+    error: str
+
+
+class HealthCheckComplete(Event, frozen=True, gc=False):
+    """One round of questions ended: the node's status and each component's."""
+
+    topic = "health.check_complete"
+    system: str
+    components: Mapping[str, str]
+
+
+class SecurityCapabilityDenied(Event, frozen=True, gc=False):
+    """An actor asked for what its role does not hold. `context` is the command."""
+
+    topic = "security.capability_denied"
+    capability: str
+    actor: str
+    context: str
+
+
+class SecurityBreakglass(Event, frozen=True, gc=False):
+    """An actor took what its role does not hold, and said why."""
+
+    topic = "security.breakglass"
+    actor: str
+    capability: str
+    justification: str
 
 
 class EventBusBackpressure(Event, frozen=True, gc=False):

@@ -16,11 +16,16 @@ class HealthStatus(StrEnum):
 
 
 class HealthCheck(Struct, frozen=True):
-    """One fact a component checked about itself. `detail` is for people and holds no secret."""
+    """One fact a component checked about itself. `detail` is for people and holds no secret.
+
+    `outside`: the cause lies outside of the node (a database of the user's that is down), so a restart cannot help and
+    none is tried.
+    """
 
     name: str
     status: HealthStatus
     detail: str = ""
+    outside: bool = False
 
 
 class HealthReport(Struct, frozen=True):

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
-from psycopg import AsyncConnection
 
+from magmobo.contracts.audit import Audit
 from magmobo.contracts.events import DatabaseChange
-from magmobo.contracts.websocket import WebSocketFactory
+from magmobo.contracts.stores import Cache, State
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection  # 130 ms, for an annotation
+
+    from magmobo.contracts.capabilities import Actor
+    from magmobo.contracts.websocket import WebSocketFactory
+
+__all__ = [
+    "Audit", "Cache", "Changes", "ComponentStatus", "Database", "Gap", "Identity", "Listener", "Mount", "NodeStatus",
+    "Operators", "PublishedTable", "Realtime", "RefusedTable", "Replay", "State", "Statement", "StatementResult",
+    "TableName",
+]  # fmt: skip
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -261,7 +273,7 @@ class NodeStatus(Struct, frozen=True):
 
 
 class Operators(Protocol):
-    """What the operators' door and the console ask of the node."""
+    """What the doors (control socket, console, probes) ask of the node."""
 
     def status(self) -> NodeStatus:
         """How the node is, now."""
@@ -269,4 +281,21 @@ class Operators(Protocol):
 
     def admin_token_matches(self, candidate: str) -> bool:
         """Whether `candidate` is the admin token, compared in constant time."""
+        ...
+
+    async def run(
+        self,
+        command: str,
+        params: bytes = b"{}",
+        *,
+        actor: Actor,
+        timeout_s: float = 30.0,
+        dry_run: bool = False,
+        idempotency_key: str = "",
+    ) -> bytes:
+        """Send one command through the command bus. `params` and the answer are JSON.
+
+        Raises: CommandUnknown, CommandMalformed, CapabilityDenied, DeadlineExceeded, AuditUnavailable, and the
+            handler's own MagError.
+        """
         ...

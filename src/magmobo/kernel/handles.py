@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import typing
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -125,8 +124,9 @@ class _LateContext:
 
 
 def _opens_context(declared: Any) -> bool:
+    """Read from the annotation as it is written: evaluating it would import whatever it names."""
     if not inspect.isfunction(declared):
         return False
-    returned = typing.get_type_hints(declared).get("return")
-    kind = typing.get_origin(returned) or returned
-    return isinstance(kind, type) and issubclass(kind, AbstractAsyncContextManager)
+    returned = declared.__annotations__.get("return", "")
+    written = returned if isinstance(returned, str) else getattr(returned, "__name__", repr(returned))
+    return written.partition("[")[0].rpartition(".")[2] == AbstractAsyncContextManager.__name__

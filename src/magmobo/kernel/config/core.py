@@ -27,6 +27,11 @@ class KernelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         tuple[str, ...], Meta(description="what to run, as module:Class; empty: everything that comes with MagMoBo")
     ] = ()
     start_timeout_s: Annotated[Seconds, Meta(description="deadline of one component's boot and of its start")] = 60.0
+    stop_timeout_s: Annotated[Seconds, Meta(description="deadline of one component's stop when it is restarted")] = 20.0
+    stage_timeout_s: Annotated[Seconds, Meta(description="deadline of each of the six stages of the boot")] = 600.0
+    without: Annotated[
+        tuple[str, ...], Meta(description="names of components that do not start, as with --without")
+    ] = ()
     shutdown_timeout_s: Annotated[Seconds, Meta(description="deadline of the whole shutdown")] = 30.0
 
 
@@ -45,6 +50,15 @@ class LoggingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [admin]."""
 
+    host: Annotated[str, Meta(description="address of the operators' HTTP listener (/metrics, /livez, /readyz)")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int | None,
+        Meta(
+            ge=0, le=65_535, description="its TCP port; 0: any free one; unset: 9500, or any free one when it is taken"
+        ),
+    ] = None
     token_sha256: Annotated[
         Secret | None, Meta(description="sha256 of the admin token, 64 hex digits; unset: nobody is an admin")
     ] = None
@@ -61,6 +75,75 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         10.0
     )
     timeout_s: Annotated[Seconds, Meta(description="a component that needs longer to answer counts as unhealthy")] = 2.0
+    failures: Annotated[
+        int, Meta(ge=1, le=100, description="unhealthy answers in a row before a component counts as unhealthy")
+    ] = 3
+    successes: Annotated[
+        int, Meta(ge=1, le=100, description="better answers in a row before it counts as well again")
+    ] = 2
+    on_unhealthy: Annotated[
+        Literal["recover", "report"],
+        Meta(description="recover: restart it inside its budget, unless the cause lies outside; report: only say so"),
+    ] = "recover"
+
+
+class RecoveryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [recovery]."""
+
+    restarts: Annotated[
+        int, Meta(ge=0, le=100, description="restarts of one component inside the window before it is quarantined")
+    ] = 3
+    window_s: Annotated[Seconds, Meta(description="the window in which restarts are counted")] = 60.0
+    backoff_s: Annotated[
+        Seconds, Meta(description="pause before the first restart; it doubles with each further one")
+    ] = 1.0
+    backoff_max_s: Annotated[Seconds, Meta(description="the longest such pause")] = 30.0
+    jitter: Annotated[float, Meta(ge=0, le=1, description="share by which a pause is made longer or shorter")] = 0.2
+    exit_on: Annotated[
+        tuple[str, ...],
+        Meta(description="components whose quarantine ends the node with exit code 1, for an outer supervisor to see"),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        pauses_s = sum(min(self.backoff_s * 2**n, self.backoff_max_s) for n in range(self.restarts)) * (1 + self.jitter)
+        if pauses_s >= self.window_s:
+            raise ValueError(
+                f"{self.restarts} restarts take up to {pauses_s:g} s of pauses, so they never fall into window_s "
+                f"({self.window_s:g} s) and nothing would ever be quarantined: raise window_s or lower backoff_s"
+            )
+
+
+class ObservabilityConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [observability]."""
+
+    events_kept: Annotated[
+        int, Meta(ge=0, le=100_000, description="events remembered for `mag kernel:events` and diagnostics")
+    ] = 1000
+    loop_stall_s: Annotated[
+        Seconds, Meta(description="a handler that blocks the event loop for longer is named in the log")
+    ] = 1.0
+
+
+class SecurityConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [security]."""
+
+    audit_checkpoint_every: Annotated[
+        int, Meta(ge=1, le=100_000, description="records between two signed checkpoints of the audit log")
+    ] = 100
+
+
+class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [cache]."""
+
+    memory_bytes: Annotated[
+        int, Meta(ge=0, le=2**40, description="what all cached values of this node may take together")
+    ] = 67_108_864
+    redis_url: Annotated[
+        Secret | None, Meta(description="redis:// or rediss:// address of a second layer shared by nodes; unset: none")
+    ] = None
+    redis_timeout_s: Annotated[Seconds, Meta(description="a slower Redis counts as gone, and memory alone serves")] = (
+        0.25
+    )
 
 
 CORE_SECTIONS: dict[str, type[Struct]] = {
@@ -68,4 +151,8 @@ CORE_SECTIONS: dict[str, type[Struct]] = {
     "logging": LoggingConfig,
     "admin": AdminConfig,
     "health": HealthConfig,
+    "recovery": RecoveryConfig,
+    "observability": ObservabilityConfig,
+    "security": SecurityConfig,
+    "cache": CacheConfig,
 }
