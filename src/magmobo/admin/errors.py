@@ -206,6 +206,20 @@ class ControlPathTooLong(MagError):
         return f"the path {self.path} is longer than {self.limit_bytes} bytes"
 
 
+class AdminPortTaken(MagError):
+    """The address of the operators' HTTP listener cannot be bound."""
+
+    code = "MAG-ADMIN-020"
+    remedy = "Set admin.port to a free port (0: any), or leave it unset, and admin.host to an address of this machine."
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(host, port, reason)
+        self.host, self.port, self.reason = host, port, reason
+
+    def __str__(self) -> str:
+        return f"the operators' HTTP listener cannot use {self.host}:{self.port} ({self.reason})"
+
+
 class TooManyConnections(MagError):
     """More operators' connections are open than the control socket serves at once."""
 
