@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from magmobo.contracts.bus import AsyncHandler, Handler, Subscription
 from magmobo.contracts.events import Envelope, Event, EventBusBackpressure
+from magmobo.kernel.bus.delayed import Delayed
 from magmobo.kernel.bus.subscription import (
     BaseSubscription,
     Overflow,
@@ -61,6 +62,7 @@ class EventBus:
     Args:
         origin: instance id, stamped on every envelope.
         queue_limit: events one async subscription may have waiting, and nested events one topic may have waiting.
+        delayed_limit: delayed events one owner may have waiting.
         handler_timeout_s: an async handler that runs longer is cancelled and counted.
         overflow: policy by topic; default `SHED_NEW`.
         on_failure: told about every failing handler; must not raise.
@@ -72,6 +74,7 @@ class EventBus:
         origin: str = "",
         time_s: Callable[[], float] = time.time,
         queue_limit: int = 4096,
+        delayed_limit: int = 1024,
         handler_timeout_s: float = 30.0,
         overflow: Mapping[str, Overflow] = {},
         on_failure: FailureReport = _silent,
@@ -88,6 +91,7 @@ class EventBus:
         self._watchdog: asyncio.TimerHandle | None = None
         self._shed_by_topic: dict[str, int] = {}
         self._subscriptions_by_owner: dict[str, set[BaseSubscription]] = {}
+        self._delayed = Delayed(self.emit, limit=delayed_limit)
         for event_type in declared_events():
             self._declare(event_type)
 
@@ -131,6 +135,16 @@ class EventBus:
         self.emit(event)
         for future in done:
             await future
+
+    def queue(self, event: Event, *, delay_s: float) -> Subscription:
+        """See `contracts.bus.Bus.queue`; the delayed event belongs to nobody and ends with the bus."""
+        return self.delay("", event, delay_s)
+
+    def delay(self, owner: str, event: Event, delay_s: float) -> Subscription:
+        """Like `queue`, for `owner`: `cancel_all(owner)` ends it. Raises: as `queue`."""
+        if event.__class__ not in self._by_type:
+            self._topic_of(event.__class__)
+        return self._delayed.add(owner, event, delay_s)
 
     def _postpone(self, topic: _Topic, envelope: Envelope[Any]) -> None:
         if len(topic.pending) >= self.queue_limit:
@@ -176,7 +190,8 @@ class EventBus:
         return bool((self._by_type.get(event_type) or self._topic_of(event_type)).subscriptions)
 
     def cancel_all(self, owner: str) -> None:
-        """End every subscription of `owner`; nothing of it is delivered any more."""
+        """End every subscription and delayed event of `owner`; nothing of it is delivered or emitted any more."""
+        self._delayed.cancel_all(owner)
         for subscription in list(self._subscriptions_by_owner.get(owner, ())):
             subscription.cancel()
 
@@ -193,6 +208,10 @@ class EventBus:
         return ScopedBus(self, owner)
 
     # ------------------------------------------------------------ what it counts
+
+    def delayed_count(self, owner: str | None = None) -> int:
+        """Delayed events that wait, of one owner or of all."""
+        return self._delayed.count(owner)
 
     def subscription_count(self, owner: str | None = None) -> int:
         """Live subscriptions, of one owner or of all."""
@@ -304,8 +323,12 @@ class ScopedBus:
         """See `contracts.bus.Bus.on`."""
         return self._bus.subscribe(self.owner, pattern, handler, priority=priority)
 
+    def queue(self, event: Event, *, delay_s: float) -> Subscription:
+        """See `contracts.bus.Bus.queue`."""
+        return self._bus.delay(self.owner, event, delay_s)
+
     def cancel_all(self) -> None:
-        """End every subscription made through this view."""
+        """End every subscription and delayed event made through this view."""
         self._bus.cancel_all(self.owner)
 
     async def close(self) -> None:

@@ -1,0 +1,80 @@
+"""Events that are emitted later: one timer of the loop each, bounded by owner, gone with their owner.
+
+Invariant: what is filed under an owner is exactly what still will be emitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+
+from magmobo.contracts.events import Event
+from magmobo.kernel.bus.errors import QueueFull
+
+
+class DelayedEvent:
+    """One event on its timer; implements `contracts.bus.Subscription`."""
+
+    __slots__ = ("_delayed", "_timer", "event", "owner")
+
+    def __init__(self, delayed: Delayed, owner: str, event: Event, delay_s: float) -> None:
+        self._delayed, self.owner, self.event = delayed, owner, event
+        self._timer = asyncio.get_running_loop().call_later(
+            delay_s, delayed.fire, self, context=contextvars.copy_context()
+        )
+
+    def cancel(self) -> None:
+        """Emit nothing; calling it twice, or after the event was emitted, is fine."""
+        self._timer.cancel()
+        self._delayed.forget(self)
+
+
+class Delayed:
+    """All delayed events of a bus.
+
+    Args:
+        emit: called with the event when its time has come.
+        limit: events one owner may have waiting.
+    """
+
+    def __init__(self, emit: Callable[[Event], None], *, limit: int) -> None:
+        self._emit, self._limit = emit, limit
+        self._by_owner: dict[str, set[DelayedEvent]] = {}
+
+    def add(self, owner: str, event: Event, delay_s: float) -> DelayedEvent:
+        """Start the timer. Raises: QueueFull; ValueError for a delay that is negative or not a number."""
+        if not 0 <= delay_s < float("inf"):
+            raise ValueError(f"an event cannot be delayed by {delay_s} s")
+        if len(self._by_owner.get(owner, ())) >= self._limit:
+            raise QueueFull(owner, self._limit)
+        waiting = DelayedEvent(self, owner, event, delay_s)
+        self._by_owner.setdefault(owner, set()).add(waiting)
+        return waiting
+
+    def fire(self, waiting: DelayedEvent) -> None:
+        """Called by the timer."""
+        self.forget(waiting)
+        self._emit(waiting.event)
+
+    def forget(self, waiting: DelayedEvent) -> None:
+        """Take one out of the account."""
+        owned = self._by_owner.get(waiting.owner, set())
+        owned.discard(waiting)
+        if not owned:
+            self._by_owner.pop(waiting.owner, None)
+
+    def cancel_all(self, owner: str) -> None:
+        """Emit nothing more for `owner`."""
+        for waiting in tuple(self._by_owner.get(owner, ())):
+            waiting.cancel()
+
+    def close(self) -> None:
+        """Emit nothing more at all."""
+        for owner in tuple(self._by_owner):
+            self.cancel_all(owner)
+
+    def count(self, owner: str | None = None) -> int:
+        """Events that wait, of one owner or of all."""
+        owners = self._by_owner if owner is None else {owner}
+        return sum(len(self._by_owner.get(name, ())) for name in owners)
