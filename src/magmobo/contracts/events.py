@@ -88,6 +88,13 @@ class ComponentRegistered(Event, frozen=True, gc=False):
     name: str
 
 
+class ComponentUnregistered(Event, frozen=True, gc=False):
+    """A component was taken off the running node."""
+
+    topic = "component.unregistered"
+    name: str
+
+
 class ComponentStateChanged(Event, frozen=True, gc=False):
     """A component went from one state of the table to another."""
 

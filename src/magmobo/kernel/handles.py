@@ -21,11 +21,16 @@ WAIT_S = 5.0
 
 
 class Link:
-    """The connection between one provider and all handles to one of its Protocols. `target` is None while down."""
+    """The connection between one provider and all handles to one of its Protocols. `target` is None while down.
+
+    It belongs to the Protocol, not to the provider: `vacate` when the provider leaves the node, `adopt` when another
+    takes over; the handles stay the same.
+    """
 
     def __init__(self, component: str, protocol: type, *, wait_s: float = WAIT_S) -> None:
         self.component, self.protocol, self.wait_s = component, protocol, wait_s
         self.target: Any = None
+        self.is_vacant = False
         self._up = asyncio.Event()
         self._handles: list[Handle] = []
         self._methods = tuple(
@@ -41,9 +46,23 @@ class Link:
         if self.target is not None:
             self._point(handle)
 
+    def detach(self, handle: Handle) -> None:
+        """Forget a handle whose consumer leaves the node."""
+        self._handles.remove(handle)
+        self._unpoint(handle)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any handle depends on this link."""
+        return bool(self._handles)
+
     def _point(self, handle: Handle) -> None:
         known = vars(handle)
         known.update({name: getattr(self.target, name) for name in self._methods if hasattr(self.target, name)})
+
+    def _unpoint(self, handle: Handle) -> None:
+        for name in self._methods:
+            vars(handle).pop(name, None)
 
     def connect(self, target: object) -> None:
         """From now on handles forward to `target`; who waited goes on."""
@@ -56,19 +75,35 @@ class Link:
         """The provider is down until the next `connect`."""
         self.target = None
         for handle in self._handles:
-            for name in self._methods:
-                vars(handle).pop(name, None)
+            self._unpoint(handle)
+        self._up.clear()
+
+    def vacate(self) -> None:
+        """Nobody provides the Protocol any more: who waits, and who calls from now on, hears so at once."""
+        self.disconnect()
+        self.is_vacant = True
+        self._up.set()
+
+    def adopt(self, component: str) -> None:
+        """`component` provides the Protocol from now on; it is down until `connect`."""
+        self.component, self.is_vacant = component, False
         self._up.clear()
 
     async def wait(self) -> Any:
-        """The provider, as soon as it is up. Raises: Unavailable after `wait_s`."""
+        """The provider, as soon as it is up. Raises: Unavailable after `wait_s`, or at once when there is none."""
         try:
             async with asyncio.timeout(self.wait_s):
-                while self.target is None:  # it may go down again before the waiter runs
+                while self.target is None and not self.is_vacant:  # it may go down again before the waiter runs
                     await self._up.wait()
         except TimeoutError as error:
-            raise Unavailable(f'component "{self.component}"') from error
+            raise self._unavailable() from error
+        if self.is_vacant:
+            raise self._unavailable()
         return self.target
+
+    def _unavailable(self) -> Unavailable:
+        nobody = f'{self.protocol.__name__} (component "{self.component}" was taken off the node)'
+        return Unavailable(nobody if self.is_vacant else f'component "{self.component}"')
 
     def stand_in(self, name: str) -> Any:
         """What `handle.name` is while the provider is down. Raises: Unavailable, AttributeError."""
@@ -79,7 +114,7 @@ class Link:
             return self._later(name)
         if _opens_context(declared):
             return lambda *args, **kwargs: _LateContext(self, name, args, kwargs)
-        raise Unavailable(f'component "{self.component}"')
+        raise self._unavailable()
 
     def _later(self, name: str) -> Callable[..., Any]:
         async def call(*args: Any, **kwargs: Any) -> Any:
