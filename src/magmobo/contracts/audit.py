@@ -1,7 +1,7 @@
 """The audit log as those see it who write to it or read it.
 
 Promise: when `record` returns, the record is on disk and chained to the one before it; a privileged action that cannot
-be recorded does not happen. Source: CONTRACTS section 9.
+be recorded does not happen. Errors are those of `contracts.errors`. Source: CONTRACTS section 9.
 """
 
 from __future__ import annotations
@@ -67,12 +67,19 @@ class Audit(Protocol):
         Args:
             action: a name of the catalogue.
             severity: another than the catalogue's, as for break-glass.
-        Raises: UnknownAuditAction; AuditUnavailable when it cannot be made durable.
+        Raises: UnknownAuditAction; AuditUnavailable when it could not be made durable, though it may turn out to be
+            there after all, as the record of an action that was not taken.
         """
         ...
 
+    def action(self, name: str) -> AuditAction:
+        """The catalogue's entry, for instance whether the action is privileged. Raises: UnknownAuditAction."""
+        ...
+
     async def read(self, *, after_seq: int, limit: int) -> Sequence[AuditRecord]:
-        """Records behind `after_seq`, oldest first, at most `limit`. Raises: AuditUnavailable."""
+        """Durable records behind `after_seq`, oldest first, at most `limit`. What cannot be read is left out, so a hole
+        in `seq` means damage: `audit:verify` says which. Raises: AuditUnavailable.
+        """
         ...
 
     @property

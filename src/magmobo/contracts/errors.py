@@ -73,3 +73,80 @@ class ConfigError(MagError):
 
     def __str__(self) -> str:
         return "; ".join(self.problems)
+
+
+class StateUnavailable(MagError):
+    """The durable state of the node cannot be read or written now; the call changed nothing."""
+
+    code = "MAG-STATE-001"
+    http_status = 503
+    retryable = True
+    remedy = "Look at the named reason: room on the disk, owner and mode of the data folder, another process using it."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the state store is not available: {self.reason}"
+
+
+class VersionConflict(MagError):
+    """Somebody else wrote this key of the state since the caller read it; nothing was changed."""
+
+    code = "MAG-STATE-002"
+    http_status = 409
+    retryable = True
+    remedy = "Read the entry again and decide anew."
+
+    def __init__(self, key: str, expected_version: int, found_version: int) -> None:
+        super().__init__(key, expected_version, found_version)
+        self.key, self.expected_version, self.found_version = key, expected_version, found_version
+
+    def __str__(self) -> str:
+        return f'"{self.key}" has version {self.found_version}, expected {self.expected_version} (0: it does not exist)'
+
+
+class StateValueRefused(MagError):
+    """A key or value that the state store does not take; nothing was changed."""
+
+    code = "MAG-STATE-003"
+    http_status = 422
+    remedy = "Keys are 1 to 200 characters; a value is what JSON can say, at most 1 MiB of it."
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key, self.reason = key, reason
+
+    def __str__(self) -> str:
+        return f'"{self.key}" is not kept in the state store: {self.reason}'
+
+
+class AuditUnavailable(MagError):
+    """The audit log cannot be written or read now; a privileged action that it should have recorded did not happen."""
+
+    code = "MAG-AUDIT-001"
+    http_status = 503
+    retryable = True
+    remedy = "Look at the named reason: room on the disk of the data folder, its owner and mode. Then try again."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the audit log is not available: {self.reason}"
+
+
+class UnknownAuditAction(MagError):
+    """An action that the audit catalogue does not list; nothing was written and nothing was done."""
+
+    code = "MAG-AUDIT-002"
+    remedy = "This is a defect: enter the action into the audit catalogue (kernel/audit/catalogue.py)."
+
+    def __init__(self, action: str) -> None:
+        super().__init__(action)
+        self.action = action
+
+    def __str__(self) -> str:
+        return f'the audit catalogue has no action "{self.action}"'
