@@ -15,50 +15,63 @@ class ConfigFileError(ConfigError):
 
 
 class RegistryError(MagError):
-    """The components of this node do not fit together."""
+    """The components of this node do not fit together. `involved` names those that the refusal is about."""
 
     code = "MAG-REG-001"
     exit_code = 5
     remedy = "Check the list of components of this node."
+    involved: tuple[str, ...] = ()
 
 
 class DuplicateComponent(RegistryError):
-    """Two components carry the same name."""
+    """Two components carry the same name; `first` and `second` are their classes, as `module:Class`."""
 
     code = "MAG-REG-002"
+    http_status = 409
     remedy = "Give one of them another name, or list it once."
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    def __init__(self, name: str, first: str, second: str) -> None:
+        super().__init__(name, first, second)
+        self.name, self.first, self.second, self.involved = name, first, second, (name,)
 
     def __str__(self) -> str:
-        return f'two components are named "{self.name}"'
+        who = f"{self.first}, twice" if self.first == self.second else f"{self.first} and {self.second}"
+        return f'two components are named "{self.name}": {who}'
 
 
 class MissingProvider(RegistryError):
-    """A component needs a Protocol that nobody in this node provides."""
+    """A component needs a Protocol that nobody in this node provides.
+
+    `idle` names a component that would provide it if it were not disabled or left out, empty when there is none.
+    """
 
     code = "MAG-REG-003"
+    http_status = 409
     remedy = "Add a component that provides it, or leave out the one that needs it."
 
-    def __init__(self, component: str, protocol: str) -> None:
-        super().__init__(component, protocol)
-        self.component, self.protocol = component, protocol
+    def __init__(self, component: str, protocol: str, idle: str = "") -> None:
+        super().__init__(component, protocol, idle)
+        self.component, self.protocol, self.idle, self.involved = component, protocol, idle, (component,)
 
     def __str__(self) -> str:
-        return f'component "{self.component}" needs {self.protocol}, which no component of this node provides'
+        text = f'component "{self.component}" needs {self.protocol}, which no component of this node provides'
+        return f'{text}; "{self.idle}" would, but it is disabled or left out' if self.idle else text
+
+    def next_step(self) -> str:
+        enable = f"`mag component:enable {self.idle}`, or start the node without leaving it out."
+        return enable if self.idle else self.remedy
 
 
 class AmbiguousProvider(RegistryError):
     """Two components provide the same Protocol, so it is undecided whom a consumer gets."""
 
     code = "MAG-REG-004"
+    http_status = 409
     remedy = "Keep one of the two components."
 
     def __init__(self, protocol: str, first: str, second: str) -> None:
         super().__init__(protocol, first, second)
-        self.protocol, self.first, self.second = protocol, first, second
+        self.protocol, self.first, self.second, self.involved = protocol, first, second, (first, second)
 
     def __str__(self) -> str:
         return f'{self.protocol} is provided by both "{self.first}" and "{self.second}"'
@@ -68,11 +81,12 @@ class DependencyCycle(RegistryError):
     """Components wait for each other in a circle, so none can be first."""
 
     code = "MAG-REG-005"
+    http_status = 409
     remedy = "Break the circle: turn one `Needs` into an event, or move what both need into a third component."
 
     def __init__(self, path: Sequence[str]) -> None:
         super().__init__(path)
-        self.path = tuple(path)
+        self.path = self.involved = tuple(path)
 
     def __str__(self) -> str:
         return "components need each other in a circle: " + " -> ".join(self.path)
@@ -86,26 +100,92 @@ class BadDeclaration(RegistryError):
 
     def __init__(self, component: str, reason: str) -> None:
         super().__init__(component, reason)
-        self.component, self.reason = component, reason
+        self.component, self.reason, self.involved = component, reason, (component,)
 
     def __str__(self) -> str:
         return f'component "{self.component}": {self.reason}'
 
 
 class UnknownComponent(RegistryError):
-    """No component of this node has that name."""
+    """No component of this node has that name. `known` lists those it has, when that is worth saying."""
 
     code = "MAG-REG-007"
     exit_code = 2
     http_status = 404
     remedy = "`mag component:list` shows the names."
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    def __init__(self, name: str, known: Sequence[str] = ()) -> None:
+        super().__init__(name, known)
+        self.name, self.known = name, tuple(known)
 
     def __str__(self) -> str:
-        return f'there is no component "{self.name}"'
+        there_are = f"; there are {', '.join(self.known)}" if self.known else ""
+        return f'there is no component "{self.name}"{there_are}'
+
+
+class StillNeeded(RegistryError):
+    """A component cannot leave the node because others cannot do without it.
+
+    `consumers` are all of them, in the order in which they could be taken off.
+    """
+
+    code = "MAG-REG-008"
+    exit_code = 1
+    http_status = 409
+    remedy = "Disable or unregister the named components first, in that order; a restart needs neither."
+
+    def __init__(self, name: str, consumers: Sequence[str]) -> None:
+        super().__init__(name, consumers)
+        self.name, self.consumers, self.involved = name, tuple(consumers), (name, *consumers)
+
+    def __str__(self) -> str:
+        return f'component "{self.name}" is needed by {", ".join(self.consumers)}'
+
+
+class NeedsNotRunning(RegistryError):
+    """A component cannot be started because what it needs does not run; `providers` name it."""
+
+    code = "MAG-REG-009"
+    exit_code = 1
+    http_status = 409
+    remedy = "Start the named components first."
+
+    def __init__(self, name: str, providers: Sequence[str]) -> None:
+        super().__init__(name, providers)
+        self.name, self.providers, self.involved = name, tuple(providers), (name, *providers)
+
+    def __str__(self) -> str:
+        return f'component "{self.name}" needs what does not run: {", ".join(self.providers)}'
+
+
+class SelectionImpossible(RegistryError):
+    """A component was asked for by name, and something it cannot do without was left out."""
+
+    code = "MAG-REG-010"
+    exit_code = 2
+    remedy = "Leave it out of --only, or let start what it needs (--without, kernel.without, `mag component:enable`)."
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name, self.reason, self.involved = name, reason, (name,)
+
+    def __str__(self) -> str:
+        return f'component "{self.name}" cannot start: {self.reason}'
+
+
+class ComponentNotAdded(RegistryError):
+    """A component did not come up in the running node; nothing of it is left there. `cause` says why."""
+
+    code = "MAG-REG-011"
+    exit_code = 1
+    remedy = "Correct what the cause says, then add it again; the rest of the node was not touched."
+
+    def __init__(self, name: str, phase: str, cause: BaseException) -> None:
+        super().__init__(name, phase, cause)
+        self.name, self.phase, self.cause, self.involved = name, phase, cause, (name,)
+
+    def __str__(self) -> str:
+        return f'component "{self.name}" was not added ({self.phase}): {describe(self.cause)}'
 
 
 class IllegalTransition(MagError):
@@ -124,18 +204,23 @@ class IllegalTransition(MagError):
 
 
 class BootFailed(MagError):
-    """The node did not become ready; what had been started was rolled back. `cause` says why."""
+    """The node did not become ready; what had been started was rolled back. `cause` says why.
+
+    `rollback` says what went wrong while taking things back, empty when all of it was.
+    """
 
     code = "MAG-BOOT-001"
 
     def __init__(self, stage: str, component: str, phase: str, cause: BaseException) -> None:
         super().__init__(stage, component, phase, cause)
         self.stage, self.component, self.phase, self.cause = stage, component, phase, cause
+        self.rollback = ""
         self.exit_code = cause.exit_code if isinstance(cause, MagError) else MagError.exit_code  # type: ignore[misc]
 
     def __str__(self) -> str:
         where = f'component "{self.component}", {self.phase}' if self.component else self.stage
-        return f"the node did not start ({where}): {describe(self.cause)}"
+        after = f"; {self.rollback}" if self.rollback else ""
+        return f"the node did not start ({where}): {describe(self.cause)}{after}"
 
     def next_step(self) -> str:
         return self.cause.next_step() if isinstance(self.cause, MagError) else self.remedy
@@ -162,12 +247,36 @@ class SelfTestFailed(MagError):
     code = "MAG-BOOT-003"
     remedy = "Give the node a data folder that it owns and can write to (--data-dir)."
 
-    def __init__(self, check: str, reason: str) -> None:
-        super().__init__(check, reason)
-        self.check, self.reason = check, reason
+    def __init__(self, check: str, reason: str, advice: str = "") -> None:
+        super().__init__(check, reason, advice)
+        self.check, self.reason, self.advice = check, reason, advice
 
     def __str__(self) -> str:
         return f"{self.check}: {self.reason}"
+
+    def next_step(self) -> str:
+        return self.advice or self.remedy
+
+
+class StageTimeout(MagError):
+    """A stage of the boot did not end within its deadline. `waiting` lists who was not done: component, phase and the
+    line it waits at; component and phase are empty for the kernel itself.
+    """
+
+    code = "MAG-BOOT-004"
+    exit_code = 7
+    remedy = "Raise kernel.stage_timeout_s if the machine is slow; else look at what the named lines wait for."
+
+    def __init__(self, stage: str, timeout_s: float, waiting: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__(stage, timeout_s, waiting)
+        self.stage, self.timeout_s, self.waiting = stage, timeout_s, tuple(waiting)
+
+    def __str__(self) -> str:
+        who = "; ".join(
+            f'{phase} of "{component}" waits at {where}' if component else f"the kernel waits at {where}"
+            for component, phase, where in self.waiting
+        )
+        return f"stage {self.stage} did not end within {self.timeout_s:g} s: {who}"
 
 
 def describe(error: BaseException) -> str:

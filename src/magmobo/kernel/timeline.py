@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec import Struct
@@ -23,15 +23,25 @@ class Timeline:
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._monotonic_s = monotonic_s
+        self._under_way: list[tuple[str, str]] = []
         self.stage = ""
         self.spans: list[Span] = []
+
+    @property
+    def under_way(self) -> Sequence[tuple[str, str]]:
+        """Component and phase of every span that has begun and not ended, oldest first; stages are left out."""
+        return [(component, phase) for component, phase in self._under_way if component]
 
     @contextmanager
     def span(self, component: str, phase: str) -> Iterator[None]:
         """Note how long the block took, whether or not it raised; outside of a boot nothing is noted."""
-        stage, began_s = self.stage, self._monotonic_s()
+        stage, began_s, mark = self.stage, self._monotonic_s(), (component, phase)
+        if not stage:
+            yield
+            return
+        self._under_way.append(mark)
         try:
             yield
         finally:
-            if stage:
-                self.spans.append(Span(stage, component, phase, began_s, self._monotonic_s()))
+            self._under_way.remove(mark)
+            self.spans.append(Span(stage, component, phase, began_s, self._monotonic_s()))
