@@ -25,6 +25,7 @@ class Actor(Struct, frozen=True, kw_only=True):
     """Who asks. `name` is `uid:<number>`, `console`, `component:<name>` or `kernel`; never a person's name.
 
     `justification` is set in break-glass mode: the actor asks for more than its role holds, and says why.
+    `capabilities` counts for `via` component alone, whose role does not count: exactly those that its class declares.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Actor(Struct, frozen=True, kw_only=True):
     via: Literal["control", "console", "component", "kernel"]
     address: str = ""
     justification: str = ""
+    capabilities: frozenset[str] = frozenset()
 
 
 CAPABILITIES: Mapping[str, Role] = {
