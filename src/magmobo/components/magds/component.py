@@ -118,7 +118,8 @@ class MagDS(Component):
             running = self._server.pid is not None
             detail = f"restarts: {self._server.restarts}" if running else self._server.last_error[:500]
             status = HealthStatus.HEALTHY if running else HealthStatus.UNHEALTHY
-            checks.append(HealthCheck("postgres", status, detail))
+            # `outside` for both: the server has a supervisor of its own, and connections come back by themselves.
+            checks.append(HealthCheck("postgres", status, detail, outside=True))
         notices = self._changes.notices() if self._changes is not None else []
         checks.append(HealthCheck("changes", HealthStatus.HEALTHY, notices[0] if notices else ""))
         return HealthReport.of(*checks)
@@ -134,7 +135,7 @@ class MagDS(Component):
         wanted = self._config.multiplexer_connections
         detail = f"{connected} of {wanted} pipelined connections"
         if connected == 0:
-            return HealthCheck("connections", HealthStatus.UNHEALTHY, self._outage.error or detail)
+            return HealthCheck("connections", HealthStatus.UNHEALTHY, self._outage.error or detail, outside=True)
         return HealthCheck(
             "connections", HealthStatus.HEALTHY if connected == wanted else HealthStatus.DEGRADED, detail
         )
