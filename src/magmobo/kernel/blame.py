@@ -58,7 +58,7 @@ def critical_path(spans: Iterable[Span], providers: Mapping[str, Sequence[str]])
 
 
 def _waited_for(span: Span, ended: Sequence[Span], providers: Mapping[str, Sequence[str]]) -> int:
-    """Of `ended`, sorted by their ends, the index of the one that `span` had to wait for; -1 when it waited for none."""
+    """Of `ended`, sorted by their ends, the index of the one that `span` waited for; -1 when there is none."""
     needed = {span.component, *providers.get(span.component, ())}
     for index in range(len(ended) - 1, -1, -1):
         if ended[-1].ended_s - ended[index].ended_s > SAME_TIME_S:

@@ -30,6 +30,7 @@ from magmobo.kernel.kernel import Kernel
 from magmobo.kernel.observe.logging import configure_logging
 from magmobo.node.components import component_names, load_components, sections_of
 from magmobo.node.errors import StartInterrupted
+from magmobo.node.notify import Notifier
 from magmobo.node.operators import NodeOperators
 from magmobo.node.report import Ready
 from magmobo.node.secrets import GeneratedSecrets
@@ -41,10 +42,20 @@ FolderReady = Callable[[DataFolder], None]
 
 
 class Node:
-    """A node that runs once. `announce` is called when it is ready, `folder_ready` when the data folder is ours."""
+    """A node that runs once. `announce` is called when it is ready, `folder_ready` when the data folder is ours;
+    `notifier` speaks to the service manager.
+    """
 
-    def __init__(self, options: NodeOptions, *, announce: Announce, folder_ready: FolderReady | None = None) -> None:
+    def __init__(
+        self,
+        options: NodeOptions,
+        *,
+        announce: Announce,
+        folder_ready: FolderReady | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         self._options, self._announce, self._folder_ready = options, announce, folder_ready
+        self._notifier = notifier or Notifier()
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
 
@@ -68,7 +79,8 @@ class Node:
             config = settings.config(sections, generated.layer(demo=settings.demo is not None))
             with _logging(config.section("logging"), folder), stopping_on_signals(self._stop.set):
                 kernel, operators = _assemble(classes, config, folder)
-                await self._serve(kernel, operators, folder, generated, lock)
+                async with self._notifier.pinging():
+                    await self._serve(kernel, operators, folder, generated, lock)
         finally:
             lock.release()
 
@@ -84,8 +96,10 @@ class Node:
                 generated.keep()
                 _settle_memory()
                 self._announce(self._ready(operators, folder, generated.new_admin_token))
+                self._notifier.ready()
                 await self._stop.wait()
             finally:
+                self._notifier.stopping()
                 await kernel.shutdown()
         finally:
             control.shut_door()
@@ -128,8 +142,10 @@ class Node:
 def run_node(options: NodeOptions, *, announce: Announce, folder_ready: FolderReady | None = None) -> None:
     """Run a node in this process until it is told to stop, on uvloop where that is installed. Raises: MagError."""
 
+    notifier = Notifier.from_environment(os.environ)
+
     async def run() -> None:
-        await Node(options, announce=announce, folder_ready=folder_ready).run()
+        await Node(options, announce=announce, folder_ready=folder_ready, notifier=notifier).run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
