@@ -1,7 +1,8 @@
 """Tells a service manager how the node is: systemd's notification protocol, one datagram a message.
 
 Without a manager nothing is sent. A manager that is gone or does not read stops no node: news wait for it at most
-`PATIENCE_S`, pings and texts not at all. The variables are taken out of the environment, so that children (the database) do not speak for the node.
+`PATIENCE_S`, pings and texts not at all. The variables are taken out of the environment, so that children (the
+database) do not speak for the node.
 Source: sd_notify(3), sd_watchdog_enabled(3).
 """
 

@@ -79,6 +79,7 @@ class Node:
             config = settings.config(sections, generated.layer(demo=settings.demo is not None))
             with _logging(config.section("logging"), folder), stopping_on_signals(self._stop.set):
                 kernel, operators = _assemble(classes, config, folder)
+                self._notifier.status(f"booting, data folder {folder.path}")
                 async with self._notifier.pinging():
                     await self._serve(kernel, operators, folder, generated, lock)
         finally:
@@ -96,6 +97,7 @@ class Node:
                 generated.keep()
                 _settle_memory()
                 self._announce(self._ready(operators, folder, generated.new_admin_token))
+                self._notifier.status(f"serving, data folder {folder.path}")
                 self._notifier.ready()
                 await self._stop.wait()
             finally:
