@@ -13,12 +13,13 @@ import structlog
 
 from magmobo.contracts.component import Component
 from magmobo.contracts.health import HealthReport
-from magmobo.kernel.context import ComponentContext, Surroundings, TaskSet
+from magmobo.kernel.context import ComponentContext, Surroundings
 from magmobo.kernel.deadline import Overrun, run_bounded
 from magmobo.kernel.errors import PhaseTimeout, describe
 from magmobo.kernel.handles import Link
 from magmobo.kernel.lifecycle import Lifecycle, State
 from magmobo.kernel.registry import Declaration
+from magmobo.kernel.tasks import TaskSet
 
 
 class PhaseFailed(Exception):

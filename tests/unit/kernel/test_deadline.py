@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from magmobo.kernel.deadline import Overrun, run_bounded, waiting_at
+from magmobo.kernel.supervision.errors import HookEscaped
 
 
 async def innermost() -> None:
@@ -77,5 +78,5 @@ async def test_a_hook_that_cancels_itself_is_an_error_not_a_cancellation() -> No
     async def suicidal() -> None:
         raise asyncio.CancelledError
 
-    with pytest.raises(RuntimeError, match="cancelled itself"):
+    with pytest.raises(HookEscaped, match="cancelled itself"):
         await run_bounded(suicidal(), timeout_s=5, name="x")
