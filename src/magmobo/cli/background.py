@@ -85,8 +85,11 @@ def _arguments(options: NodeOptions) -> list[str]:
         "--port": options.port,
         "--config": options.config_file,
         "--environment": options.environment,
+        "--only": ",".join(options.only) or None,
+        "--without": ",".join(options.without) or None,
     }
-    return [text for name, value in pairs.items() if value is not None for text in (name, str(value))]
+    given = [text for name, value in pairs.items() if value is not None for text in (name, str(value))]
+    return [*given, "--safe"] if options.safe else given
 
 
 def _environment(options: NodeOptions) -> dict[str, str]:

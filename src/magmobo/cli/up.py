@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65_535), help="TCP port (default 8787; 0: any free one).")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Read this file instead of mag.toml.")
 @click.option("--environment", help="Also read mag.ENVIRONMENT.toml.")
+@click.option("--safe", is_flag=True, help="Start no component: only the kernel and the operators' door.")
+@click.option("--only", multiple=True, metavar="NAME,...", help="Start these components and what they need.")
+@click.option("--without", multiple=True, metavar="NAME,...", help="Leave out these components and what needs them.")
 @click.option("--background", is_flag=True, help="Return when the node is ready and leave it running.")
 @options.timeout(300.0)
 @options.as_json
@@ -43,6 +46,9 @@ def up(
     port: int | None,
     config_file: Path | None,
     environment: str | None,
+    safe: bool,
+    only: tuple[str, ...],
+    without: tuple[str, ...],
     background: bool,
     timeout_s: float,
     as_json: bool,
@@ -56,9 +62,11 @@ def up(
 
     if speed is not None and demo is None:
         raise click.UsageError("--speed is for the replay of a demo: add --demo flights")
+    if safe and (only or without):
+        raise click.UsageError("--safe starts no component: leave out --only and --without")
     chosen = NodeOptions(
         data_dir=data_dir, dsn=dsn, demo=demo, speed=speed, host=host, port=port, config_file=config_file,
-        environment=environment,
+        environment=environment, safe=safe, only=_names("--only", only), without=_names("--without", without),
     )  # fmt: skip
     if report_to is not None:
         return _report_to(report_to, chosen)
@@ -75,6 +83,14 @@ def up(
         folder_ready=remember_log_dir,
     )
     return 0
+
+
+def _names(option: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    """The names in a list option that may be given several times, each time with several names."""
+    names = tuple(name for value in values for part in value.split(",") if (name := part.strip()))
+    if values and not names:  # as when a shell variable is empty: never take it for "all of them"
+        raise click.UsageError(f"{option} names no component")
+    return names
 
 
 def show_ready(ready: Ready, chosen: NodeOptions, *, as_json: bool, foreground: bool) -> None:

@@ -119,8 +119,11 @@ class UnknownComponent(RegistryError):
         self.name, self.known = name, tuple(known)
 
     def __str__(self) -> str:
-        there_are = f"; there are {', '.join(self.known)}" if self.known else ""
-        return f'there is no component "{self.name}"{there_are}'
+        import difflib  # needed by nobody who spells well
+
+        near = difflib.get_close_matches(self.name, self.known, n=1)
+        listed = f"; there are {', '.join(self.known)}" if self.known else ""
+        return f'there is no component "{self.name}"' + (f'; did you mean "{near[0]}"?' if near else listed)
 
 
 class StillNeeded(RegistryError):

@@ -31,7 +31,8 @@ class NodeOptions:
     """What the command line says about a node; None leaves a setting to the other layers.
 
     `config_file` stands in for `mag.toml` in `working_dir`; its neighbours (`mag.<environment>.toml`, `mag.d`) are read
-    from the same folder.
+    from the same folder. `safe`: start no component at all; `only`: these and what they need, empty for all of them;
+    `without`: not these, nor what needs them.
     """
 
     data_dir: Path | None = None
@@ -42,13 +43,20 @@ class NodeOptions:
     port: int | None = None
     config_file: Path | None = None
     environment: str | None = None
+    safe: bool = False
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     working_dir: Path = field(default_factory=Path.cwd)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     def layer(self) -> Layer:
         """These options as the topmost layer."""
         said: dict[str, dict[str, Any]] = {
-            "kernel": {"data_dir": self.data_dir, "environment": self.environment},
+            "kernel": {
+                "data_dir": self.data_dir,
+                "environment": self.environment,
+                "without": self.without or None,
+            },
             "listener": {"host": self.host, "port": self.port},
             "magds": {"dsn": self.dsn},
             "demo": {"name": self.demo, "speed": self.speed},
@@ -63,12 +71,14 @@ class NodeOptions:
 
 @dataclass(frozen=True)
 class Settings:
-    """The user's layers, lowest first, and what everything else depends on."""
+    """The user's layers, lowest first, and what everything else depends on. `safe` and `only` as in `NodeOptions`."""
 
     layers: Sequence[Layer]
     kernel: KernelConfig
     folder: DataFolder
     demo: str | None
+    safe: bool = False
+    only: tuple[str, ...] = ()
 
     def config(self, sections: Mapping[str, type[Struct]], generated: Layer | None = None) -> Config:
         """The whole configuration for a node with these sections.
@@ -90,18 +100,19 @@ class Settings:
 def read_settings(options: NodeOptions) -> Settings:
     """Read files, environment and command line. Raises: ConfigError with the problems of files or of [kernel]."""
     main_file = options.config_file or options.working_dir / "mag.toml"
-    folder = main_file.parent
+    beside = main_file.parent
     base = [toml_layer(main_file, "mag.toml")] if options.config_file or main_file.exists() else []
     above = [environment_layer(options.environ), options.layer()]
     environment = _kernel_section([*base, *above]).environment
-    named = folder / f"mag.{environment}.toml"
+    named = beside / f"mag.{environment}.toml"
     extra = [named] if named.exists() else []
-    extra += sorted((folder / "mag.d").glob("*.toml"))
+    extra += sorted((beside / "mag.d").glob("*.toml"))
     layers = [*base, *(toml_layer(path, path.name) for path in extra), *above]
     kernel = _kernel_section(layers)
     if kernel.environment != environment:
         raise ConfigError([f"kernel.environment: {named.name} and mag.d cannot change what chose {named.name}"])
-    return Settings(layers, kernel, DataFolder(options.working_dir / kernel.data_dir.expanduser()), options.demo)
+    folder = DataFolder(options.working_dir / kernel.data_dir.expanduser())
+    return Settings(layers, kernel, folder, options.demo, options.safe, options.only)
 
 
 def demo_layer(name: str) -> Layer:
