@@ -13,7 +13,11 @@ from msgspec import Struct
 
 
 class StateEntry(Struct, frozen=True):
-    """A value (whatever JSON can say) and its version, which grows by one with every write of its key, from 1."""
+    """A value (whatever JSON can say) and its version.
+
+    The version grows by one with every write of its key. A new key begins at 1, or above every version that a removed
+    key of the same owner had: a version never means two values, also not after a removal.
+    """
 
     key: str
     value: Any
@@ -29,7 +33,10 @@ class StateWatch(Protocol):
 
 
 class State(Protocol):
-    """Durable keys and values of one owner. Keys are 1 to 200 characters; a value is at most 1 MiB as JSON."""
+    """Durable keys and values of one owner. Keys are 1 to 200 characters; a value is at most 1 MiB as JSON.
+
+    A call that is cancelled while it waits may still take effect. Errors are those of `contracts.errors`.
+    """
 
     async def get(self, key: str) -> StateEntry | None:
         """The entry, None when there is none. Raises: StateUnavailable."""
@@ -55,7 +62,9 @@ class State(Protocol):
         ...
 
     def watch(self, prefix: str, handler: Callable[[StateEntry | None, str], None]) -> StateWatch:
-        """Call `handler(entry or None when removed, key)` on the loop after each durable change below `prefix`."""
+        """Call `handler(entry or None when removed, key)` on the loop after each durable change of a key that starts
+        with `prefix`, in the order of the changes, and before the call that made the change returns.
+        """
         ...
 
 

@@ -1,0 +1,1 @@
+"""Durable state: keys and values by owner, in one SQLite file."""
