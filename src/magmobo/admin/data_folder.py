@@ -10,7 +10,6 @@ import fcntl
 import os
 import pwd
 import re
-import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -75,13 +74,21 @@ class DataFolder:
         try:
             written = self.instance_file.read_bytes().strip() if self.instance_file.exists() else b""
             if not written:
-                written = secrets.token_hex(_ID_BYTES).encode()
+                written = os.urandom(_ID_BYTES).hex().encode()
                 write_atomically(self.instance_file, written.decode() + "\n")
         except OSError as error:
             raise data_folder_error(self.path, error) from error
         if not _INSTANCE_ID.fullmatch(written):  # it stands in every log line and answer
             raise DataFolderError(self.path, "instance_id is not as MagMoBo wrote it; restore it or remove it")
         return written.decode()
+
+    def holder_pid(self) -> int | None:
+        """Process id of the last node that took the lock; it may have ended. Raises nothing."""
+        try:
+            written = self.lock_file.read_bytes()[:32].strip()
+        except OSError:
+            return None
+        return int(written) if written.isdigit() else None
 
     def _check_ours(self) -> None:
         found = self.path.stat()

@@ -124,7 +124,7 @@ class RequestMalformed(MagError):
     """A line on the control socket is not a request: one JSON object with a text `command`."""
 
     code = "MAG-ADMIN-003"
-    remedy = 'Send one line of JSON such as {"command": "status"}.'
+    remedy = 'Send one line of JSON such as {"command": "kernel:status"}.'
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -233,6 +233,20 @@ class TooManyConnections(MagError):
 
     def __str__(self) -> str:
         return f"more than {self.limit} connections to the control socket are open"
+
+
+class AnswerTooLarge(MagError):
+    """The answer to a command is longer than a line of the control socket may be."""
+
+    code = "MAG-ADMIN-010"
+    remedy = "Ask for less at once, such as fewer events with --lines."
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return f"the answer is larger than {self.limit_bytes} bytes"
 
 
 def data_folder_error(path: Path, error: OSError) -> DataFolderError:

@@ -6,18 +6,23 @@ the storage plane's knowledge; this is the door to it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import stat
+import time
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 
 from magmobo.admin.client import AdminClient
 from magmobo.admin.data_folder import DataFolder
 from magmobo.admin.errors import NodeNotRunning
 from magmobo.contracts.errors import MagError
+from magmobo.contracts.planes import NodeStatus
 from magmobo.contracts.secret import Secret
+from magmobo.kernel import selftest
 
 _COMFORTABLE_BYTES = 512 * 1_048_576
 
@@ -33,7 +38,10 @@ class Check(Struct, frozen=True):
 
 async def examine_folder(folder: DataFolder) -> Sequence[Check]:
     """Whether a node could work on `folder`, and whether one does."""
-    return [_folder_check(folder), _room_check(folder), await _node_check(folder)]
+    checks = [_folder_check(folder), _room_check(folder), *_machine_checks(), await _node_check(folder)]
+    if checks[0].ok and folder.path.is_dir():
+        checks.insert(1, _as_check(selftest.check_permissions(folder.path)))
+    return checks
 
 
 async def examine_database(dsn: Secret) -> Sequence[Check]:
@@ -98,9 +106,30 @@ def _room_check(folder: DataFolder) -> Check:
     return Check("disk", True, detail)
 
 
+def _machine_checks() -> Sequence[Check]:
+    clock = _as_check(selftest.check_clock(time.time(), None))
+    if clock.ok:
+        kept = {True: "kept by NTP", False: "not kept by NTP", None: "nobody says whether by NTP"}
+        clock = Check(clock.name, True, f"{clock.detail}, {kept[selftest.clock_is_synchronised()]}")
+    return [clock, _as_check(selftest.check_descriptors(0)), _sandbox_check()]
+
+
+def _sandbox_check() -> Check:
+    """What there is to lock extensions in with. A node without extensions wants none of it, so nothing here is bad."""
+    found = selftest.examine_sandbox()
+    here = [f"{one.name} {one.detail}" if one.detail != "yes" else one.name for one in found if one.ok]
+    missing = [f"no {one.name}: {one.detail} ({one.remedy.rstrip('.')})" for one in found if not one.ok]
+    return Check("sandbox for extensions", True, "; ".join([", ".join(here), *missing] if here else missing))
+
+
+def _as_check(finding: selftest.Finding) -> Check:
+    return Check(finding.name, finding.ok, finding.detail, finding.remedy)
+
+
 async def _node_check(folder: DataFolder) -> Check:
     try:
-        node = await AdminClient(folder, timeout_s=2).status()
+        answer = await asyncio.to_thread(AdminClient(folder, timeout_s=2).status)
+        node = msgspec.convert(answer, NodeStatus)
     except NodeNotRunning:
         return Check("node", True, "none runs on this data folder")
     except MagError as error:

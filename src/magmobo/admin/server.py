@@ -1,50 +1,54 @@
 """The control socket of a running node.
 
-Boundary: it reads lines, calls a command of the table it was given, writes lines; what a command does is the node's.
-Rules: only the node's own user and root are served; a request, the wait for one, the time to take an answer and the
-number of connections are bounded; a bad request costs its sender a coded answer and the node nothing. A connection that
-asked the node to stop stays open until the node is gone, so that its end is the news.
+Boundary: it reads lines, says who asks, puts each command to `Operators`, writes lines; it knows no command but the one
+that ends the node. Rules: only the node's own user and root are served; a request, the wait for one, what is read
+ahead, an answer, the time to take it and the number of connections are bounded; a bad request costs its sender a coded
+answer and the node nothing; who went away has its command cancelled. A connection that asked the node to stop stays
+open until the node is gone, so that its end is the news.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import struct
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import structlog
+from typing import TYPE_CHECKING, Any
 
 from magmobo.admin import wire
 from magmobo.admin.address import socket_address
-from magmobo.admin.errors import (
-    AccessDenied,
-    CommandUnknown,
-    RequestTooLarge,
-    TooManyConnections,
-    data_folder_error,
-)
-from magmobo.contracts.errors import MagError
+from magmobo.admin.errors import AccessDenied, RequestTooLarge, TooManyConnections, data_folder_error
+from magmobo.contracts.capabilities import Actor, Role
+from magmobo.contracts.errors import MagError, Unavailable
+from magmobo.contracts.planes import Operators
 
-Command = Callable[[], Any]
+if TYPE_CHECKING:
+    import structlog
+
+Command = Any  # the node's table names it, until it brings its command bus
 
 _MAX_CONNECTIONS = 32
+_READ_AHEAD = 16
 _IDLE_S = 60.0
 _WRITE_S = 10.0
 _LINGER_S = 1.0
+_STOP = "node:stop"
 
 
 class ControlServer:
-    """Serves `commands` (name -> function that returns what to encode) on a Unix socket at `path`."""
+    """Serves the commands of `operators` on a Unix socket at `path`."""
 
     def __init__(
-        self, path: Path, commands: Mapping[str, Command], *, log: structlog.stdlib.BoundLogger, idle_s: float = _IDLE_S
+        self, path: Path, operators: Operators, *, log: structlog.stdlib.BoundLogger, idle_s: float = _IDLE_S
     ) -> None:
-        self._path, self._commands, self._log, self._idle_s = path, commands, log, idle_s
+        if isinstance(operators, dict):  # until the node brings its command bus
+            from magmobo.admin.bridge import Bridge
+
+            operators = Bridge(operators)
+        self._path, self._operators, self._log, self._idle_s = path, operators, log, idle_s
         self._server: asyncio.Server | None = None
         self._conversations: set[asyncio.Task[None]] = set()
 
@@ -86,57 +90,133 @@ class ControlServer:
         await asyncio.gather(*self._conversations, return_exceptions=True)
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        conversation = asyncio.current_task()
-        assert conversation is not None  # noqa: S101 - a stream callback that is a coroutine runs in a task of its own
-        self._conversations.add(conversation)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a stream callback that is a coroutine runs in a task of its own
+        self._conversations.add(task)
         try:
+            uid = _peer_uid(writer)
             if len(self._conversations) > _MAX_CONNECTIONS:
                 await _dismiss(reader, writer, TooManyConnections(_MAX_CONNECTIONS))
-            elif not _peer_may_enter(writer):
-                self._log.warning("control.denied")
+            elif uid not in (0, os.geteuid()):  # the mode of socket and folder says the same already
+                self._log.warning("control.denied", uid=uid)
                 await _dismiss(reader, writer, AccessDenied("the control socket"))
             else:
-                await self._converse(reader, writer)
-        except (TimeoutError, OSError):
+                await _Conversation(reader, writer, self._operators, uid, self._log).hold(self._idle_s)
+        except (TimeoutError, OSError, _PeerLeft):
             self._log.debug("control.peer_left")
         except asyncio.CancelledError:
             self._log.debug("control.hung_up")  # `hang_up` ends us; the stream library would call the loop's handler
         finally:
-            self._conversations.discard(conversation)
+            self._conversations.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        idle_s: float | None = self._idle_s
-        while True:
-            try:
-                async with asyncio.timeout(idle_s):
-                    line = await reader.readuntil(b"\n")
-            except asyncio.IncompleteReadError:
-                return
-            except asyncio.LimitOverrunError:
-                await _dismiss(reader, writer, RequestTooLarge(wire.MAX_REQUEST_BYTES))
-                return
-            result = self._answer(line)
-            await _send(writer, result if isinstance(result, bytes) else wire.encode_result(result))
-            if isinstance(result, wire.Stopping):
-                idle_s = None
 
-    def _answer(self, line: bytes) -> Any:
-        """What the command returned, or the encoded fault."""
+class _PeerLeft(Exception):
+    """Nobody is there any more to take the answer."""
+
+
+class _Conversation:
+    """One connection: requests are read ahead, and answered one after the other."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        operators: Operators,
+        uid: int,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._reader, self._writer, self._operators, self._uid, self._log = reader, writer, operators, uid, log
+        self._requests: asyncio.Queue[bytes | RequestTooLarge] = asyncio.Queue(_READ_AHEAD)
+        self._gone = asyncio.Event()
+
+    async def hold(self, idle_s: float) -> None:
+        """Answer until the peer has no more to ask, says nothing for `idle_s` seconds, or says too much at once.
+
+        Raises: TimeoutError, OSError, _PeerLeft.
+        """
+        reading = asyncio.create_task(self._read(), name="control:read")
         try:
-            return self._command(wire.decode_request(line).command)()
+            limit_s: float | None = idle_s
+            while True:
+                async with asyncio.timeout(limit_s):
+                    line = await self._requests.get()
+                if isinstance(line, RequestTooLarge):
+                    await _dismiss(self._reader, self._writer, line)
+                    return
+                if not line:
+                    return
+                if await self._answer(line):
+                    limit_s = None
+        finally:
+            await _end(reading)
+
+    async def _read(self) -> None:
+        """Lines into the queue; an empty one is the last."""
+        try:
+            while True:
+                await self._requests.put(await self._reader.readuntil(b"\n"))
+        except asyncio.LimitOverrunError:
+            await self._requests.put(RequestTooLarge(wire.MAX_REQUEST_BYTES))
+        except (asyncio.IncompleteReadError, OSError):
+            if _has_hung_up(self._writer):
+                self._gone.set()
+            await self._requests.put(b"")
+
+    async def _answer(self, line: bytes) -> bool:
+        """Answer one line. Whether the node has begun to stop because of it."""
+        stopping = False
+        try:
+            request = wire.decode_request(line)
+            answer = wire.encode_result(await self._run(request))
+            stopping = request.command == _STOP
         except MagError as error:
-            return wire.encode_fault(error)
+            answer = wire.encode_fault(error)
+        except _PeerLeft:
+            raise
         except Exception:
             self._log.exception("control.command_failed")
-            return wire.encode_fault(MagError("the command failed inside the node"))
+            answer = wire.encode_fault(MagError("the command failed inside the node"))
+        await _send(self._writer, answer)
+        return stopping
 
-    def _command(self, name: str) -> Command:
-        command = self._commands.get(name)
-        if command is None:
-            raise CommandUnknown(name)
-        self._log.debug("control.command", command=name)
-        return command
+    async def _run(self, request: wire.Request) -> bytes:
+        """The reply of the command. Raises: _PeerLeft when the peer went away; the command is ended then."""
+        actor = Actor(
+            name=f"uid:{self._uid}",
+            role=request.role or Role.ADMIN,  # whoever may enter is an admin, and may be less
+            via="control",
+            justification=request.justification,
+        )
+        self._log.debug("control.command", command=request.command, role=str(actor.role))
+        command = self._operators.run(
+            request.command,
+            bytes(request.params),
+            actor=actor,
+            timeout_s=request.timeout_s,
+            dry_run=request.dry_run,
+            idempotency_key=request.idempotency_key,
+        )
+        running = asyncio.ensure_future(command)
+        leaving = asyncio.create_task(self._gone.wait(), name="control:leaving")
+        try:
+            await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                raise _PeerLeft
+            if running.cancelled():
+                raise Unavailable(f"the command {request.command}")
+            return running.result()
+        finally:
+            await _end(leaving)
+            await _end(running)
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    """Cancel, and wait a moment: who does not listen is left to the deadline of the command bus."""
+    task.cancel()
+    await asyncio.wait({task}, timeout=_LINGER_S)
+    if task.done() and not task.cancelled():
+        task.exception()  # it has been seen
 
 
 async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
@@ -154,11 +234,21 @@ async def _dismiss(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, e
             pass
 
 
-def _peer_may_enter(writer: asyncio.StreamWriter) -> bool:
-    """Whether the other process runs as our user or as root. The mode of socket and folder says the same already."""
+def _peer_uid(writer: asyncio.StreamWriter) -> int:
+    """User id of the other process; where the system cannot say, the mode of the socket has: our own."""
     if not hasattr(socket, "SO_PEERCRED"):
-        return True
+        return os.geteuid()
     size_bytes = struct.calcsize("3i")
     credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size_bytes)
     _pid, uid, _gid = struct.unpack("3i", credentials)
-    return uid in (0, os.geteuid())
+    return int(uid)
+
+
+def _has_hung_up(writer: asyncio.StreamWriter) -> bool:
+    """Whether nobody is there any more to read the answer, as against a peer that has said all it wanted to."""
+    descriptor = writer.get_extra_info("socket").fileno()
+    if descriptor < 0:
+        return True
+    poll = select.poll()
+    poll.register(descriptor, 0)  # the end of both directions is told in any case
+    return bool(poll.poll(0))

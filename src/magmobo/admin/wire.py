@@ -1,27 +1,39 @@
-"""Requests and answers of the control socket: one JSON object a line, either way.
+"""Requests and answers of the control socket: one JSON object a line, either way. The node's side of it.
 
-Boundary: no I/O. A connection may carry any number of requests, answered in order. Unknown fields are ignored in both
-directions, so that a `mag` and a node of different versions understand each other.
+Boundary: no I/O. A connection may carry any number of requests, answered in order. Unknown fields are ignored, so that
+a `mag` and a node of different versions understand each other. `admin/client.py` speaks the same with the standard
+library alone.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Raw, Struct
 
-from magmobo.admin.errors import NodeRefused, RequestMalformed
+from magmobo.admin.client import MAX_ANSWER_BYTES
+from magmobo.admin.errors import AnswerTooLarge, NodeRefused, RequestMalformed
+from magmobo.contracts.capabilities import Role
 from magmobo.contracts.errors import MagError
 
 MAX_REQUEST_BYTES = 65_536
-MAX_ANSWER_BYTES = 8_388_608
+MAX_TIMEOUT_S = 3600.0
 
 
-class Request(Struct, frozen=True):
-    """What an operator asks for."""
+class Request(Struct, frozen=True, omit_defaults=True):
+    """What an operator asks for. `params` is JSON whose shape the command names.
 
-    command: str
+    `role` lowers what the caller may do; `justification` asks for more than the role holds, and says why.
+    """
+
+    command: Annotated[str, Meta(max_length=200)]
+    params: Raw = Raw(b"{}")
+    timeout_s: Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_S)] = 30.0
+    dry_run: bool = False
+    idempotency_key: Annotated[str, Meta(max_length=200)] = ""
+    role: Role | None = None
+    justification: Annotated[str, Meta(max_length=1000)] = ""
 
 
 class Fault(Struct, frozen=True):
@@ -44,28 +56,27 @@ class Fault(Struct, frozen=True):
         return NodeRefused(self.code, self.text, self.next_step, self.exit_code)
 
 
-class Answer(Struct, frozen=True, omit_defaults=True):
-    """Exactly one of the two is set; `result` is JSON whose shape the command names, empty when it is not set."""
-
-    result: msgspec.Raw = msgspec.Raw()  # msgspec does not decode `Raw | None`
-    error: Fault | None = None
-
-
 class Stopping(Struct, frozen=True):
-    """Answer to `stop`: the node has begun to drain and closes the connection when it is gone."""
+    """Until the node answers with the one of `contracts.operations`."""
 
     pid: int
 
 
 class Pong(Struct, frozen=True):
-    """Answer to `ping`."""
+    """Until the node forgets `ping`."""
 
     pid: int
     version: str
 
 
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """Exactly one of the two is set; `result` is empty when it is not."""
+
+    result: Raw = Raw()  # msgspec does not decode `Raw | None`
+    error: Fault | None = None
+
+
 _requests = msgspec.json.Decoder(Request)
-_answers = msgspec.json.Decoder(Answer)
 _encoder = msgspec.json.Encoder()
 
 
@@ -77,25 +88,13 @@ def decode_request(line: bytes) -> Request:
         raise RequestMalformed(str(error)) from error
 
 
-def decode_answer(line: bytes) -> Answer:
-    """Raises: RequestMalformed, for anything that is not an answer."""
-    try:
-        answer = _answers.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestMalformed(str(error)) from error
-    if bool(answer.result) == (answer.error is not None):
-        raise RequestMalformed("an answer holds a result or an error")
-    return answer
-
-
-def encode_request(request: Request) -> bytes:
-    """One line."""
-    return _encoder.encode(request) + b"\n"
-
-
-def encode_result(result: Any) -> bytes:
-    """One line that carries the result of a command: a Struct, or whatever JSON can say."""
-    return _encoder.encode(Answer(result=msgspec.Raw(_encoder.encode(result)))) + b"\n"
+def encode_result(reply: bytes) -> bytes:
+    """One line that carries the reply of a command, which is JSON. Raises: AnswerTooLarge."""
+    # Between the tokens of JSON a line break is a blank like any other; inside of text it is always escaped.
+    line = _encoder.encode(Answer(result=Raw(reply.replace(b"\n", b" "))))
+    if len(line) >= MAX_ANSWER_BYTES:
+        raise AnswerTooLarge(MAX_ANSWER_BYTES)
+    return line + b"\n"
 
 
 def encode_fault(error: MagError) -> bytes:

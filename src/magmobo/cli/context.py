@@ -1,20 +1,35 @@
-"""From options to the services that answer them; also where a crash report would go."""
+"""From options to the services that answer them; also what one run of `mag` knows beyond its command."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from magmobo.admin.client import AdminClient
     from magmobo.admin.data_folder import DataFolder
+    from magmobo.contracts.commands import Command
     from magmobo.node.settings import Settings
 
 T = TypeVar("T")
+
+
+class Session:
+    """One run of `mag`. `role` and `justification` go with every command to a node; an unexpected error is written
+    into `log_dir` when that is known.
+    """
+
+    def __init__(self) -> None:
+        self.log_dir: Path | None = None
+        self.role = ""
+        self.justification = ""
+
+
+def session() -> Session:
+    """Of the command that runs now."""
+    return click.get_current_context().ensure_object(Session)
 
 
 def settings_of(data_dir: Path | None, dsn: str | None = None) -> Settings:
@@ -28,21 +43,45 @@ def settings_of(data_dir: Path | None, dsn: str | None = None) -> Settings:
 
 def folder_of(data_dir: Path | None) -> DataFolder:
     """The data folder that `mag up` would choose from here. Raises: ConfigError."""
-    return settings_of(data_dir).folder
+    import os
+
+    from magmobo.cli.folder import find_folder
+
+    found = find_folder(None if data_dir is None else str(data_dir), Path.cwd(), os.environ)
+    folder = settings_of(data_dir).folder if found is None else found
+    remember_log_dir(folder)
+    return folder
 
 
 def remember_log_dir(folder: DataFolder) -> None:
     """An unexpected error of this command is written beside the logs of this folder."""
-    click.get_current_context().meta["magmobo.log_dir"] = folder.log_dir
+    session().log_dir = folder.log_dir
 
 
-def ask_node(data_dir: Path | None, timeout_s: float, question: Callable[[AdminClient], Awaitable[T]]) -> T:
-    """Put one question to the node of a data folder. Raises: what `AdminClient` raises, ConfigError."""
+def client_of(data_dir: Path | None, timeout_s: float) -> AdminClient:
+    """Who asks the node of a data folder. Raises: ConfigError."""
     from magmobo.admin.client import AdminClient
 
-    client = AdminClient(folder_of(data_dir), timeout_s=timeout_s)
+    who = session()
+    return AdminClient(folder_of(data_dir), timeout_s=timeout_s, role=who.role, justification=who.justification)
 
-    async def ask() -> T:
-        return await question(client)
 
-    return asyncio.run(ask())
+def ask(client: AdminClient, command: Command, reply: type[T], *, dry_run: bool = False, wait_s: float = 0.0) -> T:
+    """The node's reply to one command. Raises: what `AdminClient` raises."""
+    import msgspec
+
+    from magmobo.admin.errors import ControlConnectionLost
+
+    answer = client.ask(command.name, msgspec.to_builtins(command), dry_run=dry_run, wait_s=wait_s)
+    try:
+        return msgspec.convert(answer, reply)
+    except msgspec.ValidationError as error:
+        raise ControlConnectionLost("its answer is not one we understand") from error
+
+
+def fields_of(reply: Any) -> dict[str, Any]:
+    """A reply as plain JSON values, for `--json`."""
+    import msgspec
+
+    found: dict[str, Any] = msgspec.to_builtins(reply)
+    return found

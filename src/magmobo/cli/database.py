@@ -97,7 +97,8 @@ async def _plan(folder: DataFolder, dsn: Secret, timeout_s: float, *, even_if_ru
 
     if not even_if_running:
         with suppress(NodeNotRunning):  # as it should be
-            raise NodeStillRuns((await AdminClient(folder, timeout_s=timeout_s).ping()).pid)
+            await asyncio.to_thread(AdminClient(folder, timeout_s=timeout_s).status)
+            raise NodeStillRuns(folder.holder_pid())
     async with _deadline(timeout_s):
         return await offline.detach(dsn, dry_run=True)
 

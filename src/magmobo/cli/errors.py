@@ -53,12 +53,12 @@ class NodeStillRuns(MagError):
     code = "MAG-CLI-004"
     remedy = "Stop the node with `mag down`, then run the command again."
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int | None) -> None:
         super().__init__(pid)
         self.pid = pid
 
     def __str__(self) -> str:
-        return f"the node of this data folder is running (pid {self.pid})"
+        return "the node of this data folder is running" + ("" if self.pid is None else f" (pid {self.pid})")
 
 
 class NotConfirmed(MagError):

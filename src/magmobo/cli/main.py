@@ -1,68 +1,88 @@
-"""Entry point of `mag`: the group, and the one place where errors become text and an exit code.
+"""Entry point of `mag`: the one place where errors become text and an exit code.
 
 Invariant: an error raised on purpose never shows a traceback; any other is written to a file that the message names.
+What a status needs is looked at first, and click is imported only when that is not enough.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import click
-
-from magmobo.cli.group import NounVerbGroup
-from magmobo.cli.output import colours_allowed, flush_quietly, print_error
+from magmobo.cli.output import flush_quietly, print_error
 from magmobo.contracts.errors import MagError
 
+if TYPE_CHECKING:
+    from magmobo.cli.context import Session
+
 INTERRUPTED = 130
-
-
-@click.group(cls=NounVerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="magmobo", prog_name="mag")
-def mag() -> None:
-    """A self-hosted backend over any Postgres: REST, gap-free realtime and a console, in one process tree."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 ok, 1 error, 2 usage, 3 no node, 4 degraded, 5 config, 6 denied,
     7 timeout, 130 interrupted.
     """
+    from magmobo.cli import fast
+
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        result = mag.main(args=arguments, prog_name="mag", standalone_mode=False, color=colours_allowed())
+        code = fast.run(words)
+    except Exception as error:
+        return _told(error, None)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if code is None:
+        return _run_with_click(words)
+    flush_quietly()
+    return code
+
+
+def _run_with_click(words: list[str]) -> int:
+    import click
+
+    from magmobo.cli.context import Session
+    from magmobo.cli.group import mag
+    from magmobo.cli.output import colours_allowed
+
+    session = Session()
+    try:
+        result = mag.main(
+            args=list(words), prog_name="mag", standalone_mode=False, color=colours_allowed(), obj=session
+        )
         flush_quietly()
         return result if isinstance(result, int) else 0
-    except MagError as error:
-        return print_error(error)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
+    except Exception as error:
+        return _told(error, session)
+
+
+def _told(error: Exception, session: Session | None) -> int:
+    """Say what went wrong on standard error; the exit code."""
+    if isinstance(error, MagError):
+        return print_error(error)
+    if isinstance(error, BrokenPipeError):
         flush_quietly()
         return 1
-    except Exception as error:
-        return _report_unexpected(error)
+    return _report_unexpected(error, session)
 
 
-def _report_unexpected(error: Exception) -> int:
+def _report_unexpected(error: Exception, session: Session | None) -> int:
+    import tempfile
     import traceback
 
     from magmobo.kernel.observe.redact import redact_text
 
+    folder = None if session is None else session.log_dir
     with tempfile.NamedTemporaryFile(
-        "w", prefix="mag-crash-", suffix=".txt", dir=_log_dir(), delete=False, encoding="utf-8"
-    ) as file:
+        "w", prefix="mag-crash-", suffix=".txt", delete=False, encoding="utf-8",
+        dir=folder if folder is not None and folder.is_dir() else None,
+    ) as file:  # fmt: skip
         file.writelines(redact_text(part) for part in traceback.format_exception(error))
     return print_error(MagError(f"something unexpected happened ({type(error).__name__}); details are in {file.name}"))
-
-
-def _log_dir() -> Path | None:
-    """Where the node of this command keeps its logs, when the command has found out; None is the system's own place."""
-    context = click.get_current_context(silent=True)
-    known = context.meta.get("magmobo.log_dir") if context else None
-    return known if isinstance(known, Path) and known.is_dir() else None
 
 
 if __name__ == "__main__":

@@ -1,26 +1,23 @@
 """What `mag` writes: JSON answers, errors with their next step, and text that is safe on a terminal.
 
 Boundary: standard output carries the answer, standard error everything else. A terminal gets colours only when it is
-one and NO_COLOR is unset.
+one and NO_COLOR is unset. Nothing here needs click: the commands that must be fast write through this alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
-import shutil
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import click
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from magmobo.contracts.errors import MagError
+
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
 def colours_allowed() -> bool | None:
@@ -28,10 +25,38 @@ def colours_allowed() -> bool | None:
     return False if os.environ.get("NO_COLOR") else None
 
 
+def styled(text: str, style: str) -> str:
+    """`text` in a colour, when standard output is a terminal that wants any."""
+    if os.environ.get("NO_COLOR") or not is_terminal():
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal that understands more than lines."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def echo(text: str) -> None:
+    """One line, or several, on standard output, at once: whoever reads a stream waits for it."""
+    try:
+        sys.stdout.write(text + "\n")
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
+def echo_error(text: str) -> None:
+    """One line on standard error, which never fails on a character."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 def print_json(command: str, fields: Mapping[str, Any]) -> None:
     """One JSON object on standard output; `schema` names its shape and `command` the question it answers."""
-    schema = f"dev.magmobo.cli.{command.replace(':', '_')}.v1"
-    click.echo(json.dumps({"schema": schema, "command": command, **fields}, ensure_ascii=False))
+    schema = f"dev.magmobo.cli.{command.replace(':', '_').replace('-', '_')}.v1"
+    echo(json.dumps({"schema": schema, "command": command, **fields}, ensure_ascii=False))
 
 
 def print_error(error: MagError) -> int:
@@ -42,9 +67,9 @@ def print_error(error: MagError) -> int:
         text, code, next_step, exit_code = error.text, error.fault_code, error.fault_next_step, error.fault_exit_code
     else:
         text, code, next_step, exit_code = str(error), error.code, error.next_step(), error.exit_code
-    click.echo(f"mag: {as_typed(printable(text))} [{code}]", err=True)
+    echo_error(f"mag: {as_typed(printable(text))} [{printable(code)}]")
     if next_step:
-        click.echo(f"next: {as_typed(printable(next_step))}", err=True)
+        echo_error(f"next: {as_typed(printable(next_step))}")
     return exit_code
 
 
@@ -55,11 +80,15 @@ def printable(text: str) -> str:
 
 def as_typed(text: str) -> str:
     """`text` with the commands it quotes (`mag …`) as the user can type them here."""
-    return text.replace("`mag ", f"`{program()} ")
+    return text.replace("`mag ", f"`{program()} ") if "`mag " in text else text
 
 
 def program() -> str:
     """What the user can type to run this program again: its name where that finds it, else its path."""
+    import shlex  # loaded when something is quoted: both are slow to import
+    import shutil
+    from pathlib import Path
+
     started = Path(sys.argv[0])
     if started.name != "mag" or shutil.which("mag") == str(started.absolute()):
         return "mag"
@@ -68,6 +97,8 @@ def program() -> str:
 
 def shortened(path: str) -> str:
     """Relative to where the user stands, when it is below."""
+    from pathlib import Path
+
     with suppress(ValueError):
         return str(Path(path).relative_to(Path.cwd()))
     return path

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
+
 from magmobo.admin.client import AdminClient
 from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.errors import MagError
@@ -66,7 +68,7 @@ class NodeProcess:
             if self.process.returncode is not None:
                 raise NodeFailed(f"exit {self.process.returncode}\n{self.printed}")
             try:
-                status = await client.status()
+                status = msgspec.convert(await asyncio.to_thread(client.status), NodeStatus)
             except MagError:
                 status = None
             if status is not None and status.state in {"ready", "degraded"} and self._has_announced:
