@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from magmobo.contracts.errors import DeadlineExceeded, MagError
 
@@ -166,23 +167,7 @@ class OutcomeUnknown(MagError):
         return f'the idempotency key "{self.key}" was used before, and {self.reason}'
 
 
-class CommandNotRecorded(MagError):
-    """The command must be on record before it acts, and no record could be written; nothing was done."""
-
-    code = "MAG-CMD-011"
-    http_status = 503
-    remedy = "`mag doctor` and the log of the node say what is wrong with the audit log."
-
-    def __init__(self, name: str, trace_id: str) -> None:
-        super().__init__(name, trace_id)
-        self.name, self.trace_id = name, trace_id
-
-    def __str__(self) -> str:
-        return f"{self.name} could not be recorded, so it was not done (trace {self.trace_id})"
-
-
-@dataclass(frozen=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """An error as it is kept with an idempotency key."""
 
     code: str
@@ -197,7 +182,7 @@ class EarlierFailure(MagError):
     gave, under the code it had.
     """
 
-    code = "MAG-CMD-012"
+    code = "MAG-CMD-011"
     remedy = "Correct the cause and ask again with a new key."
 
     def __init__(self, failure: Failure) -> None:
@@ -213,12 +198,17 @@ class EarlierFailure(MagError):
         return f"{self.failure.next_step} To try again, use a new idempotency key."
 
 
-class KeysNotKept(MagError):
-    """An idempotency key was sent to a node that keeps no state, so it could not be honoured; nothing was done."""
+class CommandCancelled(MagError):
+    """Whoever sent the command went away before it ended, so it was cancelled; it may have done a part of its work."""
 
-    code = "MAG-CMD-013"
-    http_status = 503
-    remedy = "Ask without an idempotency key."
+    code = "MAG-CMD-012"
+    exit_code = 130
+    http_status = 409
+    remedy = "Look at what the command should have changed, and ask again if it did not."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
     def __str__(self) -> str:
-        return "this node cannot keep idempotency keys"
+        return f"{self.name} was cancelled by whoever asked for it"

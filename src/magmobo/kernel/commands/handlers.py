@@ -53,6 +53,13 @@ class Handler:
             self.revoked.add(task)
             task.cancel()
 
+    def ended(self, task: asyncio.Task[Any]) -> None:
+        """A run of it is over."""
+        self.running.discard(task)
+        self.revoked.discard(task)
+        if not self.running:
+            self._table.idle(self)
+
     def decode(self, params: bytes) -> Command:
         """The command. Raises: CommandTooLarge, CommandMalformed."""
         if self._decoder is None:  # made when it is needed first: building all of them would cost the boot
@@ -88,12 +95,9 @@ class HandlerTable:
         if handler.running:
             self._running_of_cancelled.add(handler)
 
-    def ended(self, handler: Handler, task: asyncio.Task[Any]) -> None:
-        """A run of `handler` is over."""
-        handler.running.discard(task)
-        handler.revoked.discard(task)
-        if not handler.running:
-            self._running_of_cancelled.discard(handler)
+    def idle(self, handler: Handler) -> None:
+        """Nothing of `handler` runs any more."""
+        self._running_of_cancelled.discard(handler)
 
     def of(self, owner: str) -> list[Handler]:
         """Every handler of an owner that is registered or still runs."""

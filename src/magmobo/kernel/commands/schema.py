@@ -1,0 +1,44 @@
+"""JSON Schemas of commands and their answers, for `kernel:commands` and for whoever writes a client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from magmobo.contracts.commands import Command
+from magmobo.contracts.operations import CommandCatalogue, CommandInfo
+from magmobo.contracts.secret import Secret
+
+
+def catalogue_of(command_types: Iterable[type[Command]]) -> CommandCatalogue:
+    """All of them, in the order given."""
+    return CommandCatalogue([_info(command_type) for command_type in command_types])
+
+
+def schema_of(type_: type[Any]) -> Mapping[str, Any]:
+    """A JSON Schema that stands alone: what it refers to is under `$defs`."""
+    (schema,), definitions = msgspec.json.schema_components(
+        (type_,), schema_hook=_special, ref_template="#/$defs/{name}"
+    )
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def _info(command_type: type[Command]) -> CommandInfo:
+    return CommandInfo(
+        name=command_type.name,
+        summary=command_type.summary,
+        capability=command_type.capability,
+        audited=bool(command_type.audit_action),
+        dry_run=command_type.dry_run,
+        request=schema_of(command_type),
+        reply=schema_of(command_type.reply),
+    )
+
+
+def _special(type_: type[Any]) -> dict[str, Any]:
+    if type_ is Secret:
+        return {"type": "string", "writeOnly": True, "format": "password"}
+    return {"type": "string"} if issubclass(type_, Path) else {}
