@@ -118,11 +118,10 @@ def _dependency(name: str, parameter: str, hint: Any) -> Dependency | None:
     if not markers:
         return None
     wanted = typing.get_args(hint)[0]
-    options = [option for option in typing.get_args(wanted) if option is not NoneType]
-    protocol = options[0] if options else wanted
-    if not isinstance(protocol, type):
-        raise BadDeclaration(name, f'the parameter "{parameter}" asks for {protocol!r}, which is not a class')
-    return Dependency(parameter, protocol, markers[0].hard)
+    options = [option for option in typing.get_args(wanted) if option is not NoneType] or [wanted]
+    if len(options) > 1 or not isinstance(options[0], type):
+        raise BadDeclaration(name, f'the parameter "{parameter}" asks for {wanted}, which is not one class')
+    return Dependency(parameter, options[0], markers[0].hard)
 
 
 def declare_all(component_types: Iterable[type[Component]]) -> dict[str, Declaration]:

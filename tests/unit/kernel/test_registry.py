@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Protocol
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.kernel.graphs import Plan, component_of, plans
 
 from magmobo.contracts.component import Component, Context, Needs, Wants
+from magmobo.kernel.config.core import CORE_SECTIONS
 from magmobo.kernel.errors import (
     AmbiguousProvider,
     BadDeclaration,
     DependencyCycle,
     DuplicateComponent,
     MissingProvider,
+    RegistryError,
+    StillNeeded,
+    UnknownComponent,
 )
-from magmobo.kernel.registry import Registry, declare
+from magmobo.kernel.registry import RESERVED, Registry, declare
 
 
 class Store(Protocol):
@@ -81,8 +87,13 @@ def test_names_and_protocols_are_unique() -> None:
         name = "other"
         provides = (Store,)
 
-    with pytest.raises(DuplicateComponent, match="storage"):
-        Registry([Storage, Storage])
+    class Namesake(Component):
+        name = "storage"
+
+    with pytest.raises(DuplicateComponent, match=r'"storage": .*:Storage and .*:test_names.*\.Namesake'):
+        Registry([Storage, Namesake])
+    with pytest.raises(DuplicateComponent, match=r":Storage, twice"):
+        Registry([Storage], idle=[Storage])
     with pytest.raises(AmbiguousProvider, match='Store is provided by both "storage" and "other"'):
         Registry([Storage, Other])
     with pytest.raises(AmbiguousProvider, match="the node itself"):
@@ -116,13 +127,29 @@ def test_a_cycle_is_shown_whole() -> None:
     assert "first -> second" in str(caught.value) or "second -> third" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ({}, "its `name` is not a lower-case word"),
+        ({"name": "Loud Name"}, "its `name` is not a lower-case word"),
+        ({"name": "security"}, "belongs to the node itself"),
+        ({"name": "one", "after": "storage"}, "its `after` is not a tuple of names"),
+        ({"name": "one", "provides": Store}, "its `provides` is not a tuple of classes"),
+        ({"name": "one", "capabilities": ["magds.backup"]}, "its `capabilities` is not a tuple of names"),
+        ({"name": "one", "config_type": dict}, "its `config_type` is not a msgspec Struct"),
+        ({"name": "one", "start": lambda self: None}, "its hook `start` is not `async def`"),
+    ],
+)
+def test_a_manifest_the_kernel_cannot_read_is_refused(members: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(BadDeclaration, match=complaint):
+        declare(type("Odd", (Component,), members))
+
+
+def test_every_section_of_the_node_is_a_reserved_name() -> None:
+    assert CORE_SECTIONS.keys() <= RESERVED
+
+
 def test_constructors_the_kernel_cannot_fill_are_refused() -> None:
-    class Unnamed(Component):
-        pass
-
-    class Shouting(Component):
-        name = "Loud Name"
-
     class Greedy(Component):
         name = "greedy"
 
@@ -133,9 +160,85 @@ def test_constructors_the_kernel_cannot_fill_are_refused() -> None:
 
         def __init__(self, context: Context, port: int) -> None: ...
 
-    for component_type in (Unnamed, Shouting, Greedy, Plain):
+    class Unresolved(Component):
+        name = "unresolved"
+
+        def __init__(self, context: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
+
+    class Vague(Component):
+        name = "vague"
+
+        def __init__(self, thing: Needs[int | str]) -> None: ...
+
+    for component_type in (Greedy, Plain, Unresolved, Vague):
         with pytest.raises(BadDeclaration):
             declare(component_type)
+
+
+def test_questions_about_neighbours() -> None:
+    registry = Registry([Reader, Feeder, Storage])
+    assert registry.needs("reader") == ("storage",)
+    assert registry.wants("reader") == ("feeder",)
+    assert registry.needed_by("storage") == ("reader", "feeder"), "in the order in which they could leave"
+    assert registry.needed_by("feeder") == (), "a soft need holds nobody"
+    with pytest.raises(UnknownComponent):
+        registry.needs("nobody")
+
+
+def test_whoever_is_needed_cannot_leave() -> None:
+    registry = Registry([Reader, Feeder, Storage])
+    for leave in (registry.with_removed, registry.with_disabled):
+        with pytest.raises(StillNeeded, match='"storage" is needed by reader, feeder'):
+            leave("storage")
+        assert set(leave("feeder").declarations) == {"reader", "storage"}
+    assert set(registry.declarations) == {"reader", "feeder", "storage"}
+
+
+def test_an_idle_component_is_known_and_takes_no_part() -> None:
+    registry = Registry([Storage, Reader, Feeder]).with_disabled("feeder")
+    assert registry.levels == (("storage",), ("reader",))
+    assert set(registry.idle) == {"feeder"}
+    with pytest.raises(DuplicateComponent):
+        registry.with_added(Feeder)
+    assert registry.with_enabled("feeder").levels == (("storage",), ("feeder",), ("reader",))
+    assert not registry.with_removed("feeder").idle
+    with pytest.raises(UnknownComponent):
+        registry.with_enabled("storage")
+
+
+def test_a_missing_provider_names_who_is_idle() -> None:
+    with pytest.raises(MissingProvider, match=r'"feeder" needs Store.*"storage" would, but it is disabled') as caught:
+        Registry([Feeder], idle=[Storage])
+    assert "mag component:enable storage" in caught.value.next_step()
+
+
+def test_the_graph_is_data_and_dot() -> None:
+    class Odd(Component):
+        name = "odd"
+        after = ("storage", "absent")
+        provides = (type('Quo"te\\\n', (), {}),)
+
+    class Fond(Component):
+        name = "fond"
+
+        def __init__(self, odd: Any) -> None: ...
+
+    Fond.__init__.__annotations__["odd"] = Wants[Odd.provides[0]]
+
+    graph = Registry([Reader, Feeder, Storage, Odd, Fond]).graph()
+    assert [list(level) for level in graph.levels] == [["storage"], ["feeder", "odd"], ["reader", "fond"]]
+    assert {(edge.consumer, edge.provider, edge.kind, edge.protocol) for edge in graph.edges} == {
+        ("feeder", "storage", "needs", "Store"),
+        ("reader", "storage", "needs", "Store"),
+        ("reader", "feeder", "wants", "Feed"),
+        ("odd", "storage", "after", ""),
+        ("fond", "odd", "wants", 'Quo"te\\\n'),
+    }
+    lines = graph.dot.splitlines()
+    assert (lines[0], lines[-1]) == ("digraph components {", "}")
+    assert '  "feeder" -> "storage" [style=solid, label="Store"];' in lines
+    assert '  "odd" -> "storage" [style=dotted];' in lines
+    assert '  "fond" -> "odd" [style=dashed, label="Quo\\"te\\\\ "];' in lines
 
 
 @settings(deadline=None)  # a busy machine is not a failure
@@ -161,3 +264,56 @@ def test_any_graph_is_either_levelled_or_refused_with_a_true_cycle(edges: list[s
         assert all(needs[name] <= seen for name in level)
         seen |= set(level)
     assert seen == needs.keys()
+
+
+@settings(deadline=None)
+@given(plans())
+def test_whatever_is_given_is_a_graph_that_holds_or_a_refusal_that_names_members(given_plans: list[Plan]) -> None:
+    names = {plan.name for plan in given_plans}
+    refused: RegistryError | None = None
+    try:
+        registry = Registry([component_of(plan) for plan in given_plans])
+    except RegistryError as error:
+        refused = error
+    if refused is not None:
+        assert refused.involved
+        assert set(refused.involved) <= names
+        return
+    seen: set[str] = set()
+    for level in registry.levels:
+        assert all(set(registry.edges[name]) <= seen for name in level)
+        seen |= set(level)
+    assert seen == names
+    for plan in given_plans:
+        assert set(registry.needs(plan.name)) == plan.hard_needs(given_plans)
+        assert all(plan.name in registry.needed_by(provider) for provider in registry.needs(plan.name))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_changed_registry_is_as_one_made_anew(data: st.DataObject) -> None:
+    given_plans = data.draw(plans(acyclic=True))
+    types = {plan.name: component_of(plan) for plan in given_plans}
+    registry = Registry([])
+    for _ in range(data.draw(st.integers(0, 24))):
+        name = data.draw(st.sampled_from(sorted(types)))
+        before = (dict(registry.declarations), dict(registry.idle), registry.levels)
+        if name in registry.declarations:
+            act = data.draw(st.sampled_from([registry.with_removed, registry.with_disabled]))
+        elif name in registry.idle:
+            act = data.draw(st.sampled_from([registry.with_removed, registry.with_enabled]))
+        else:
+            act = registry.with_added
+        changed = registry
+        with suppress(StillNeeded, MissingProvider):
+            changed = act(types[name] if act == registry.with_added else name)  # type: ignore[arg-type]
+        assert (registry.declarations, registry.idle, registry.levels) == before, "a registry does not change"
+        registry = changed
+    anew = Registry([types[name] for name in registry.declarations], idle=[types[name] for name in registry.idle])
+    assert [sorted(level) for level in anew.levels] == [sorted(level) for level in registry.levels]
+    assert {name: set(edges) for name, edges in anew.edges.items()} == {
+        name: set(edges) for name, edges in registry.edges.items()
+    }
+    assert {name: set(anew.needed_by(name, transitive=True)) for name in anew.declarations} == {
+        name: set(registry.needed_by(name, transitive=True)) for name in registry.declarations
+    }
