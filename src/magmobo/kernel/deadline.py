@@ -54,12 +54,9 @@ async def run_bounded(
     task = asyncio.create_task(contain(hook), name=name)
     task.add_done_callback(lambda _: hook.close())
     began(task)
+    awaited: set[asyncio.Future[Any]] = {task} if interruption is None else {task, interruption}
     try:
-        await asyncio.wait(
-            {task, interruption} if interruption is not None else {task},
-            timeout=timeout_s,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
         await end(task, grace_s=grace_s)
         raise

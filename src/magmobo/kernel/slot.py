@@ -1,25 +1,38 @@
 """The place of one component on the board: its object, its state, and its hooks under deadlines.
 
-Invariant: whatever a hook does, the slot ends in a state of the table, and after `shutdown` no task, subscription or
-connected handle of the component is left.
+Invariants: whatever a hook does, the slot ends in a state of the table; one operation at a time, so that operator,
+supervisor and shutdown never interleave; after `shutdown` no task, subscription or connected handle of the component is
+left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
-import structlog
+from msgspec import Struct
 
 from magmobo.contracts.component import Component
 from magmobo.contracts.health import HealthReport
 from magmobo.kernel.context import ComponentContext, Surroundings
-from magmobo.kernel.deadline import Overrun, run_bounded
-from magmobo.kernel.errors import PhaseTimeout, describe
+from magmobo.kernel.errors import IllegalTransition, describe
 from magmobo.kernel.handles import Link
 from magmobo.kernel.lifecycle import Lifecycle, State
 from magmobo.kernel.registry import Declaration
+from magmobo.kernel.subscriptions import ComponentBus
+from magmobo.kernel.supervision.errors import HookEscaped, NeverBooted, NotNow
+from magmobo.kernel.supervision.hooks import HookRunner
 from magmobo.kernel.tasks import TaskSet
+
+if TYPE_CHECKING:
+    import structlog
+
+    from magmobo.contracts.operations import RestartNote
+
+NOTES_KEPT = 20
 
 
 class PhaseFailed(Exception):
@@ -30,8 +43,22 @@ class PhaseFailed(Exception):
         self.component, self.phase, self.cause = component, phase, cause
 
 
+class Footprint(Struct, frozen=True):
+    """What a component holds at this moment."""
+
+    tasks: int
+    subscriptions: int
+
+
+class Deadlines(Struct, frozen=True):
+    """How long the hooks of a component may take when it is restarted."""
+
+    start_s: float
+    stop_s: float
+
+
 class Slot:
-    """One component. `on_failure` is told its name when one of its tasks failed."""
+    """One component. `on_failure` is told its name when it failed while it ran, not when a request about it failed."""
 
     def __init__(self, declaration: Declaration, around: Surroundings, on_failure: Callable[[str], None]) -> None:
         self.name = declaration.name
@@ -39,13 +66,21 @@ class Slot:
         self.error: BaseException | None = None
         self.health: HealthReport | None = None
         self.restarts = 0
-        self._declaration, self._on_failure = declaration, on_failure
-        self._bus = around.bus.scoped(self.name)
+        self.incarnation = 0
+        """Counts how often the component came to run: figures about an earlier one mean nothing to a later one."""
+        self.notes: deque[RestartNote] = deque(maxlen=NOTES_KEPT)
+        self.lifecycle = Lifecycle(self.name, around.bus, around.clock.time_s)
+        self._declaration, self._around, self._on_failure = declaration, around, on_failure
+        self._bus = ComponentBus(around.bus, self.name)
         self._tasks = TaskSet(self.name, self._task_failed)
         self._context = ComponentContext(self.name, around, self._bus, self._tasks)
+        self._hooks = HookRunner(self.name)
         self._component: Component | None = None
-        self._boot_entered = self._start_entered = False
-        self.lifecycle = Lifecycle(self.name, around.bus, around.clock.time_s)
+        self._boot_entered = self._booted = self._start_entered = False
+        self._half_way = False  # `start` or `recover` was entered, and no `stop` since
+        self._served = False  # it came to run, and neither `recover` nor `stop` was entered since
+        self._rising = False  # a hook runs that is to end with the component serving
+        self._lock, self._leaving = asyncio.Lock(), False
 
     @property
     def state(self) -> State:
@@ -64,6 +99,17 @@ class Slot:
         """The component's own log."""
         return self._context.log
 
+    @property
+    def footprint(self) -> Footprint:
+        """What it holds now."""
+        return Footprint(len(self._tasks), len(self._bus))
+
+    @property
+    def package(self) -> str:
+        """The Python package of the component's class; the module itself for one without a package."""
+        module = self._declaration.component_type.__module__
+        return module.rpartition(".")[0] or module
+
     # ------------------------------------------------------------ up
 
     def construct(self, collaborators: Mapping[str, Any], config: Any) -> None:
@@ -71,102 +117,274 @@ class Slot:
         arguments = dict(collaborators)
         if self._declaration.context_parameter:
             arguments[self._declaration.context_parameter] = self._context
-        try:
-            self._component = self._declaration.component_type(**arguments)
-            self._component.configure(config)
-        except Exception as error:
-            raise self._failed("configure", error) from error
+        with self._span("configure"), self._judged("configure"):
+            try:
+                self._component = self._declaration.component_type(**arguments)
+                self._component.configure(config)
+            except SystemExit as error:
+                raise HookEscaped(f"raised SystemExit({error})") from error
         self.lifecycle.to(State.CONFIGURED)
 
     async def boot(self, timeout_s: float) -> None:
-        """Run the `boot` hook; consumers may call the component from then on. Raises: PhaseFailed."""
-        self._boot_entered = True
-        await self._enter("boot", self.component.boot(), timeout_s)
-        self.lifecycle.to(State.BOOTED)
+        """Run the `boot` hook; consumers may call the component from then on. Raises: PhaseFailed, NotNow."""
+        async with self._turn():
+            self._boot_entered = True
+            with self._span("boot"), self._judged("boot"):
+                await self._rise("boot", self.component.boot, timeout_s)
+            self._booted = True
+            self.lifecycle.to(State.BOOTED)
 
-    async def start(self, timeout_s: float) -> None:
-        """Run the `start` hook, after `boot` or after a stop. Raises: PhaseFailed, IllegalTransition."""
+    async def start(self, timeout_s: float, *, stop_timeout_s: float | None = None) -> None:
+        """Run the `start` hook, after `boot` or after a stop; a component that failed half way is stopped first.
+
+        stop_timeout_s: deadline of that stop; `timeout_s` by default.
+        Raises: PhaseFailed, IllegalTransition, NeverBooted, NotNow.
+        """
+        async with self._turn():
+            await self._start(timeout_s, stop_timeout_s or timeout_s)
+
+    async def restart(self, deadlines: Deadlines) -> None:
+        """Stop the component if it runs, and start it, with nobody in between.
+
+        A failing `stop` is logged; the start is tried all the same. Raises: as `start`.
+        """
+        async with self._turn():
+            if self.state is State.RUNNING:
+                await self._stop(deadlines.stop_s, hold_calls=True)
+            await self._start(deadlines.start_s, deadlines.stop_s)
+
+    async def recover(self, deadlines: Deadlines, *, last: bool) -> None:
+        """Bring a failed component back on the same instance; if that fails it is `failed`, or `quarantined` when this
+        was the `last` attempt.
+
+        The component's own `recover` is asked once; when it failed too, every further attempt is a stop and a start.
+        Raises: PhaseFailed, IllegalTransition, NeverBooted, NotNow.
+        """
+        async with self._turn():
+            self._expect_booted(State.RECOVERING)
+            self.lifecycle.to(State.RECOVERING)
+            self.restarts += 1
+            try:
+                with self._judged("recover", stays=last):
+                    await self._come_back(deadlines)
+            except PhaseFailed:
+                if last:
+                    await self._give_up(deadlines.stop_s)
+                raise
+            self._now_running()
+
+    async def _come_back(self, deadlines: Deadlines) -> None:
+        if self._served and type(self.component).recover is not Component.recover:
+            self._served, self.error = False, None
+            await self._rise("recover", self.component.recover, deadlines.start_s + deadlines.stop_s)
+            return
+        # The default of the contract, stop and start, hook by hook: each has its deadline, and what the former start
+        # left behind ends in between.
+        await self._tidy(deadlines.stop_s)
+        self._begin_serving()
+        await self._rise("start", self.component.start, deadlines.start_s)
+
+    async def quarantine(self, deadlines: Deadlines) -> None:
+        """Give a failed component up: what it still holds is taken back, and only an operator starts it again.
+
+        Raises: IllegalTransition, NotNow.
+        """
+        async with self._turn():
+            self.lifecycle.to(State.RECOVERING)
+            await self._give_up(deadlines.stop_s)
+
+    async def _give_up(self, stop_timeout_s: float) -> None:
+        try:
+            await self._tidy(stop_timeout_s)
+        finally:
+            self.lifecycle.to(State.QUARANTINED)
+
+    async def _start(self, timeout_s: float, stop_timeout_s: float) -> None:
+        self._expect_booted(State.STARTING)
+        await self._tidy(stop_timeout_s)
         self.lifecycle.to(State.STARTING)
         if self._start_entered:
             self.restarts += 1
-        self._start_entered, self.error = True, None
-        await self._enter("start", self.component.start(), timeout_s)
-        self.lifecycle.to(State.RUNNING)
+        self._start_entered = True
+        self._begin_serving()
+        with self._span("start"), self._judged("start"):
+            await self._rise("start", self.component.start, timeout_s)
+        self._now_running()
 
-    def _connect(self) -> None:
-        for link in self.links:
-            link.connect(self.component.implementation(link.protocol))
+    def _expect_booted(self, new_state: State) -> None:
+        if self._leaving:
+            raise self._not_now()
+        if not self.lifecycle.can(new_state):
+            raise IllegalTransition(self.name, self.state, new_state)
+        if not self._booted:
+            raise NeverBooted(self.name)
+
+    def _begin_serving(self) -> None:
+        self._half_way, self.error = True, None
+        self._tasks.begin_serving()
+        self._bus.begin_serving()
+
+    async def _rise(self, phase: str, hook: Callable[[], Coroutine[Any, Any, None]], timeout_s: float) -> None:
+        if self._leaving:
+            raise self._not_now()
+        self._rising = True
+        try:
+            await self._hooks.run(phase, hook, timeout_s)
+            if self.error is not None:  # a task failed meanwhile
+                raise self.error
+            for link in self.links:
+                link.connect(self.component.implementation(link.protocol))
+        finally:
+            self._rising = False
+
+    def _now_running(self) -> None:
+        self._served, self.health = True, None
+        self.incarnation += 1
+        self.lifecycle.to(State.RUNNING)
 
     def _disconnect(self) -> None:
         for link in self.links:
             link.disconnect()
 
-    async def _enter(self, phase: str, hook: Coroutine[Any, Any, None], timeout_s: float) -> None:
-        try:
-            await self._bounded(phase, hook, timeout_s)
-            self._raise_failure_of_tasks()
-            self._connect()
-        except Exception as error:
-            raise self._failed(phase, error) from error
-
-    def _raise_failure_of_tasks(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-    async def _bounded(self, phase: str, hook: Coroutine[Any, Any, None], timeout_s: float) -> None:
-        try:
-            await run_bounded(hook, timeout_s=timeout_s, name=f"{self.name}.{phase}")
-        except Overrun as error:
-            raise PhaseTimeout(self.name, phase, timeout_s, error.where) from error
-
     # ------------------------------------------------------------ failure
 
-    def _failed(self, phase: str, error: BaseException) -> PhaseFailed:
+    def fail(self, error: BaseException) -> None:
+        """Take a component that runs for failed: its consumers wait, and whoever supervises it is told."""
+        if self._lock.locked():  # the operation under way decides what becomes of it
+            if self._rising:
+                self.error = self.error or error
+                self._hooks.interrupt(self.error)
+            return
+        if not self.lifecycle.can(State.FAILED):
+            return
         self.error = error
         self._disconnect()
         self.lifecycle.fail(error)
-        return PhaseFailed(self.name, phase, error)
+        self._on_failure(self.name)
 
     def _task_failed(self, error: BaseException) -> None:
         self.log.error("a task of the component failed", error=describe(error), exc_info=error)
+        self.fail(error)
+
+    @contextmanager
+    def _judged(self, phase: str, *, stays: bool = False) -> Iterator[None]:
+        """Whatever leaves the block leaves the component failed, or, if it `stays`, to the caller's judgement. A
+        cancellation goes on as such.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._mark_failed(error, silently=stays)
+            raise PhaseFailed(self.name, phase, error) from error
+        except BaseException:
+            self._mark_failed(NotNow(self.name, f"its {phase} was interrupted"))
+            raise
+
+    def _mark_failed(self, error: BaseException, *, silently: bool = False) -> None:
         self.error = error
-        if self.lifecycle.can(State.FAILED):
-            self._disconnect()
+        self._disconnect()
+        if not silently:
             self.lifecycle.fail(error)
-            self._on_failure(self.name)
+
+    @asynccontextmanager
+    async def _turn(self, *, for_good_s: float | None = None) -> AsyncIterator[None]:
+        """One operation at a time. One that takes the component down for good is the last: it ends a hook that tries to
+        bring the component up, and gives any other one `for_good_s` to end by itself.
+        """
+        patience: asyncio.TimerHandle | None = None
+        if for_good_s is not None:
+            self._leaving = True
+            delay_s = 0.0 if self._rising else for_good_s
+            patience = asyncio.get_running_loop().call_later(delay_s, self._hooks.interrupt, self._not_now())
+        try:
+            await self._lock.acquire()
+        finally:
+            if patience is not None:
+                patience.cancel()
+        try:
+            if self._leaving and for_good_s is None:
+                raise self._not_now()
+            yield
+        finally:
+            self._lock.release()
+
+    def _not_now(self) -> NotNow:
+        return NotNow(self.name, "it is being taken down")
+
+    def _span(self, phase: str) -> AbstractContextManager[object]:
+        timeline = getattr(self._around, "timeline", None)
+        return nullcontext() if timeline is None else timeline.span(self.name, phase)
 
     # ------------------------------------------------------------ down
 
-    async def stop(self, timeout_s: float, *, for_good: bool) -> None:
-        """Run the `stop` hook if `start` was entered. A failure is logged and kept, never raised.
+    async def stop(self, timeout_s: float, *, for_good: bool) -> BaseException | None:
+        """Run the `stop` hook if `start` was entered, then end what was spawned and subscribed since.
 
-        for_good: others that stop as well may still call it; otherwise their calls wait until it runs again.
+        A failure is logged, kept and returned, never raised. A component that had failed stays failed.
+        for_good: others that stop as well may still call it, and it never starts again; otherwise their calls wait
+        until it runs.
         """
-        if not self._start_entered or self.state is State.STOPPED:
-            return
+        async with self._turn(for_good_s=timeout_s if for_good else None):
+            return await self._stop(timeout_s, hold_calls=not for_good)
+
+    async def _stop(self, timeout_s: float, *, hold_calls: bool) -> BaseException | None:
+        if not self._half_way:
+            return None
         if self.state is State.RUNNING:
             self.lifecycle.to(State.STOPPING)
-        if not for_good:
+        if hold_calls:
             self._disconnect()
-        await self._leave("stop", self.component.stop(), timeout_s)
+        try:
+            error = await self._tidy(timeout_s)
+        except BaseException:  # the caller was cancelled
+            if self.state is State.STOPPING:
+                self.lifecycle.fail(NotNow(self.name, "its stop was interrupted"))
+            raise
         if self.state is State.STOPPING:
-            self.lifecycle.to(State.STOPPED)
+            if error is None:
+                self.lifecycle.to(State.STOPPED)
+            else:
+                self.lifecycle.fail(error)
+        return error
+
+    async def _tidy(self, timeout_s: float) -> BaseException | None:
+        """Undo a `start`, whole or half: its hook once, then whatever it left behind."""
+        if not self._half_way:
+            return None
+        self._half_way = self._served = False
+        try:
+            return await self._leave("stop", timeout_s)
+        finally:
+            await self._end_serving()
+
+    async def _end_serving(self) -> None:
+        await self._bus.end_serving()
+        self._complain(await self._tasks.end_serving())
+
+    def _complain(self, left: list[str]) -> None:
+        if left:
+            self.log.warning("tasks of the component do not end", tasks=left)
 
     async def shutdown(self, timeout_s: float) -> None:
         """Run the `shutdown` hook if `boot` was entered, then end everything that belongs to the component."""
-        self._disconnect()
-        if self._boot_entered:
-            self._boot_entered = False
-            await self._leave("shutdown", self.component.shutdown(timeout_s), timeout_s)
-        await self._tasks.close()
-        await self._bus.close()
+        async with self._turn(for_good_s=timeout_s):
+            self._disconnect()
+            try:
+                if self._boot_entered:
+                    self._boot_entered = self._booted = False
+                    await self._leave("shutdown", timeout_s)
+            finally:
+                self._complain(await self._tasks.close())
+                await self._bus.close()
 
-    async def _leave(self, phase: str, hook: Coroutine[Any, Any, None], timeout_s: float) -> None:
+    async def _leave(self, phase: str, timeout_s: float) -> BaseException | None:
         """On the way down a failing component must not keep the others from leaving."""
+        component = self.component
+        hook = component.stop if phase == "stop" else lambda: component.shutdown(timeout_s)
         try:
-            await self._bounded(phase, hook, timeout_s)
+            await self._hooks.run(phase, hook, timeout_s)
         except Exception as error:
             self.error = self.error or error  # what went wrong first is what an operator wants to know
             self.log.exception(f"{phase} failed", error=describe(error))
-            if self.lifecycle.can(State.FAILED) and self.state is State.STOPPING:
-                self.lifecycle.fail(error)
+            return error
+        return None

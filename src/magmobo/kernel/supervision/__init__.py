@@ -1,1 +1,1 @@
-"""What the supervision of components is made of: its errors, the restart budget, one hook at a time."""
+"""What hooks are run by, one at a time, and why a component does not run."""
