@@ -6,7 +6,6 @@ so only the failing path goes over the fields one by one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -16,11 +15,10 @@ import msgspec
 
 from magmobo.contracts.commands import Command
 from magmobo.contracts.secret import Secret
-from magmobo.kernel.commands.errors import CommandMalformed, CommandTooLarge
+from magmobo.kernel.commands.errors import CommandMalformed, CommandTooLarge, shown
 
 MAX_PARAMS_BYTES = 65_536
 _MAX_PROBLEMS = 20
-_SHOWN_CHARS = 60
 
 
 def decoder_for(command_type: type[Command]) -> msgspec.json.Decoder[Any]:
@@ -63,8 +61,8 @@ def encode_special(value: Any) -> Any:
 
 def masked(command: Command) -> dict[str, Any]:
     """The parameters of a command for the record: everything but what is a `Secret`."""
-    shown: dict[str, Any] = msgspec.to_builtins(command, enc_hook=_mask, str_keys=True)
-    return shown
+    params: dict[str, Any] = msgspec.to_builtins(command, enc_hook=_mask, str_keys=True)
+    return params
 
 
 def _mask(value: Any) -> str:
@@ -115,11 +113,10 @@ def _wrong_fields(command_type: type[Command], sent: Mapping[str, Any]) -> Itera
 def _unknown(name: str, known: Mapping[str, Any]) -> str:
     import difflib  # only a mistake needs it
 
-    shown = json.dumps(name if len(name) <= _SHOWN_CHARS else name[:_SHOWN_CHARS] + "…")
-    near = difflib.get_close_matches(name[:_SHOWN_CHARS], known, n=1)
+    near = difflib.get_close_matches(name[:80], known, n=1)
     if near:
-        return f'{shown} is unknown; did you mean "{near[0]}"?'
-    return f"{shown} is unknown; " + (f"known are {', '.join(known)}" if known else "the command takes no fields")
+        return f'"{shown(name)}" is unknown; did you mean "{near[0]}"?'
+    return f'"{shown(name)}" is unknown; ' + (f"known are {', '.join(known)}" if known else "it takes no fields")
 
 
 def _plain(text: str, field: str, type_: Any = None) -> str:
@@ -142,10 +139,14 @@ def _expected(type_: Any) -> str:
     if origin is Union or type(type_).__name__ == "UnionType":
         return " or ".join(dict.fromkeys(_expected(option) for option in arguments))
     if origin is Literal:
-        return "one of " + ", ".join(json.dumps(choice) for choice in arguments)
+        return "one of " + ", ".join(_choice(choice) for choice in arguments)
     if isinstance(type_, type) and issubclass(type_, Enum):
-        return "one of " + ", ".join(json.dumps(member.value) for member in type_)
+        return "one of " + ", ".join(_choice(member.value) for member in type_)
     return _WORDS.get(type_, "what its schema says")
+
+
+def _choice(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 _WORDS: dict[Any, str] = {

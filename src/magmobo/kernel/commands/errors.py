@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 from magmobo.contracts.errors import DeadlineExceeded, MagError
+
+_SHOWN_CHARS = 60
 
 
 class CommandUnknown(MagError):
@@ -24,7 +25,7 @@ class CommandUnknown(MagError):
 
     def __str__(self) -> str:
         hint = f'; did you mean "{self.suggestion}"?' if self.suggestion else ""
-        return f"this node has no command {json.dumps(self.name[:80])}{hint}"
+        return f'this node has no command "{shown(self.name)}"{hint}'
 
 
 class CommandMalformed(MagError):
@@ -212,3 +213,9 @@ class CommandCancelled(MagError):
 
     def __str__(self) -> str:
         return f"{self.name} was cancelled by whoever asked for it"
+
+
+def shown(text: str) -> str:
+    """Text from outside as an error may quote it: short, and on one line."""
+    cut = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
+    return "".join(char if char.isprintable() else "?" for char in cut)
