@@ -1,0 +1,1 @@
+"""The tamper-evident audit log of a node: one writer, a hash chain, signed checkpoints, an offline judge."""

@@ -1,0 +1,39 @@
+"""Every action that the audit log knows. What is not here cannot be recorded; CONTRACTS section 9.
+
+`privileged` actions do not happen when they cannot be recorded; the others are recorded when that is possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from magmobo.contracts.audit import AuditAction
+
+BREAK_FOUND, CHECKPOINT, TORN_RECORD = "audit.break_found", "audit.checkpoint", "audit.torn_record"
+
+_ACTIONS = (
+    AuditAction("kernel.boot", "info", "kernel", privileged=False),
+    AuditAction("kernel.stop", "notice", "kernel"),
+    AuditAction("kernel.reset", "warning", "kernel"),
+    AuditAction("component.start", "notice", "component"),
+    AuditAction("component.stop", "notice", "component"),
+    AuditAction("component.restart", "notice", "component"),
+    AuditAction("component.disable", "notice", "component"),
+    AuditAction("component.enable", "notice", "component"),
+    AuditAction("component.register", "warning", "component"),
+    AuditAction("component.unregister", "warning", "component"),
+    # What the supervisor does to protect the node must not wait for a disk.
+    AuditAction("component.quarantined", "warning", "component", privileged=False),
+    AuditAction("config.reload", "notice", "config"),
+    AuditAction("config.patch", "warning", "config"),
+    AuditAction("secret.write", "warning", "security"),
+    # A refusal stands whether or not it can be recorded; an override does not.
+    AuditAction("security.denied", "warning", "security", privileged=False),
+    AuditAction("security.breakglass", "critical", "security"),
+    AuditAction("diagnostics.dump", "notice", "diagnostics"),
+    AuditAction(BREAK_FOUND, "critical", "audit", privileged=False),
+    AuditAction(CHECKPOINT, "info", "audit", privileged=False),
+    AuditAction(TORN_RECORD, "warning", "audit", privileged=False),
+)
+CATALOGUE: Mapping[str, AuditAction] = {action.name: action for action in _ACTIONS}
+"""Name -> entry."""
