@@ -366,8 +366,12 @@ class Slot:
             self.log.warning("tasks of the component do not end", tasks=left)
 
     async def shutdown(self, timeout_s: float) -> None:
-        """Run the `shutdown` hook if `boot` was entered, then end everything that belongs to the component."""
+        """Run the `shutdown` hook if `boot` was entered, then end everything that belongs to the component.
+
+        One that serves again since its `stop`, because it was just being recovered, is stopped first.
+        """
         async with self._turn(for_good_s=timeout_s):
+            await self._stop(timeout_s, hold_calls=True)
             self._disconnect()
             try:
                 if self._boot_entered:
