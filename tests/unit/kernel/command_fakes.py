@@ -118,9 +118,7 @@ class MemoryAudit:
             raise self.failure
         self.allowed = max(0, self.allowed - 1)
         kept = msgspec.json.decode(msgspec.json.encode(payload))
-        self.records.append(
-            {"action": action, "actor": actor.name, "trace_id": trace_id, "severity": severity, **kept}
-        )
+        self.records.append({"action": action, "actor": actor.name, "trace_id": trace_id, "severity": severity, **kept})
         await asyncio.sleep(0)
         return None  # type: ignore[return-value]
 

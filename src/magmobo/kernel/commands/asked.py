@@ -5,6 +5,7 @@ Boundary: plain values and what the audit log is told of them.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Mapping
@@ -60,13 +61,13 @@ class Wish(Struct, frozen=True):
 class Asked:
     """The progress of one command.
 
-    `result` is what it counts as if it ended now. `recorded`: the audit log may
-    hold its intent. `promised`: the state may hold its key as begun. `began`: the handler was entered.
+    `result` is what it counts as if it ended now. `recorded`: the audit log may hold its intent. `promised`: the state
+    may hold its key as begun. `began`: the handler was entered. `interruption`: ends it early with an error.
     """
 
     __slots__ = (
-        "began", "breakglass", "call", "command", "handler", "promised", "recorded", "result", "slot", "timeout_s",
-        "wants_bytes",
+        "began", "breakglass", "call", "command", "handler", "interruption", "promised", "recorded", "result", "slot",
+        "timeout_s", "wants_bytes",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, command: Command, call: Call, timeout_s: float, *, wants_bytes: bool) -> None:
@@ -75,6 +76,7 @@ class Asked:
         self.breakglass = self.recorded = self.promised = self.began = False
         self.result = "refused"
         self.slot: Slot | None = None
+        self.interruption: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from magmobo.contracts.capabilities import CAPABILITIES
 from magmobo.contracts.commands import Command, CommandHandler
+from magmobo.contracts.errors import Unavailable
 from magmobo.kernel.commands.decode import decode, decoder_for
 from magmobo.kernel.commands.errors import CommandTaken, CommandUnknown
 
@@ -25,18 +26,17 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}:[a-z][a-z0-9_-]{0,31}")
 class Handler:
     """One registered handler; implements `contracts.commands.CommandRegistration`.
 
-    `running`: the tasks in which it runs now. `revoked`: those of them that were cancelled because the owner stopped.
+    `running`: the tasks in which its commands are led now, each with what interrupts it.
     """
 
-    __slots__ = ("_decoder", "_table", "active", "command_type", "function", "name", "owner", "revoked", "running")
+    __slots__ = ("_decoder", "_table", "active", "command_type", "function", "name", "owner", "running")
 
     def __init__(
         self, table: HandlerTable, owner: str, command_type: type[Command], function: CommandHandler[Any]
     ) -> None:
         self.owner, self.command_type, self.function = owner, command_type, function
         self.name, self.active = command_type.name, True
-        self.running: set[asyncio.Task[Any]] = set()
-        self.revoked: set[asyncio.Task[Any]] = set()
+        self.running: dict[asyncio.Task[Any], asyncio.Future[BaseException]] = {}
         self._table = table
         self._decoder: msgspec.json.Decoder[Any] | None = None
 
@@ -47,16 +47,19 @@ class Handler:
             self._table.forget(self)
 
     def revoke(self) -> None:
-        """Answer no more, and cancel what runs."""
+        """Answer no more, and interrupt what runs: its callers get Unavailable."""
         self.cancel()
-        for task in self.running:
-            self.revoked.add(task)
-            task.cancel()
+        for interruption in self.running.values():
+            if not interruption.done():
+                interruption.set_result(Unavailable(f"the command {self.name}"))
 
-    def ended(self, task: asyncio.Task[Any]) -> None:
-        """A run of it is over."""
-        self.running.discard(task)
-        self.revoked.discard(task)
+    def began(self, task: asyncio.Task[Any], interruption: asyncio.Future[BaseException]) -> None:
+        """A command is led in `task` from now on."""
+        self.running[task] = interruption
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.running.pop(task, None)
         if not self.running:
             self._table.idle(self)
 

@@ -190,20 +190,16 @@ class Passage:
             self.report(asked, error)
 
     async def _enter_handler(self, asked: Asked) -> Any:
-        handler, task = asked.handler, asyncio.current_task()
-        if not handler.active:  # its owner stopped since it was found
-            raise Unavailable(handler.name)
-        assert task is not None  # noqa: S101 - `_within` made one
+        if not asked.handler.active:  # its owner stopped since it was found
+            raise Unavailable(f"the command {asked.name}")
         asked.began, asked.result = True, "failed"
-        handler.running.add(task)
         try:
-            return await handler.function(asked.command, asked.call)
+            return await asked.handler.function(asked.command, asked.call)
         except asyncio.CancelledError:
-            if task in handler.revoked:
-                raise Unavailable(handler.name) from None
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                raise RuntimeError("the handler cancelled itself instead of answering") from None
             raise
-        finally:
-            handler.ended(task)
 
     async def _settle(self, asked: Asked, claim: _Claim | None, outcome: Outcome, duration_s: float) -> None:
         """Write down how it ended, then let those go on who wait for the same answer. Never raises."""
@@ -222,12 +218,24 @@ class Passage:
 
     # ------------------------------------------------------------ steps
 
-    async def _within(self, asked: Asked, step: Callable[[], Awaitable[T]]) -> T:
-        """Run one step in a task of its own until the deadline of the command. Raises: CommandTimeout."""
+    async def _within(self, asked: Asked, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run one step in a task of its own until the deadline.
+
+        Raises: CommandTimeout; Unavailable when the owner of the handler stops; what the step raises.
+        """
         tasks: list[asyncio.Task[Any]] = []
+
+        def began(task: asyncio.Task[Any]) -> None:
+            tasks.append(task)
+            asked.handler.began(task, asked.interruption)
+
         try:
             return await run_bounded(
-                _step(tasks, step), timeout_s=self._time_left_s(asked), name=f"command {asked.name}"
+                step(),
+                timeout_s=self._time_left_s(asked),
+                name=f"command {asked.name}",
+                interruption=asked.interruption,
+                began=began,
             )
         except Overrun as error:
             raise CommandTimeout(asked.name, asked.timeout_s, error.where) from None
@@ -272,12 +280,6 @@ class Passage:
     def report(self, asked: Asked, error: BaseException) -> None:
         """Tell the log what the caller is not told."""
         self._on_failure(asked.handler.owner, asked.name, asked.call.trace_id, error)
-
-
-async def _step(tasks: list[asyncio.Task[Any]], step: Callable[[], Awaitable[T]]) -> T:
-    if (task := asyncio.current_task()) is not None:
-        tasks.append(task)
-    return await step()
 
 
 def _as_failure(error: MagError) -> Failure:
