@@ -142,3 +142,17 @@ class Parent(Component):
         assert child.stdout is not None
         await child.stdout.readline()
         Path(self._context.data_dir / "child").write_text(str(child.pid))
+
+
+class Environ(Component):
+    """Leaves what a child process finds in its environment."""
+
+    name = "environ"
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def boot(self) -> None:
+        with (self._context.data_dir / "child_environ").open("wb") as file:
+            child = await asyncio.create_subprocess_exec("env", stdout=file)
+            await child.wait()
