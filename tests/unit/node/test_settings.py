@@ -117,3 +117,16 @@ def test_a_demo_joins_the_list_of_components_once() -> None:
 def test_a_name_that_is_no_component_is_refused(name: str) -> None:
     with pytest.raises(ComponentNotLoadable):
         load_components([name])
+
+
+def test_components_left_out_on_the_command_line_stand_in_for_the_configured_ones(tmp_path: Path) -> None:
+    assert read_settings(options(tmp_path)).kernel.without == ()
+    write(tmp_path / "mag.toml", '[kernel]\nwithout = ["magws"]')
+    assert read_settings(options(tmp_path)).kernel.without == ("magws",)
+    assert read_settings(options(tmp_path, without=("maggate", "demo"))).kernel.without == ("maggate", "demo")
+
+
+def test_what_only_the_command_line_can_ask_for(tmp_path: Path) -> None:
+    plain, asked = read_settings(options(tmp_path)), read_settings(options(tmp_path, safe=True, only=("magds",)))
+    assert (plain.safe, plain.only) == (False, ())
+    assert (asked.safe, asked.only) == (True, ("magds",))
