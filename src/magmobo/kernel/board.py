@@ -63,8 +63,10 @@ class Board:
         return self.slots[name]
 
     def in_order(self) -> list[Slot]:
-        """Every slot, in the order in which they come up; idle ones last."""
-        return [slot for level in self._levels() for slot in level] + [self.slots[name] for name in self.registry.idle]
+        """Every slot, in the order in which they come up; one that is just joining, then idle ones, last."""
+        names = [name for level in self.registry.levels for name in level]
+        joining = [self._joining] if self._joining and self._joining not in self.registry.idle else []
+        return [self.slots[name] for name in (*names, *joining, *self.registry.idle)]
 
     # ------------------------------------------------------------ the whole node
 
@@ -182,8 +184,8 @@ class Board:
             self.idle_reasons.pop(name, None)
 
     async def _finish(self, slot: Slot, stop_s: float) -> None:
-        """Let a component end, and nothing of it be left on the board but its slot."""
-        await slot.stop(stop_s, for_good=False)
+        """Let a component end for good, and nothing of it be left on the board but its slot."""
+        await slot.stop(stop_s, for_good=True)
         await slot.shutdown(stop_s)
         for link, handle in self._handles.pop(slot.name, ()):
             link.detach(handle)
