@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from magmobo.contracts.errors import AuditUnavailable
+from magmobo.contracts.errors import AuditUnavailable, MagError
 
 
 class AuditLogInUse(AuditUnavailable):
@@ -18,3 +18,19 @@ class AuditLogInUse(AuditUnavailable):
 
     def __str__(self) -> str:
         return f"another process writes to the audit log in {self.folder}"
+
+
+class AuditLogMissing(MagError):
+    """There is no audit log where one was asked for."""
+
+    code = "MAG-AUDIT-004"
+    exit_code = 2
+    http_status = 404
+    remedy = "Name the data folder of a node that ran at least once (--data-dir)."
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return f"there is no audit log in {self.folder}"

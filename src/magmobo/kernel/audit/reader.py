@@ -17,6 +17,13 @@ from magmobo.kernel.audit.segments import segments_in
 
 def records_in(folder: Path, *, after_seq: int, up_to_seq: int | None = None) -> Iterator[AuditRecord]:
     """Records behind `after_seq`, oldest first, up to `up_to_seq` when it is given. Raises: OSError."""
+    for line in lines_in(folder, after_seq=after_seq, up_to_seq=up_to_seq):
+        if (record := record_of(line)) is not None:
+            yield record
+
+
+def lines_in(folder: Path, *, after_seq: int, up_to_seq: int | None = None) -> Iterator[bytes]:
+    """As `records_in`, but the very bytes, newline included: their hashes can be checked anywhere. Raises: OSError."""
     segments = segments_in(folder)
     while len(segments) > 1 and segments[1].first_seq <= after_seq + 1:
         del segments[0]
@@ -26,13 +33,13 @@ def records_in(folder: Path, *, after_seq: int, up_to_seq: int | None = None) ->
         with segment.path.open("rb") as file:
             _seek(file, after_seq + 1)
             while (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n") or len(line) == MAX_LINE_BYTES:
-                record = record_of(line)
-                if record is None or record.seq <= after_seq:
+                link = link_of(line)
+                if link is None or link.seq <= after_seq:
                     continue
-                if up_to_seq is not None and record.seq > up_to_seq:
+                if up_to_seq is not None and link.seq > up_to_seq:
                     return
-                after_seq = record.seq
-                yield record
+                after_seq = link.seq
+                yield line
 
 
 def _seek(file: BinaryIO, seq: int) -> None:

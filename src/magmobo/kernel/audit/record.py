@@ -8,6 +8,7 @@ another spelling of the same JSON is another line. `prev_hash` is the hash of th
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -20,10 +21,12 @@ from magmobo.contracts.audit import AuditAction, AuditRecord, Severity
 from magmobo.contracts.capabilities import Actor
 
 GENESIS = "0" * 64
+HEAD_KEY = "head"
 MAX_PAYLOAD_BYTES = 16_384
 MAX_LINE_BYTES = 32_768
 MAX_TEXT_CHARACTERS = 200
 _EXCERPT_CHARACTERS = 2_048
+_HASH = re.compile(r"[0-9a-f]{64}")
 _EMPTY_END = b',"hash":""}'
 _END_BYTES = len(_EMPTY_END) + 64
 # Whatever a payload holds, the action is recorded: what JSON cannot say is left out and named.
@@ -89,6 +92,15 @@ class Link(Struct, frozen=True):
 _encode = json.Encoder().encode
 _decode_record = json.Decoder(AuditRecord).decode
 _decode_link = json.Decoder(Link).decode
+
+
+def head_from(value: Any) -> Head | None:
+    """A head as the state store holds it, None for anything else."""
+    try:
+        head = msgspec.convert(value, Head)
+    except msgspec.ValidationError:
+        return None
+    return head if head.seq >= 0 and _HASH.fullmatch(head.hash) else None
 
 
 def draft(

@@ -86,16 +86,19 @@ def measure(folder: Path) -> Extent:
     return Extent(sizes, last_link(segments)[0], torn)
 
 
-def verify(folder: Path, head: Head | None, *, extent: Extent | None = None) -> Verdict:
+def verify(
+    folder: Path, head: Head | None, *, no_head: str = "the state store has none", extent: Extent | None = None
+) -> Verdict:
     """Judge the log in `folder` by the head from the state store.
 
     Args:
-        head: None when there is none to be had; then the log can be consistent but not proven whole: not ok.
+        head: None when there is none to be had, for which `no_head` is the reason; then the log can be consistent but
+            not proven whole: not ok.
         extent: what a writer added after this was measured and behind `head` is not looked at.
     Raises: OSError.
     """
     segments = segments_in(folder)
-    walk = _Walk(head)
+    walk = _Walk(head, no_head)
     for number, segment in enumerate(segments):
         ours = None if extent is None else extent.sizes.get(segment.path, 0)
         with segment.path.open("rb") as file:
@@ -105,7 +108,7 @@ def verify(folder: Path, head: Head | None, *, extent: Extent | None = None) -> 
 
 def judge(segments: Iterable[tuple[int, BinaryIO]], head: Head | None) -> Verdict:
     """As `verify`, for segments that are open already: the number their name promises and their bytes."""
-    walk, rest = _Walk(head), list(segments)
+    walk, rest = _Walk(head, "it was not asked for"), list(segments)
     for number, (first_seq, file) in enumerate(rest):
         walk.segment(first_seq, file, last=number == len(rest) - 1, unseen_from=None)
     return walk.verdict()
@@ -114,7 +117,7 @@ def judge(segments: Iterable[tuple[int, BinaryIO]], head: Head | None) -> Verdic
 class _Walk:
     """Follows the chain. `_seq` counts the places of records, `_hash` is that of the last record that is one."""
 
-    def __init__(self, head: Head | None) -> None:
+    def __init__(self, head: Head | None, no_head: str) -> None:
         self._head = head
         self._seq, self._hash = 0, GENESIS
         self._unsure = False  # the last line was no record: the next one says whether it took a record's place
@@ -123,7 +126,7 @@ class _Walk:
         self._found = self._records = self._segments = self._checkpoints = self._signed_seq = self._first_seq = 0
         self._beyond = False
         if head is None:
-            self._break(1, "head_unknown", "the state store has no head: nothing says where the log should end")
+            self._break(1, "head_unknown", f"nothing says where the log should end, for there is no head: {no_head}")
 
     def segment(self, first_seq: int, file: BinaryIO, *, last: bool, unseen_from: int | None) -> None:
         """Read one segment. From byte `unseen_from` on, what lies behind the head is none of this walk's business."""

@@ -10,7 +10,6 @@ given a head, it is asked first: the old head means that the group is cut off, t
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +23,9 @@ from magmobo.contracts.errors import AuditUnavailable, MagError
 from magmobo.contracts.stores import State
 from magmobo.kernel.audit.disk import MAX_DRAFTS, Disk, Sealed, open_disk
 from magmobo.kernel.audit.errors import AuditLogInUse
-from magmobo.kernel.audit.record import GENESIS, Draft, Head
+from magmobo.kernel.audit.record import GENESIS, HEAD_KEY, Draft, Head, head_from
 
-HEAD_KEY = "head"
 MAX_WAITING = 10_000
-_HASH = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
 
@@ -206,15 +203,6 @@ async def read_head(state: State) -> Head | None:
     except MagError as error:
         raise AuditUnavailable(reason_of(error)) from error
     return None if entry is None else head_from(entry.value)
-
-
-def head_from(value: Any) -> Head | None:
-    """A head as the state store holds it, None for anything else."""
-    try:
-        head = msgspec.convert(value, Head)
-    except msgspec.ValidationError:
-        return None
-    return head if head.seq >= 0 and _HASH.fullmatch(head.hash) else None
 
 
 def reason_of(error: BaseException) -> str:
