@@ -254,7 +254,6 @@ async def running(**settings: Any) -> AsyncIterator[World]:
     finally:
         world.release.set()
         await listener.stop()
-        left = len(world.connections)
         await listener.shutdown(5.0)
-        assert not left
+        assert not len(world.connections)
         assert all(len(session.closes) == 1 for session in world.sessions if session.connection is not None)

@@ -80,9 +80,12 @@ async def test_a_restart_keeps_the_port_and_the_mounts_and_refuses_nobody() -> N
             idle.send(request())
             assert (await idle.response())[0] == 200
             await world.listener.stop()
-            assert await idle.rest() == b""
             waiting = await world.connect()  # queued by the system while nobody serves
             waiting.send(request())
+            idle.send(request())  # sent by a client that cannot know: answered, and told that it was the last
+            status, headers, _ = await idle.response()
+            assert (status, headers[b"connection"]) == (200, b"close")
+            assert await idle.rest() == b""
             await world.listener.start()
             assert (await waiting.response())[0] == 200
             assert world.listener.address == address

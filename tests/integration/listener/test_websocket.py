@@ -339,7 +339,7 @@ async def test_too_many_connections() -> None:
             await client.close()
 
 
-async def test_stop_lets_twenty_sessions_close_politely() -> None:
+async def test_shutdown_lets_twenty_sessions_close_politely() -> None:
     async with running() as world:
         clients = [await world.open_websocket() for _ in range(20)]
 
@@ -353,17 +353,31 @@ async def test_stop_lets_twenty_sessions_close_politely() -> None:
 
         codes = asyncio.gather(*map(answer, clients))
         started_s = asyncio.get_running_loop().time()
-        await world.listener.stop()
+        await world.listener.shutdown(5.0)
         assert asyncio.get_running_loop().time() - started_s < 0.9  # nobody had to be waited out
         assert await codes == [4200] * 20
         assert all(session.shutdowns == 1 and session.closes == [4200] for session in world.sessions)
 
 
-async def test_stop_ends_sessions_that_do_not_react() -> None:
+async def test_sessions_outlive_a_restart() -> None:
+    async with running() as world:
+        client = await world.open_websocket()
+        for number in range(3):
+            await world.listener.stop()
+            client.send(masked(b"while it is stopped %d" % number))
+            assert await client.frame() == (1, b"while it is stopped %d" % number)
+            await world.listener.start()
+            client.send(masked(b"after %d" % number))
+            assert await client.frame() == (1, b"after %d" % number)
+        assert world.sessions[0].shutdowns == 0
+        await client.close()
+
+
+async def test_shutdown_ends_sessions_that_do_not_react() -> None:
     async with running(drain_timeout_s=0.1) as world:
         client = await world.open_websocket()
         world.sessions[0].on_server_shutdown = lambda: None  # type: ignore[method-assign]
-        await world.listener.stop()
+        await world.listener.shutdown(5.0)
         assert await client.frame() == (8, b"\x03\xf4the server restarts")
         assert world.sessions[0].closes == [1012]
         await client.close()

@@ -1,7 +1,7 @@
 """The listener as a component: bound in `boot`, serving between `start` and `stop`, closed in `shutdown`.
 
-Invariant: the socket outlives every restart. Between `stop` and `start` a client waits in the system's queue instead
-of being refused.
+Invariant: the socket outlives every restart, and so does every open session. Between `stop` and `start` a new client
+waits in the system's queue instead of being refused.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ListenerComponent(Component):
 
     async def stop(self) -> None:
         if self._server is not None:
-            await self._server.stop()
+            await self._server.pause()
 
     async def shutdown(self, timeout_s: float) -> None:
         try:

@@ -7,7 +7,7 @@ One shared ticker replaces a timer per connection: whoever owes the port somethi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 TICK_S = 0.5
@@ -59,7 +59,7 @@ class Connections:
         self.websockets: set[Any] = set()
         self.deadlines = Deadlines(now_s)
         self._max_connections = max_connections
-        self._gone: asyncio.Event | None = None
+        self._departure: asyncio.Event | None = None
 
     def __len__(self) -> int:
         return len(self.http) + len(self.websockets)
@@ -76,19 +76,19 @@ class Connections:
 
     def left(self) -> None:
         """A connection ended and is in no set any more."""
-        if self._gone is not None and not len(self):
-            self._gone.set()
+        if self._departure is not None:
+            self._departure.set()
 
-    async def wait_gone(self, timeout_s: float) -> bool:
-        """Whether every connection ended within `timeout_s`."""
-        if not len(self):
-            return True
-        self._gone = asyncio.Event()
+    async def wait_gone(self, timeout_s: float, among: Collection[Any] | None = None) -> bool:
+        """Whether these connections, or all, ended within `timeout_s`."""
+        self._departure = asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._gone.wait()
+                while len(self) if among is None else self.http.intersection(among):
+                    self._departure.clear()
+                    await self._departure.wait()
         except TimeoutError:
             return False
         finally:
-            self._gone = None
+            self._departure = None
         return True

@@ -50,6 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._fruitless_bytes = 0  # received since the parser last reported progress
         self._unwanted_bytes = 0  # of this request's body, received after its answer
         self._over_limit = False
+        self._is_last = False  # the next answer ends the connection
         self._deaf = False  # the connection is ending: whatever still comes is thrown away
 
     # ------------------------------------------------------------ the connection
@@ -123,14 +124,14 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _MAX_PIPELINED_REQUESTS:
             raise BadRequest("too many requests at once on one connection")
         super().on_headers_complete()
-        if self._over_limit and self.cycle is not None:
+        if (self._over_limit or self._is_last) and self.cycle is not None:
             self.cycle.keep_alive = False
         self._reading, self._fruitless_bytes = _Reading.BODY, 0
 
     def on_body(self, body: bytes) -> None:
         self._fruitless_bytes = 0
         super().on_body(body)
-        if not self._answering:
+        if not self.answering:
             self._unwanted_bytes += len(body)
             if self._unwanted_bytes > _MAX_UNWANTED_BYTES:
                 self._deaf = True
@@ -148,7 +149,7 @@ class HttpProtocol(HttpToolsProtocol):
     # ------------------------------------------------------------ deadlines
 
     @property
-    def _answering(self) -> bool:
+    def answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _watch(self) -> None:
@@ -158,14 +159,14 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._reading is _Reading.BODY:
             deadlines.set(self, config.stall_timeout_s)
-        elif self._answering:
+        elif self.answering:
             deadlines.clear(self)
         elif not deadlines.holds(self):
             deadlines.set(self, config.header_timeout_s)
 
     def on_deadline(self) -> None:
         """The client did not send, take or close in time."""
-        if self._reading is _Reading.HEAD and not self._answering and not self._deaf:
+        if self._reading is _Reading.HEAD and not self.answering and not self._deaf:
             self._refuse(RequestTimeout())
         elif self._reading is _Reading.BODY and self.flow.read_paused and not self._deaf:
             self._watch()  # it is the application that does not read on
@@ -178,7 +179,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._deaf and not self._answering:
+        if self._deaf and not self.answering:
             return  # the deadline that is running is the one of the end
         self._port.connections.deadlines.clear(self)
         if self._reading is not _Reading.NOTHING:
@@ -193,9 +194,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     # ------------------------------------------------------------ ends
 
+    def drain(self) -> None:
+        """Answer what was asked, or once more, saying that this is the end; nobody's request is cut off by it."""
+        self._is_last = True
+        if self.answering and not self.pipeline:
+            self.cycle.keep_alive = False
+
     def _upgrade(self, early_bytes: bytes) -> None:
         """Hand the transport to a WebSocket, or refuse."""
-        if self._answering:
+        if self.answering:
             return self._refuse(UpgradeRefused("a WebSocket cannot be opened behind an unanswered request"))
         try:
             upgrade, session = self._port.admit(self.scope, self.url, over_limit=self._over_limit)
@@ -224,13 +231,13 @@ class HttpProtocol(HttpToolsProtocol):
         closing a socket with unread bytes resets it, and the client would never read the answer.
         """
         self._deaf = True
-        if self._answering and self._reading is not _Reading.BODY:
+        if self.answering and self._reading is not _Reading.BODY:
             self.cycle.keep_alive = False
             return
-        if self._answering and (self.cycle.response_started or self.pipeline):
+        if self.answering and (self.cycle.response_started or self.pipeline):
             self.transport.abort()
             return
-        if self._answering:
+        if self.answering:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.write(final_response(error, self.server_state.default_headers))

@@ -2,7 +2,8 @@
 
 uvicorn's own `Server` is not used: it takes signals over, exits the process on failure, polls ten times a second and
 closes the socket it was given. Its `Config`, state and protocol are; the rest is the few lines below.
-Invariant: after `stop` no connection, task or timer of the port is left, and `start` may follow on the same socket.
+Invariants: after `stop` no connection, task or timer of the port is left; `start` may follow a `pause` on the same
+socket, and what was connected before is served on.
 """
 
 from __future__ import annotations
@@ -58,14 +59,37 @@ class PortServer:
     async def start(self, listening: socket.socket) -> None:
         """Serve on a copy of the socket, so that stopping leaves the original bound."""
         self._server = await self.loop.create_server(lambda: HttpProtocol(self), sock=listening.dup(), backlog=BACKLOG)
-        self._tick()
+        if self._ticker is None:
+            self._tick()
 
-    async def stop(self) -> None:
-        """Accept nothing more, let requests and sessions end within `drain_timeout_s`, then end them."""
+    async def pause(self) -> None:
+        """Accept nothing more and let the requests under way end within `drain_timeout_s`.
+
+        Sessions go on: they belong to others, who end them when they want to. An idle HTTP connection may ask once
+        more; the answer says that it is the last.
+        """
         if self._server is None:
             return
         self._server.close()
         self._server = None
+        for connection in list(self.connections.http):
+            connection.drain()
+        busy = [connection for connection in self.connections.http if connection.answering]
+        if not await self.connections.wait_gone(self.config.drain_timeout_s, busy):
+            left = self.connections.http.intersection(busy)
+            self._log.warning("drain_timeout", http=len(left), timeout_s=self.config.drain_timeout_s)
+            await self._end_requests()
+            if not await self.connections.wait_gone(_LAST_WORDS_S, left):
+                for connection in self.connections.http.intersection(left):
+                    connection.transport.abort()
+
+    async def stop(self) -> None:
+        """Accept nothing more, let requests and sessions end within `drain_timeout_s`, then end them."""
+        if self._ticker is None:
+            return
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         for connection in list(self.connections.http):
             connection.shutdown()
         for connection in list(self.connections.websockets):
@@ -88,14 +112,18 @@ class PortServer:
         )
         for connection in list(self.connections.websockets):
             connection.close(SERVICE_RESTART, "the server restarts")
+        await self._end_requests()
+        if not await self.connections.wait_gone(_LAST_WORDS_S):
+            self._abort_all()
+            await self.connections.wait_gone(_LAST_WORDS_S)
+
+    async def _end_requests(self) -> None:
+        """Cancel what the applications are doing; who asked is told so."""
         tasks = list(self.uvicorn_state.tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
-        if not await self.connections.wait_gone(_LAST_WORDS_S):
-            self._abort_all()
-            await self.connections.wait_gone(_LAST_WORDS_S)
 
     def _abort_all(self) -> None:
         for connection in list(self.connections.http):
