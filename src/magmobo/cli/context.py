@@ -60,10 +60,15 @@ def remember_log_dir(folder: DataFolder) -> None:
 
 def client_of(data_dir: Path | None, timeout_s: float) -> AdminClient:
     """Who asks the node of a data folder. Raises: ConfigError."""
+    return client_for(folder_of(data_dir), timeout_s)
+
+
+def client_for(folder: DataFolder, timeout_s: float) -> AdminClient:
+    """Who asks the node of a data folder that is known."""
     from magmobo.admin.client import AdminClient
 
     who = session()
-    return AdminClient(folder_of(data_dir), timeout_s=timeout_s, role=who.role, justification=who.justification)
+    return AdminClient(folder, timeout_s=timeout_s, role=who.role, justification=who.justification)
 
 
 def ask(client: AdminClient, command: Command, reply: type[T], *, dry_run: bool = False, wait_s: float = 0.0) -> T:

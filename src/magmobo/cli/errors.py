@@ -71,6 +71,50 @@ class NotConfirmed(MagError):
         return "nothing was changed: the command was not confirmed"
 
 
+class OutputFileExists(MagError):
+    """The file that the command should write is there already; it is never overwritten."""
+
+    code = "MAG-CLI-007"
+    exit_code = 2
+    remedy = "Name another file with --output, or move that one away."
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} is there already"
+
+
+class OutputFileRefused(MagError):
+    """The system does not let the command write the file it should."""
+
+    code = "MAG-CLI-008"
+    remedy = "Name a file in a folder that is yours with --output."
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be written ({self.reason.lower()})"
+
+
+class RunbookUnknown(MagError):
+    """`mag runbook` was asked for a page that this version does not have."""
+
+    code = "MAG-CLI-009"
+    exit_code = 2
+    remedy = "`mag runbook` lists the pages that there are."
+
+    def __init__(self, asked: str, close: str | None = None) -> None:
+        super().__init__(asked, close)
+        self.asked, self.close = asked, close
+
+    def __str__(self) -> str:
+        return f"there is no runbook {self.asked[:40]!r}" + (f"; did you mean {self.close}?" if self.close else "")
+
+
 class NoLogYet(MagError):
     """The data folder has no log, because no node has run on it."""
 

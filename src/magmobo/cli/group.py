@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import click
 
+from magmobo.cli.context import session
+
 
 class Entry(NamedTuple):
     """Where a command lives and what help says about it in a line."""
@@ -28,11 +30,29 @@ COMMANDS: dict[str, Entry] = {
     "logs": Entry("magmobo.cli.logs", "logs", "Show the log of the node."),
     "detach": Entry("magmobo.cli.database", "detach", "Remove every trace of MagMoBo from a database."),
     "explain": Entry("magmobo.cli.reference", "explain", "Cause and next step of an error code."),
+    "runbook": Entry("magmobo.cli.reference", "runbook", "What to do, step by step, when something is wrong."),
     "version": Entry("magmobo.cli.reference", "version", "Version of this program."),
     "magds:psql": Entry("magmobo.cli.embedded", "psql", "Open psql on the embedded database."),
     "magds:dsn": Entry("magmobo.cli.embedded", "dsn", "Connection string of the embedded database."),
     "kernel:status": Entry("magmobo.cli.operate", "kernel_status", "State of the node and its components."),
+    "kernel:blame": Entry("magmobo.cli.kernel", "blame", "Where the boot spent its time."),
+    "kernel:events": Entry("magmobo.cli.kernel", "events", "What happened in the node, and what happens now."),
+    "kernel:reset": Entry("magmobo.cli.kernel", "reset", "Unboot and boot the running node in place."),
+    "kernel:commands": Entry("magmobo.cli.kernel", "commands", "Every command that the node answers."),
     "component:list": Entry("magmobo.cli.operate", "component_list", "The components, a line each."),
+    "component:show": Entry("magmobo.cli.component", "show", "One component in detail."),
+    "component:restart": Entry("magmobo.cli.component", "restart", "Restart one component; no other is touched."),
+    "component:stop": Entry("magmobo.cli.component", "stop", "Stop one component until it is started again."),
+    "component:start": Entry("magmobo.cli.component", "start", "Start a component that does not run."),
+    "component:disable": Entry("magmobo.cli.component", "disable", "Keep a component from starting, for good."),
+    "component:enable": Entry("magmobo.cli.component", "enable", "Let a disabled component start again."),
+    "component:register": Entry("magmobo.cli.component", "register", "Add a component to the running node."),
+    "component:unregister": Entry("magmobo.cli.component", "unregister", "Take a component off the running node."),
+    "component:graph": Entry("magmobo.cli.component", "graph", "Who needs whom."),
+    "audit:tail": Entry("magmobo.cli.audit", "tail", "The last records of the audit log."),
+    "audit:verify": Entry("magmobo.cli.audit", "verify", "Whether anybody touched the audit log."),
+    "audit:export": Entry("magmobo.cli.audit", "export", "The audit log as JSON Lines."),
+    "diagnostics:dump": Entry("magmobo.cli.diagnostics", "dump", "One archive for whoever helps you, no secrets."),
 }
 
 
@@ -71,3 +91,18 @@ class NounVerbGroup(click.Group):
 
 def _verbs(noun: str) -> list[str]:
     return [name.partition(":")[2] for name in COMMANDS if name.startswith(f"{noun}:")]
+
+
+@click.group(cls=NounVerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--role",
+    envvar="MAG_ROLE",
+    type=click.Choice(["viewer", "developer", "operator", "admin"]),
+    help="Ask the node as somebody who may do less (also MAG_ROLE).",
+)
+@click.option("--breakglass", metavar="WHY", help="Do more than the role holds; WHY is audited.")
+@click.version_option(package_name="magmobo", prog_name="mag")
+def mag(role: str | None, breakglass: str | None) -> None:
+    """A self-hosted backend over any Postgres: REST, gap-free realtime and a console, in one process tree."""
+    who = session()
+    who.role, who.justification = role or "", breakglass or ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import platform
+from collections.abc import Mapping
+from importlib import resources
 
 import click
 
@@ -21,6 +23,41 @@ def version(as_json: bool) -> int:
     else:
         click.echo(f"magmobo {__version__} (Python {platform.python_version()})")
     return 0
+
+
+@click.command()
+@click.argument("name", required=False)
+@options.as_json
+def runbook(name: str | None, as_json: bool) -> int:
+    """Print the runbook NAME; without one, list those there are."""
+    from magmobo.cli.errors import RunbookUnknown
+
+    pages = runbooks()
+    if name is None:
+        if as_json:
+            print_json("runbook", {"runbooks": {known: title_of(text) for known, text in pages.items()}})
+        else:
+            click.echo("\n".join(f"  {known:<24}{title_of(text)}" for known, text in pages.items()))
+        return 0
+    if name not in pages:
+        raise RunbookUnknown(name, next(iter(difflib.get_close_matches(name, pages, n=1)), None))
+    text = pages[name]
+    if as_json:
+        print_json("runbook", {"name": name, "title": title_of(text), "text": text})
+    else:
+        click.echo(text.rstrip("\n"))
+    return 0
+
+
+def runbooks() -> Mapping[str, str]:
+    """Name -> Markdown, as installed with this version."""
+    pages = [path for path in resources.files("magmobo.cli").joinpath("runbooks").iterdir() if path.name[-3:] == ".md"]
+    return {path.name[:-3]: path.read_text("utf-8") for path in sorted(pages, key=lambda path: path.name)}
+
+
+def title_of(text: str) -> str:
+    """The first heading of a page."""
+    return next((line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")), "")
 
 
 @click.command()

@@ -1,0 +1,192 @@
+"""The archive of `mag diagnostics:dump`: what a running node tells, and what lies in its data folder in any case.
+
+Boundary: reads the data folder and the settings files beside the working folder, writes one new file (0600). Invariant:
+every text goes through the `Masker`, which knows the secrets of this folder, of the settings and of the environment;
+each part and so the whole is bounded, and the newest lines stay; a part that cannot be read says so in its place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import platform
+import stat
+import tarfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, to_builtins
+
+from magmobo import __version__
+from magmobo.admin import audit
+from magmobo.admin.data_folder import DataFolder
+from magmobo.admin.offline import Check
+from magmobo.contracts.errors import MagError
+from magmobo.contracts.operations import DiagnosticsPart
+from magmobo.kernel.diagnostics import masked, tail
+from magmobo.kernel.masking import Masker, named_secrets, secret_parts
+
+_LOG_BYTES = 2_097_152
+_SMALL_BYTES = 262_144
+_MAX_CRASHES = 3
+_MAX_LISTED = 2_000
+_AUDIT_RECORDS = 20
+_README = "README.txt"
+
+
+class Archive(Struct, frozen=True):
+    """What was written. `parts` are file names inside of the archive with their sizes in bytes."""
+
+    bytes: int
+    parts: Mapping[str, int]
+
+
+def folder_parts(folder: DataFolder, checks: Sequence[Check]) -> Sequence[DiagnosticsPart]:
+    """What can be said without a node, secrets included: for `masked_parts` alone."""
+    makers: dict[str, Callable[[], str]] = {
+        "versions.json": lambda: json.dumps(_versions()),
+        "doctor.json": lambda: json.dumps(to_builtins(checks)),
+        "folder.txt": lambda: _listing(folder.path),
+        "audit.jsonl": lambda: _audit(folder),
+        "log.jsonl": lambda: _end_of(folder.log_file, _LOG_BYTES),
+        "output.txt": lambda: _end_of(folder.output_file, _SMALL_BYTES),
+    }
+    for number, path in enumerate(_crashes(folder.log_dir), 1):
+        makers[f"crash-{number}.txt"] = lambda path=path: _end_of(path, _SMALL_BYTES)  # type: ignore[misc]
+    return [DiagnosticsPart(name, _made(make)) for name, make in makers.items()]
+
+
+def masked_parts(parts: Sequence[DiagnosticsPart], masker: Masker) -> Sequence[DiagnosticsPart]:
+    """The parts as they may leave the house."""
+    return [DiagnosticsPart(part.name, masked(part.name, part.text, masker)) for part in parts]
+
+
+def known_secrets(folder: DataFolder, settings_dir: Path, environ: Mapping[str, str]) -> Iterator[str]:
+    """Secrets that this node's data folder, settings files and environment hold; files that cannot be read are left
+    out, because nothing of them is in the archive either.
+    """
+    for variable, value in environ.items():
+        yield from named_secrets(value, variable)
+    for path in (*settings_dir.glob("mag*.toml"), *settings_dir.glob("mag.d/*.toml")):
+        yield from named_secrets(_table(path))
+    secret_files = [*folder.secrets_file.parent.glob("*.toml"), *folder.path.glob("postgres/*.json")]
+    for path in secret_files:
+        yield from _all_texts(_table(path))
+
+
+def write_archive(descriptor: int, name: str, about: Sequence[str], parts: Sequence[DiagnosticsPart]) -> Archive:
+    """Write `parts` below the folder `name`, with a page that says what they are. Closes `descriptor`.
+
+    Raises: OSError.
+    """
+    sizes = {part.name: len(part.text.encode(errors="replace")) for part in parts}
+    listed = "\n".join(f"  {size:>9,} bytes  {part}" for part, size in sizes.items())
+    readme = "\n".join([*about, "", "Files:", listed, ""])
+    with os.fdopen(descriptor, "wb") as file:
+        with (
+            gzip.GzipFile(filename="", mode="wb", fileobj=file) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for part in (DiagnosticsPart(_README, readme), *parts):
+                content = part.text.encode(errors="replace")
+                entry = tarfile.TarInfo(f"{name}/{part.name}")
+                entry.size, entry.mtime, entry.mode = len(content), int(time.time()), 0o600
+                archive.addfile(entry, io.BytesIO(content))
+        file.flush()
+        size_bytes = file.tell()
+    return Archive(size_bytes, sizes)
+
+
+def _versions() -> dict[str, Any]:
+    from importlib import metadata
+
+    packages = {
+        name: metadata.version(name)
+        for requirement in metadata.requires("magmobo") or ()
+        if "extra ==" not in requirement
+        for name in [requirement.partition(";")[0].split("[")[0].rstrip("<>=!~.,0123456789 ")]
+        if _is_installed(name)
+    }
+    return {
+        "magmobo": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": packages,
+    }
+
+
+def _is_installed(name: str) -> bool:
+    from importlib import metadata
+
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _listing(path: Path) -> str:
+    """Mode, size and age of what is in the folder, two levels deep, without contents."""
+    now_s = time.time()
+    lines = []
+    for found in sorted([path, *path.glob("*"), *path.glob("*/*")])[:_MAX_LISTED]:
+        with suppress(OSError):  # it may have gone meanwhile
+            facts = found.lstat()
+            age_s = max(0, round(now_s - facts.st_mtime))
+            lines.append(
+                f"{stat.filemode(facts.st_mode)} {facts.st_size:>12} {age_s:>9} s old  {found.relative_to(path)}"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _audit(folder: DataFolder) -> str:
+    return "".join(json.dumps(to_builtins(record)) + "\n" for record in audit.tail(folder, _AUDIT_RECORDS))
+
+
+def _crashes(log_dir: Path) -> Sequence[Path]:
+    """The newest reports of unexpected errors."""
+    found = [path for path in log_dir.glob("mag-crash-*.txt") if path.is_file()]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[:_MAX_CRASHES]
+
+
+def _end_of(path: Path, limit_bytes: int) -> str:
+    if not path.is_file():
+        return "there is no such file\n"
+    with path.open("rb") as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size_bytes - limit_bytes))
+        return tail(file.read(limit_bytes).decode(errors="replace"), limit_bytes - 1)
+
+
+def _made(make: Callable[[], str]) -> str:
+    try:
+        return make()
+    except MagError as error:
+        return f"{error} [{error.code}]\n"
+    except Exception as error:
+        return f"this part could not be made: {type(error).__name__}: {error}\n"
+
+
+def _table(path: Path) -> Any:
+    with suppress(OSError, ValueError, RecursionError):
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    return {}
+
+
+def _all_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from secret_parts(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _all_texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _all_texts(item)
