@@ -31,7 +31,11 @@ DESPERATE = Actor(name="uid:1", role=Role.VIEWER, via="control", justification="
 class Pong(Struct, frozen=True):
     value: int
     note: str = ""
-    seen: Sequence[str] = ()
+    seen: tuple[str, ...] = ()
+
+
+class Place(Struct, frozen=True, forbid_unknown_fields=True):
+    value: int = 0
 
 
 class Ping(Command, frozen=True, kw_only=True):
@@ -74,8 +78,8 @@ class Enrol(Command, frozen=True, kw_only=True):
     role: Role = Role.VIEWER
     share: Annotated[float, Meta(ge=0, le=1)] = 0.5
     tags: Mapping[str, int] = {}
-    home: Path = Path()
-    inner: Pong | None = None
+    home: Path | None = None
+    inner: Place | None = None
 
 
 class Broken(MagError):

@@ -19,10 +19,17 @@ def catalogue_of(command_types: Iterable[type[Command]]) -> CommandCatalogue:
 
 
 def schema_of(type_: type[Any]) -> Mapping[str, Any]:
-    """A JSON Schema that stands alone: what it refers to is under `$defs`."""
-    (schema,), definitions = msgspec.json.schema_components(
-        (type_,), schema_hook=_special, ref_template="#/$defs/{name}"
-    )
+    """A JSON Schema that stands alone: what it refers to is under `$defs`.
+
+    A class that JSON Schema cannot describe, for instance one with a default that JSON cannot say, is just an object,
+    so that it does not cost the others theirs.
+    """
+    try:
+        (schema,), definitions = msgspec.json.schema_components(
+            (type_,), schema_hook=_special, ref_template="#/$defs/{name}"
+        )
+    except (TypeError, ValueError):
+        return {"type": "object", "title": type_.__name__}
     return {**schema, "$defs": definitions} if definitions else schema
 
 
