@@ -130,7 +130,8 @@ def installed_components(notices: list[str]) -> Iterator[Offer]:
     for distribution in distributions():
         try:
             for point in _entry_points(distribution):
-                package = f"{distribution.name} {distribution.version}"
+                named: str | None = distribution.name  # None where METADATA is gone, whatever its type says
+                package = f"{named} {distribution.version}" if named else "a package without a name"
                 # The first of two installations of one package is the one that Python imports.
                 found.setdefault((distribution.name, point.name), Offer(point.value, package, point.name))
         except Exception as error:  # metadata is a file of somebody else's
