@@ -7,7 +7,6 @@ is missing, empty or half written is an error, never an empty layer.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +56,8 @@ def toml_layer(path: Path, name: str) -> Layer:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigFileError([f"{path} line {line}: is not UTF-8 text"]) from error
+    import tomllib  # 2 ms that a node without a file does not pay
+
     try:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

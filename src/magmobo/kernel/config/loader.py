@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -82,6 +81,8 @@ def load_config(sections: Mapping[str, type[Struct]], layers: Sequence[Layer]) -
     values, origins = merge(layers)
     checker = Checker(origins)
     for unknown in values.keys() - sections.keys():
+        import difflib  # for slips of the keyboard
+
         near = difflib.get_close_matches(unknown, sections, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(sections))}"
         checker.problem(unknown, f'unknown section "{unknown}"{hint}')

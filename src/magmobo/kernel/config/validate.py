@@ -6,8 +6,6 @@ Invariant: a value is shown only when it is a plain scalar of a field that neith
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 import types
 from collections.abc import Mapping, Sequence
@@ -82,6 +80,8 @@ class Checker:
         return prepared
 
     def _unknown(self, key: str, known: Any, path: str) -> None:
+        import difflib  # for slips of the keyboard
+
         near = difflib.get_close_matches(key, known, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"
         self.problem(f"{path}.{key}", f"{path}.{key} is unknown{hint}")
@@ -104,6 +104,8 @@ class Checker:
         stripped = text.strip()
         if shape is list and not stripped.startswith("["):
             return [Text(part.strip()) for part in stripped.split(",") if part.strip()]
+        import json
+
         try:
             return json.loads(stripped)
         except (ValueError, RecursionError):
@@ -162,6 +164,8 @@ def holds_secret(type_: Any) -> bool:
 
 def shown(value: Any, path: str, type_: Any) -> str:
     """A wrong value as an error may show it: never a secret, never a whole table, never long."""
+    import json
+
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, (list, tuple)):
