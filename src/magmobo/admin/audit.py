@@ -27,18 +27,21 @@ from magmobo.kernel.state.offline import read_offline
 T = TypeVar("T")
 
 OWNER = "audit"
-_PATIENCE_S, _PAUSE_S = 2.0, 0.02
+_PAUSE_S = 0.02
 
 
-def verify(folder: DataFolder) -> Verdict:
+def verify(folder: DataFolder, *, patience_s: float = 1.0) -> Verdict:
     """Whether the log is what was acknowledged, and where it is not. Never ok when the head cannot be read.
 
+    Args:
+        patience_s: how long a node that is writing may take to commit its head, before what lies behind it counts as
+            never acknowledged.
     Raises: AuditLogMissing, AuditUnavailable.
     """
     place = _place(folder)
     try:
         extent = measure(place)
-        head, no_head = _head_of(folder, extent)
+        head, no_head = _head_of(folder, extent, patience_s)
         return judge(place, head, no_head=no_head, extent=extent)
     except OSError as error:
         raise AuditUnavailable(error.strerror or type(error).__name__) from error
@@ -51,7 +54,7 @@ def export(folder: DataFolder, *, after_seq: int = 0) -> Iterator[bytes]:
     Raises: AuditLogMissing, AuditUnavailable.
     """
     place = _place(folder)
-    head, _ = _head_of(folder, None)
+    head, _ = _head_of(folder)
     return _readable(lines_in(place, after_seq=after_seq, up_to_seq=head.seq if head is not None else None))
 
 
@@ -61,7 +64,7 @@ def tail(folder: DataFolder, limit: int) -> Sequence[AuditRecord]:
     Raises: AuditLogMissing, AuditUnavailable.
     """
     place = _place(folder)
-    head, _ = _head_of(folder, None)
+    head, _ = _head_of(folder)
     last_seq = head.seq if head is not None else last_link(segments_in(place))[0]
     return list(_readable(records_in(place, after_seq=max(0, last_seq - limit), up_to_seq=last_seq)))
 
@@ -73,9 +76,9 @@ def _place(folder: DataFolder) -> Path:
     return place
 
 
-def _head_of(folder: DataFolder, extent: Extent | None) -> tuple[Head | None, str]:
+def _head_of(folder: DataFolder, extent: Extent | None = None, patience_s: float = 0.0) -> tuple[Head | None, str]:
     """The head, or why there is none. A writer that is at work on the extent gets the time to commit its head."""
-    waits_until_s = time.monotonic() + _PATIENCE_S
+    waits_until_s = time.monotonic() + patience_s
     while True:
         try:
             entry = read_offline(state_file(folder.path), OWNER, HEAD_KEY)
