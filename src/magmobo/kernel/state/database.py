@@ -70,11 +70,11 @@ class Database:
         with translated():
             if mode == "rw":
                 check_writable(path)
+            _check_header(path)
             self._connection = _connect(path, mode)
             try:
                 _check_layout(self._connection)
                 if mode == "rw":
-                    self._connection.execute("pragma journal_mode = wal")  # a snapshot that was put in place has none
                     self._connection.execute("pragma synchronous = full")
             except BaseException:
                 self._connection.close()
@@ -129,7 +129,6 @@ class Database:
             copy = _connect(target, "rw")
             try:
                 self._connection.backup(copy)
-                copy.execute("pragma journal_mode = delete")
             finally:
                 copy.close()
             sync_file(target)
@@ -260,6 +259,17 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _text(found: bytes) -> str:
     """Text that is no longer UTF-8 must reach the checksum, which it cannot match."""
     return found.decode(errors="surrogateescape")
+
+
+def _check_header(path: Path) -> None:
+    """SQLite opens a file whose format it does not know for reading only, and then fails with the first write.
+
+    Raises: StateDamaged, OSError.
+    """
+    with path.open("rb") as file:
+        head = file.read(20)
+    if not head.startswith(b"SQLite format 3\0") or head[18:] != b"\2\2":  # 2 is write-ahead log
+        raise StateDamaged("it does not begin as a database does")
 
 
 def _check_layout(connection: sqlite3.Connection) -> None:

@@ -48,16 +48,11 @@ class StateWentBack(StateUnavailable):
 
 
 class StateVanished(StateUnavailable):
-    """The state file is gone although writes to it had been acknowledged; a new one was begun."""
+    """The state file is gone although there had been one; a new one was begun."""
 
     code = "MAG-STATE-007"
     retryable = False
     remedy = "Stop the node and put a snapshot in place of the state file, or go on with the new one."
-
-    def __init__(self, acknowledged_commits: int) -> None:
-        super().__init__(f"{acknowledged_commits} acknowledged commits went with it")
-        self.args = (acknowledged_commits,)
-        self.acknowledged_commits = acknowledged_commits
 
     def __str__(self) -> str:
         return f"the state file vanished: {self.reason}"

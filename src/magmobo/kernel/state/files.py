@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-COMPANIONS = ("-wal", "-shm", "-journal", "-mark")
+COMPANIONS = ("-wal", "-shm", "-mark")
 
 
 def companion(path: Path, suffix: str) -> Path:
@@ -42,8 +42,9 @@ def sync_file(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """An empty file of mode 0600 in place of whatever is there. Raises: OSError."""
-    path.unlink(missing_ok=True)
+    """An empty file of mode 0600 in place of whatever is there, also of a log without its file. Raises: OSError."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        companion(path, suffix).unlink(missing_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
@@ -60,8 +61,8 @@ def check_writable(path: Path) -> None:
 def set_aside(path: Path, *, keep: bool = False) -> Path:
     """Give the file and its companions another name, or with `keep` make copies of that name; the name of the file.
 
-    The file itself goes last: when the process ends half way, the next start finds it damaged again.
-    Raises: OSError.
+    The file itself goes last: when the process ends half way, the next start finds it damaged again. The index of the
+    log goes nowhere: SQLite makes it anew. Raises: OSError.
     """
     stamp = f"corrupt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     aside = path.with_name(f"{path.name}.{stamp}")
@@ -69,7 +70,9 @@ def set_aside(path: Path, *, keep: bool = False) -> Path:
     while aside.exists() or any(companion(aside, suffix).exists() for suffix in COMPANIONS):
         number += 1
         aside = path.with_name(f"{path.name}.{stamp}-{number}")
-    for suffix in (*COMPANIONS, ""):
+    if not keep:
+        companion(path, "-shm").unlink(missing_ok=True)
+    for suffix in ("-mark", "-wal", ""):
         with suppress(FileNotFoundError):
             if keep:
                 shutil.copy2(companion(path, suffix), companion(aside, suffix))

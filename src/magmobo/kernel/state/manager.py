@@ -105,10 +105,10 @@ class StateManager:
         self._writer = self._reader = None
         if writer is None or reader is None:
             return
-        closing = [self._call(reader, self._close_readable), self._call(writer, self._close_writable)]
-        reader.stop()
-        writer.stop()
-        for done in closing:
+        # The writer goes last: whoever closes last empties the write-ahead log.
+        for worker, close in ((reader, self._close_readable), (writer, self._close_writable)):
+            done = self._call(worker, close)
+            worker.stop()
             # Behind a disk that does not answer the threads are left alone; they are daemons.
             with suppress(TimeoutError, StateUnavailable):
                 await asyncio.wait_for(done, CLOSE_TIMEOUT_S)

@@ -19,7 +19,6 @@ from magmobo.kernel.state.files import companion, read_mark
 from magmobo.kernel.state.scope import entry_of
 
 _TRIES = 5
-_LOGS = ("-wal", "-journal")
 
 
 def read_offline(path: Path, owner: str, key: str) -> StateEntry | None:
@@ -64,16 +63,15 @@ def _copied(path: Path, folder: Path) -> Path | None:
     before = _state_of(path)
     copy = folder / path.name
     shutil.copyfile(path, copy)
-    for suffix in _LOGS:
-        with suppress(FileNotFoundError):
-            shutil.copyfile(companion(path, suffix), companion(copy, suffix))
+    with suppress(FileNotFoundError):
+        shutil.copyfile(companion(path, "-wal"), companion(copy, "-wal"))
     return copy if _state_of(path) == before else None
 
 
 def _state_of(path: Path) -> tuple[tuple[int, int, int] | None, ...]:
-    """Identity, size and time of change of the file and its logs."""
+    """Identity, size and time of change of the file and its log."""
     found: list[tuple[int, int, int] | None] = []
-    for file in (path, *(companion(path, suffix) for suffix in _LOGS)):
+    for file in (path, companion(path, "-wal")):
         try:
             status = file.stat()
             found.append((status.st_ino, status.st_size, status.st_mtime_ns))

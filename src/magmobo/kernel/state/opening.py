@@ -10,7 +10,7 @@ from pathlib import Path
 
 from magmobo.kernel.state.database import Database, create, translated
 from magmobo.kernel.state.errors import StateDamaged, StateVanished, StateWentBack
-from magmobo.kernel.state.files import COMPANIONS, companion, read_mark, set_aside, sync_folder
+from magmobo.kernel.state.files import COMPANIONS, check_writable, companion, read_mark, set_aside, sync_folder
 
 
 def open_file(path: Path) -> tuple[Database, Sequence[str]]:
@@ -45,23 +45,30 @@ def open_file(path: Path) -> tuple[Database, Sequence[str]]:
 
 
 def _begin(path: Path, acknowledged: int, problems: list[str]) -> int:
-    """A file where there is none; commits its mark still speaks of."""
+    """A file where there is none, and a word about the one that had been there; commits its mark still speaks of."""
+    traces = ""
     if any(companion(path, suffix).exists() for suffix in COMPANIONS):
-        aside = set_aside(path)
-        if acknowledged:
-            loss = StateVanished(acknowledged)
-            problems.append(f"{loss}. What lay beside it is now {aside.name}-* and a new one was begun [{loss.code}]")
+        traces = f"{acknowledged} acknowledged commits went with it; what lay beside it is now {set_aside(path).name}-*"
+    elif aside := sorted(path.parent.glob(f"{path.name}.corrupt-*")):
+        traces = f"the last one was set aside as {aside[-1].name}"  # and then the node ended, or the disk was full
     create(path)
+    if traces:
+        loss = StateVanished(traces)
+        problems.append(f"{loss}. A new one was begun [{loss.code}]")
     return 0
 
 
 def _opened(path: Path) -> tuple[Database, int]:
-    database = Database(path)
+    """Checked by a connection that may only read: another one would, when it closes what it found damaged, merge the
+    write-ahead log into it, and what is set aside were no longer what was found.
+    """
+    check_writable(path)
+    database = Database(path, mode="ro")
     try:
-        return database, database.verify()
-    except BaseException:
+        commits = database.verify()
+    finally:
         database.close()
-        raise
+    return Database(path), commits
 
 
 def write_snapshot(path: Path, target: Path, database: Database) -> None:
@@ -74,7 +81,7 @@ def write_snapshot(path: Path, target: Path, database: Database) -> None:
     unfinished = companion(target, ".new")
     try:
         database.copy_to(unfinished)
-        copy = Database(unfinished, mode="ro")
+        copy = Database(unfinished)
         try:
             copy.verify()
         finally:
