@@ -30,7 +30,7 @@ class Link:
     def __init__(self, component: str, protocol: type, *, wait_s: float = WAIT_S) -> None:
         self.component, self.protocol, self.wait_s = component, protocol, wait_s
         self.target: Any = None
-        self.is_vacant = False
+        self.is_vacant = self.is_given_up = False
         self._up = asyncio.Event()
         self._handles: list[Handle] = []
         self._methods = tuple(
@@ -66,17 +66,25 @@ class Link:
 
     def connect(self, target: object) -> None:
         """From now on handles forward to `target`; who waited goes on."""
-        self.target = target
+        self.target, self.is_given_up = target, False
         for handle in self._handles:
             self._point(handle)
         self._up.set()
 
     def disconnect(self) -> None:
         """The provider is down until the next `connect`."""
-        self.target = None
+        self.target, self.is_given_up = None, False
         for handle in self._handles:
             self._unpoint(handle)
         self._up.clear()
+
+    def give_up(self) -> None:
+        """Like `disconnect`, but nobody brings the provider back by itself: who waits, and who calls from now on, hears
+        so at once, instead of piling up behind it.
+        """
+        self.disconnect()
+        self.is_given_up = True
+        self._up.set()
 
     def vacate(self) -> None:
         """Nobody provides the Protocol any more: who waits, and who calls from now on, hears so at once."""
@@ -93,11 +101,11 @@ class Link:
         """The provider, as soon as it is up. Raises: Unavailable after `wait_s`, or at once when there is none."""
         try:
             async with asyncio.timeout(self.wait_s):
-                while self.target is None and not self.is_vacant:  # it may go down again before the waiter runs
-                    await self._up.wait()
+                while self.target is None and not (self.is_vacant or self.is_given_up):
+                    await self._up.wait()  # it may go down again before the waiter runs
         except TimeoutError as error:
             raise self._unavailable() from error
-        if self.is_vacant:
+        if self.target is None:
             raise self._unavailable()
         return self.target
 

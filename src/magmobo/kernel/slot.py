@@ -23,7 +23,7 @@ from magmobo.kernel.handles import Link
 from magmobo.kernel.lifecycle import Lifecycle, State
 from magmobo.kernel.registry import Declaration
 from magmobo.kernel.subscriptions import ComponentBus
-from magmobo.kernel.supervision.errors import HookEscaped, NeverBooted, NotNow
+from magmobo.kernel.supervision.errors import HookEscaped, HookStuck, NeverBooted, NotNow
 from magmobo.kernel.supervision.hooks import HookRunner
 from magmobo.kernel.tasks import TaskSet
 
@@ -180,7 +180,7 @@ class Slot:
             return
         # The default of the contract, stop and start, hook by hook: each has its deadline, and what the former start
         # left behind ends in between.
-        await self._tidy(deadlines.stop_s)
+        await self._clean(deadlines.stop_s)
         self._begin_serving()
         await self._rise("start", self.component.start, deadlines.start_s)
 
@@ -194,6 +194,8 @@ class Slot:
             await self._give_up(deadlines.stop_s)
 
     async def _give_up(self, stop_timeout_s: float) -> None:
+        for link in self.links:
+            link.give_up()
         try:
             await self._tidy(stop_timeout_s)
         finally:
@@ -201,7 +203,8 @@ class Slot:
 
     async def _start(self, timeout_s: float, stop_timeout_s: float) -> None:
         self._expect_booted(State.STARTING)
-        await self._tidy(stop_timeout_s)
+        with self._judged("stop"):
+            await self._clean(stop_timeout_s)
         self.lifecycle.to(State.STARTING)
         if self._start_entered:
             self.restarts += 1
@@ -353,9 +356,17 @@ class Slot:
             return None
         self._half_way = self._served = False
         try:
-            return await self._leave("stop", timeout_s)
+            error = await self._leave("stop", timeout_s)
         finally:
             await self._end_serving()
+        self._half_way = isinstance(error, HookStuck)  # it was not asked, so it must be another time
+        return error
+
+    async def _clean(self, timeout_s: float) -> None:
+        """`_tidy` before a start. A failing `stop` is tolerated. Raises: HookStuck, when it could not even be asked."""
+        error = await self._tidy(timeout_s)
+        if isinstance(error, HookStuck):
+            raise error
 
     async def _end_serving(self) -> None:
         await self._bus.end_serving()
