@@ -1,59 +1,46 @@
 """The bus of one node.
 
-Emitting is a dict look-up, a counter, one envelope and one call per handler: who gets what is resolved when a
+Emitting is a dict look-up, a number, one envelope and one call per handler: who gets what is resolved when a
 subscription changes. An event goes to those who were subscribed when it was emitted. One emitted on a topic from inside
-a handler of that topic waits until the present one has reached everybody, so all handlers see the same order.
+a handler of that topic waits until the present one has reached everybody, so all handlers see the same order. What is
+emitted inside a handler carries the handled event as its cause, and its trace.
 Boundary: one event loop, no threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
-
-from msgspec import Struct
 
 from magmobo.contracts.bus import AsyncHandler, Handler, Subscription
 from magmobo.contracts.events import Envelope, Event, EventBusBackpressure
+from magmobo.kernel.bus.deadlines import Deadlines
 from magmobo.kernel.bus.delayed import Delayed
+from magmobo.kernel.bus.directory import Directory, TopicCounts
+from magmobo.kernel.bus.dispatch import Receiver, Sampled, Timing, Topic
+from magmobo.kernel.bus.history import DeadLetters, History
+from magmobo.kernel.bus.policy import Overflow
+from magmobo.kernel.bus.scoped import ScopedBus
 from magmobo.kernel.bus.subscription import (
     BaseSubscription,
-    Overflow,
     QueuedSubscription,
-    SyncSubscription,
+    Suspended,
+    position_of_pressure,
 )
-from magmobo.kernel.bus.topics import PatternTrie, declared_events, is_topic, parse_pattern
+from magmobo.kernel.bus.trace import Cause, cause_here, caused, in_trace
 
 FailureReport = Callable[[str, str, str, BaseException], None]
 """Told about a failing handler: owner, topic, handler name, error."""
 
-
-class _Topic:
-    __slots__ = ("busy", "count", "errors", "name", "overflow", "pending", "pending_shed", "subscriptions")
-
-    def __init__(self, name: str, overflow: Overflow) -> None:
-        self.name, self.overflow = name, overflow
-        self.count = self.errors = self.pending_shed = 0
-        self.busy = False
-        self.subscriptions: tuple[BaseSubscription, ...] = ()
-        self.pending: deque[tuple[Envelope[Any], tuple[BaseSubscription, ...]]] = deque()
-
-
-class TopicCounts(Struct, frozen=True):
-    """Events emitted on a topic, handler calls that failed, and events that found a queue full."""
-
-    emitted: int
-    errors: int
-    shed: int
+_CALM_S = 0.25  # a topic that floods is looked at again after so long
+_cause_in_task = cause_here.get
 
 
 def _silent(owner: str, topic: str, handler: str, error: BaseException) -> None:
-    """Counts speak for themselves when nobody asked to be told."""
+    """Counts and dead letters speak for themselves when nobody asked to be told."""
 
 
 class EventBus:
@@ -61,11 +48,14 @@ class EventBus:
 
     Args:
         origin: instance id, stamped on every envelope.
+        monotonic_s: tells how fast a topic is.
         queue_limit: events one async subscription may have waiting, and nested events one topic may have waiting.
         delayed_limit: delayed events one owner may have waiting.
         handler_timeout_s: an async handler that runs longer is cancelled and counted.
-        overflow: policy by topic; default `SHED_NEW`.
+        overflow: policy by topic or pattern, before those of `policy.DEFAULT_OVERFLOW`.
+        history_limit, history_bytes: see `history.History`; dead letters have the same bound of bytes.
         on_failure: told about every failing handler; must not raise.
+        on_timing: told what about 1 handler call in 64 took; must not raise.
     """
 
     def __init__(
@@ -73,65 +63,186 @@ class EventBus:
         *,
         origin: str = "",
         time_s: Callable[[], float] = time.time,
+        monotonic_s: Callable[[], float] = time.monotonic,
         queue_limit: int = 4096,
         delayed_limit: int = 1024,
         handler_timeout_s: float = 30.0,
         overflow: Mapping[str, Overflow] = {},
+        history_limit: int = 2000,
+        history_bytes: int = 4 << 20,
+        dead_letter_limit: int = 256,
         on_failure: FailureReport = _silent,
+        on_timing: Timing | None = None,
     ) -> None:
-        self.queue_limit, self.handler_timeout_s = queue_limit, handler_timeout_s
-        self._origin, self._time_s, self._on_failure = origin, time_s, on_failure
-        self._overflow = dict(overflow)
-        self._topics: dict[str, _Topic] = {}
-        self._owner_of_topic: dict[str, type[Event]] = {}
-        self._by_type: dict[type[Event], _Topic] = {}
-        self._trie: PatternTrie[BaseSubscription] = PatternTrie()
-        self._order = itertools.count()
-        self._pumping: set[QueuedSubscription] = set()
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._shed_by_topic: dict[str, int] = {}
-        self._subscriptions_by_owner: dict[str, set[BaseSubscription]] = {}
+        self.queue_limit = queue_limit
+        self._origin, self._time_s, self._monotonic_s = origin, time_s, monotonic_s
+        self._on_failure, self._on_timing = on_failure, on_timing
+        self.history = History(limit=history_limit, limit_bytes=history_bytes)
+        self.dead_letters = DeadLetters(limit=dead_letter_limit, limit_bytes=history_bytes)
+        self._directory = Directory(self, overflow, self.history)
+        self._by_type = self._directory.by_type
+        self._cause: Cause | None = None  # the event being delivered now
+        self._deadlines = Deadlines(handler_timeout_s)
         self._delayed = Delayed(self.emit, limit=delayed_limit)
-        for event_type in declared_events():
-            self._declare(event_type)
+        self._calm_timer: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------ emitting
 
     def emit(self, event: Event) -> None:
         """See `contracts.bus.Bus.emit`. Raises: ValueError only for an event class without a topic of its own."""
-        topic = self._by_type.get(event.__class__) or self._topic_of(event.__class__)
-        topic.count += 1
-        subscriptions = topic.subscriptions
-        if not subscriptions:
-            return
-        envelope = Envelope(topic.name, event, self._time_s(), topic.count, self._origin)
-        if topic.busy:
-            self._postpone(topic, envelope)
-            return
-        topic.busy = True
+        # The hot path, measured by benchmarks/bench_bus.py; each line below costs 5 to 20 of its 220 ns.
         try:
-            for subscription in subscriptions:
-                try:
-                    subscription.deliver(envelope)
-                except Exception as error:
-                    self.handler_failed(subscription, envelope, error)
-            if topic.pending:
-                self._drain(topic)
+            topic = self._by_type[type(event)]
+        except KeyError:
+            topic = self._directory.topic_of(type(event))
+        for seq in topic.tickets:  # noqa: B007 - the cheapest way to take one number and notice the last
+            break
+        else:
+            self._emit_sampled(topic, event)
+            return
+        if (receiver := topic.receiver) is None:
+            return
+        if self._cause is not None or _cause_in_task() is not None:
+            self._emit_caused(topic, event, seq, receiver)
+            return
+        self._cause = envelope = Envelope(topic.name, event, self._time_s(), seq, self._origin)
+        deliver = receiver.deliver
+        try:
+            deliver(envelope)
+        except Exception as error:  # of a handler that is alone
+            receiver.blame(envelope, error)
         finally:
-            topic.busy = False
+            self._cause = None
+        if topic.pending:
+            self._drain(topic)
+
+    def _emit_sampled(self, topic: Topic, event: Event) -> None:
+        """The first event of a block: it is always remembered, and its handlers are timed."""
+        seq = self._next_block(topic)
+        if topic.subscriptions or topic.remember is not None:
+            self._emit_caused(topic, event, seq, Sampled(topic, self.handler_took))
+
+    def _emit_caused(self, topic: Topic, event: Event, seq: int, receiver: Receiver) -> None:
+        """Emit what a handler or a trace caused, or what might have been."""
+        delivering = self._cause
+        envelope = self._envelope(topic, event, seq, delivering or _cause_in_task())
+        if delivering is None:
+            self._deliver(topic, envelope, receiver)
+        elif topic.busy or delivering.topic == topic.name:
+            self._postpone(topic, envelope, receiver)
+        else:
+            outer = self._directory.topics[delivering.topic]
+            was_busy, outer.busy = outer.busy, True
+            try:
+                self._deliver(topic, envelope, receiver)
+            finally:
+                outer.busy = was_busy
+
+    def _envelope(self, topic: Topic, event: Event, seq: int, cause: Cause | None) -> Envelope[Any]:
+        if cause is None:
+            return Envelope(topic.name, event, self._time_s(), seq, self._origin)
+        return caused(topic.name, event, self._time_s(), seq, self._origin, cause)
+
+    def _deliver(self, topic: Topic, envelope: Envelope[Any], receiver: Receiver) -> None:
+        outer, self._cause = self._cause, envelope
+        try:
+            receiver.hand_over(envelope)
+        finally:
+            self._cause = outer
+        if topic.pending:
+            self._drain(topic)
+
+    def _postpone(self, topic: Topic, envelope: Envelope[Any], receiver: Receiver) -> None:
+        if len(topic.pending) >= self.queue_limit:
+            if topic.name != EventBusBackpressure.topic:
+                topic.pending_shed += 1
+                self._shed(topic, topic.pending_shed, len(topic.pending))
+                return
+            older = position_of_pressure((waiting for waiting, _ in topic.pending), envelope)
+            if older is not None:  # the newest says it all, and is never shed
+                del topic.pending[older]
+        topic.pending.append((envelope, receiver))
+
+    def _drain(self, topic: Topic) -> None:
+        outer = self._cause
+        try:
+            while topic.pending:
+                envelope, receiver = topic.pending.popleft()
+                self._cause = envelope
+                receiver.hand_over(envelope)
+        finally:
+            self._cause = outer
+        topic.pending_shed = 0
+
+    def _next_block(self, topic: Topic) -> int:
+        seq = topic.next_block(self._monotonic_s())
+        if topic.flooding and self._calm_timer is None:
+            try:
+                self._calm_timer = asyncio.get_running_loop().call_later(_CALM_S, self._calm)
+            except RuntimeError:  # no loop, so nobody who could see a topic calm down either
+                return seq
+        return seq
+
+    def _calm(self) -> None:
+        self._calm_timer = None
+        for topic in self._directory.topics.values():
+            topic.calm()
+
+    # ------------------------------------------------------------ publishing and delaying
 
     async def publish(self, event: Event) -> None:
         """See `contracts.bus.Bus.publish`. Inside an async handler it only queues: it might wait for itself."""
-        topic = self._by_type.get(event.__class__) or self._topic_of(event.__class__)
-        if asyncio.current_task() in {subscription.task for subscription in self._pumping}:
+        topic = self._by_type.get(type(event)) or self._directory.topic_of(type(event))
+        running = self._deadlines.running
+        if self._cause is not None or not topic.queued or (running and asyncio.current_task() in running):
             self.emit(event)
             return
+        for subscription in topic.queued:
+            if not subscription.idle or subscription.queue:
+                await self._publish_queued(topic, event)
+                return
+        await self._publish_directly(topic, event)
+
+    async def _publish_directly(self, topic: Topic, event: Event) -> None:
+        """Nobody is behind: run the async handlers here. Once one of them waits, the others get their own tasks."""
+        sampled, queued = False, topic.queued
+        for seq in topic.tickets:  # noqa: B007
+            break
+        else:
+            seq, sampled = self._next_block(topic), True
+        self._cause = envelope = self._envelope(topic, event, seq, _cause_in_task())
+        waiting: tuple[QueuedSubscription, Suspended] | None = None
+        done: list[asyncio.Future[None]] = []
+        try:
+            if (receiver := topic.at_once) is not None:
+                receiver.hand_over(envelope)
+            for subscription in queued:
+                if waiting is not None:
+                    if subscription.active:
+                        done.append(subscription.completion(topic.name, seq))
+                        subscription.offer(envelope)
+                    continue
+                began_s = time.perf_counter() if sampled else 0.0
+                if (rest := subscription.begin(envelope)) is not None:
+                    waiting = subscription, rest
+                elif sampled:
+                    self.handler_took(topic.name, time.perf_counter() - began_s)
+        finally:
+            self._cause = None
+        if topic.pending:
+            self._drain(topic)
+        if waiting is not None:
+            await waiting[0].finish(envelope, waiting[1])
+            for future in done:
+                await future
+
+    async def _publish_queued(self, topic: Topic, event: Event) -> None:
         if topic.overflow is Overflow.BLOCK_OUTSIDE_HANDLERS:
-            while full := [s for s in topic.subscriptions if isinstance(s, QueuedSubscription) and s.is_full]:
+            while full := [subscription for subscription in topic.queued if subscription.is_full]:
                 oldest = full[0].queue[0]
                 await full[0].completion(oldest.topic, oldest.seq)
         seq = topic.count + 1  # nothing can be emitted between here and `emit`
-        done = [s.completion(topic.name, seq) for s in topic.subscriptions if isinstance(s, QueuedSubscription)]
+        done = [subscription.completion(topic.name, seq) for subscription in topic.queued]
         self.emit(event)
         for future in done:
             await future
@@ -141,25 +252,27 @@ class EventBus:
         return self.delay("", event, delay_s)
 
     def delay(self, owner: str, event: Event, delay_s: float) -> Subscription:
-        """Like `queue`, for `owner`: `cancel_all(owner)` ends it. Raises: as `queue`."""
-        if event.__class__ not in self._by_type:
-            self._topic_of(event.__class__)
-        return self._delayed.add(owner, event, delay_s)
+        """Like `queue`, for `owner`: `cancel_all(owner)` ends it. Raises: as `queue`; Unavailable once closed."""
+        if type(event) not in self._by_type:
+            self._directory.topic_of(type(event))
+        return self._delayed.add(owner, event, delay_s, self._cause or _cause_in_task())
 
-    def _postpone(self, topic: _Topic, envelope: Envelope[Any]) -> None:
-        if len(topic.pending) >= self.queue_limit:
-            topic.pending_shed += 1
+    @contextmanager
+    def trace(self, trace_id: str) -> Iterator[None]:
+        """What is emitted inside, also by handlers and by tasks that are started inside, carries `trace_id`."""
+        delivering = self._cause
+        if delivering is not None:  # inside a handler that cannot wait: nothing else runs before the end of this block
+            self._cause = in_trace(trace_id, delivering)
+            try:
+                yield
+            finally:
+                self._cause = delivering
             return
-        topic.pending.append((envelope, topic.subscriptions))
-
-    def _drain(self, topic: _Topic) -> None:
-        while topic.pending:
-            envelope, subscriptions = topic.pending.popleft()
-            for subscription in subscriptions:
-                try:
-                    subscription.deliver(envelope)
-                except Exception as error:
-                    self.handler_failed(subscription, envelope, error)
+        token = cause_here.set(in_trace(trace_id, _cause_in_task()))
+        try:
+            yield
+        finally:
+            cause_here.reset(token)
 
     # ------------------------------------------------------------ subscribing
 
@@ -170,178 +283,109 @@ class EventBus:
     def subscribe(
         self, owner: str, pattern: str | type[Event], handler: Handler | AsyncHandler, *, priority: int = 0
     ) -> Subscription:
-        """Like `on`, for `owner`: `cancel_all(owner)` ends it."""
-        if isinstance(pattern, type):
-            pattern = self._topic_of(pattern).name
-        words = parse_pattern(pattern)
-        self._learn_new_events()
-        if not (topics := [topic for topic in self._topics.values() if _means(words, topic.name)]):
-            raise ValueError(f"no event has a topic that {pattern!r} means")
-        kind: Any = QueuedSubscription if _is_async(handler) else SyncSubscription
-        subscription: BaseSubscription = kind(self, owner, pattern, words, (-priority, next(self._order)), handler)
-        self._trie.add(words, subscription)
-        self._subscriptions_by_owner.setdefault(owner, set()).add(subscription)
-        for topic in topics:
-            self._resolve(topic)
-        return subscription
+        """Like `on`, for `owner`: `cancel_all(owner)` ends it. Raises: BadPattern, UnknownTopic; Unavailable once
+        closed.
+        """
+        return self._directory.subscribe(owner, pattern, handler, priority)
 
     def has_listeners(self, event_type: type[Event]) -> bool:
         """See `contracts.bus.Bus.has_listeners`."""
-        return bool((self._by_type.get(event_type) or self._topic_of(event_type)).subscriptions)
-
-    def cancel_all(self, owner: str) -> None:
-        """End every subscription and delayed event of `owner`; nothing of it is delivered or emitted any more."""
-        self._delayed.cancel_all(owner)
-        for subscription in list(self._subscriptions_by_owner.get(owner, ())):
-            subscription.cancel()
-
-    async def close_owner(self, owner: str, *, grace_s: float = 2.0) -> None:
-        """`cancel_all`, then return once no handler of `owner` runs any more, or `grace_s` passed."""
-        running = {s.task for s in self._pumping if s.owner == owner and s.task is not None}
-        self.cancel_all(owner)
-        running.discard(asyncio.current_task())
-        if running:
-            await asyncio.wait(running, timeout=grace_s)
+        return bool((self._by_type.get(event_type) or self._directory.topic_of(event_type)).subscriptions)
 
     def scoped(self, owner: str) -> ScopedBus:
         """The bus as one component sees it."""
         return ScopedBus(self, owner)
 
+    def cancel_all(self, owner: str) -> None:
+        """End every subscription and delayed event of `owner`; nothing of it is delivered or emitted any more."""
+        self._delayed.cancel_all(owner)
+        for subscription in self._directory.of(owner):
+            subscription.cancel()
+
+    async def close_owner(self, owner: str, *, grace_s: float = 2.0) -> None:
+        """`cancel_all`, then return once no handler of `owner` runs any more, or `grace_s` passed."""
+        await self._end([owner], grace_s)
+
+    async def close(self, *, grace_s: float = 2.0) -> None:
+        """End everything: subscriptions, delayed events, timers, and who waits for history.
+
+        Emitting on does nothing. Returns once no handler runs any more, or `grace_s` passed.
+        """
+        self._delayed.close()
+        self._directory.close()
+        await self._end(self._directory.owners(), grace_s)
+        self._deadlines.close()
+        if self._calm_timer is not None:
+            self._calm_timer.cancel()
+        self.history.close()
+
+    async def _end(self, owners: Iterable[str], grace_s: float) -> None:
+        here = asyncio.current_task()
+        ended: list[asyncio.Future[None]] = []
+        for owner in tuple(owners):
+            for subscription in self._directory.of(owner):
+                if isinstance(subscription, QueuedSubscription) and subscription.task is not here:
+                    ended.append(subscription.rested())
+            self.cancel_all(owner)
+        if ended:
+            await asyncio.wait(ended, timeout=grace_s)
+
     # ------------------------------------------------------------ what it counts
+
+    def subscription_count(self, owner: str | None = None) -> int:
+        """Live subscriptions, of one owner or of all."""
+        return self._directory.count(owner)
 
     def delayed_count(self, owner: str | None = None) -> int:
         """Delayed events that wait, of one owner or of all."""
         return self._delayed.count(owner)
 
-    def subscription_count(self, owner: str | None = None) -> int:
-        """Live subscriptions, of one owner or of all."""
-        owners = self._subscriptions_by_owner if owner is None else {owner}
-        return sum(len(self._subscriptions_by_owner.get(name, ())) for name in owners)
+    def queue_depth(self, owner: str | None = None) -> int:
+        """Events that wait now for async handlers, of one owner or of all."""
+        owners = self._directory.owners() if owner is None else [owner]
+        mine = (subscription for name in owners for subscription in self._directory.of(name))
+        return sum(len(subscription.queue) for subscription in mine if isinstance(subscription, QueuedSubscription))
 
     def counts(self) -> dict[str, TopicCounts]:
         """By topic, since the bus was made; topics without any event are left out."""
-        return {
-            topic.name: TopicCounts(
-                topic.count, topic.errors, topic.pending_shed + self._shed_by_topic.get(topic.name, 0)
-            )
-            for topic in self._topics.values()
-            if topic.count
-        }
+        return self._directory.counts()
 
     # ------------------------------------------------------------ called by subscriptions
 
     def handler_failed(self, subscription: BaseSubscription, envelope: Envelope[Any], error: BaseException) -> None:
-        """Count and report one failed call."""
-        self._topics[envelope.topic].errors += 1
-        if isinstance(subscription, SyncSubscription):
-            subscription.failed += 1
+        """Count, keep and report one failed call."""
+        self._directory.topics[envelope.topic].errors += 1
+        self.dead_letters.add(self._time_s(), subscription.owner, subscription.handler_name, error, envelope)
         self._on_failure(subscription.owner, envelope.topic, subscription.handler_name, error)
 
     def event_shed(self, subscription: QueuedSubscription, topic: str) -> None:
-        """Count a lost event; announce the 1st, 2nd, 4th, 8th … of a subscription, so that a flood stays small."""
-        self._shed_by_topic[topic] = self._shed_by_topic.get(topic, 0) + 1
-        lost = subscription.lost
-        if lost & (lost - 1) == 0 and topic != EventBusBackpressure.topic:
-            self.emit(EventBusBackpressure(depth=len(subscription.queue), shed=lost, shed_topic=topic))
+        """Count an event that found the queue of `subscription` full."""
+        subscription.burst += 1
+        self._shed(self._directory.topics[topic], subscription.burst, len(subscription.queue))
+
+    def _shed(self, topic: Topic, burst: int, depth: int) -> None:
+        """Count a lost event; announce the 1st, 2nd, 4th, 8th … of a burst, so that a flood stays small."""
+        topic.shed += 1
+        if burst & (burst - 1) == 0:
+            self.emit(EventBusBackpressure(depth=depth, shed=topic.shed, shed_topic=topic.name))
 
     def overflow(self, topic: str) -> Overflow:
         """The policy of a topic."""
-        return self._topics[topic].overflow
+        return self._directory.topics[topic].overflow
 
-    def pump_started(self, subscription: QueuedSubscription) -> None:
+    def handler_began(self, task: asyncio.Task[Any], subscription: QueuedSubscription) -> None:
         """Watch a handler that begins to run."""
-        self._pumping.add(subscription)
-        if self._watchdog is None:
-            self._arm()
+        self._deadlines.began(task, subscription)
 
-    def pump_ended(self, subscription: QueuedSubscription) -> None:
+    def handler_ended(self, task: asyncio.Task[Any]) -> None:
         """Stop watching it."""
-        self._pumping.discard(subscription)
+        self._deadlines.ended(task)
+
+    def handler_took(self, topic: str, duration_s: float) -> None:
+        """One sampled call of a handler."""
+        if self._on_timing is not None:
+            self._on_timing(topic, duration_s)
 
     def forget(self, subscription: BaseSubscription) -> None:
         """Take a cancelled subscription out of everything."""
-        self._trie.remove(subscription.words, subscription)
-        owned = self._subscriptions_by_owner[subscription.owner]
-        owned.discard(subscription)
-        if not owned:
-            del self._subscriptions_by_owner[subscription.owner]
-        for topic in self._topics.values():
-            if subscription in topic.subscriptions:
-                self._resolve(topic)
-
-    # ------------------------------------------------------------ inside
-
-    def _arm(self) -> None:
-        # A quarter of the deadline: a handler is cancelled at most 25 % late, for one timer in all.
-        self._watchdog = asyncio.get_running_loop().call_later(self.handler_timeout_s / 4, self._check_deadlines)
-
-    def _check_deadlines(self) -> None:
-        now_s = asyncio.get_running_loop().time()
-        for subscription in list(self._pumping):
-            if now_s - subscription.running_since_s > self.handler_timeout_s:
-                subscription.overran()
-        self._watchdog = None
-        if self._pumping:
-            self._arm()
-
-    def _resolve(self, topic: _Topic) -> None:
-        topic.subscriptions = tuple(sorted(self._trie.match(topic.name), key=lambda subscription: subscription.order))
-
-    def _topic_of(self, event_type: type[Event]) -> _Topic:
-        self._learn_new_events()
-        topic = self._by_type.get(event_type)
-        if topic is None:
-            raise ValueError(f"{event_type.__qualname__} declares no topic of its own, so nobody could listen to it")
-        return topic
-
-    def _learn_new_events(self) -> None:
-        """Event classes may be declared after this bus was made, by a component that is loaded later."""
-        for event_type in declared_events():
-            if event_type not in self._by_type:
-                self._declare(event_type)
-
-    def _declare(self, event_type: type[Event]) -> None:
-        name = event_type.topic
-        if not is_topic(name) or self._owner_of_topic.setdefault(name, event_type) is not event_type:
-            return  # a malformed topic, or a second class for one, stays unknown: using it is refused
-        topic = _Topic(name, self._overflow.get(name, Overflow.SHED_NEW))
-        self._topics[name] = self._by_type[event_type] = topic
-        self._resolve(topic)
-
-
-class ScopedBus:
-    """The bus for one owner: everything it subscribes ends with it."""
-
-    def __init__(self, bus: EventBus, owner: str) -> None:
-        self._bus, self.owner = bus, owner
-        # Bound once, so that the scope adds nothing to the cost of an event.
-        self.emit = bus.emit
-        self.publish = bus.publish
-        self.has_listeners = bus.has_listeners
-
-    def on(self, pattern: str | type[Event], handler: Handler | AsyncHandler, *, priority: int = 0) -> Subscription:
-        """See `contracts.bus.Bus.on`."""
-        return self._bus.subscribe(self.owner, pattern, handler, priority=priority)
-
-    def queue(self, event: Event, *, delay_s: float) -> Subscription:
-        """See `contracts.bus.Bus.queue`."""
-        return self._bus.delay(self.owner, event, delay_s)
-
-    def cancel_all(self) -> None:
-        """End every subscription and delayed event made through this view."""
-        self._bus.cancel_all(self.owner)
-
-    async def close(self) -> None:
-        """End every subscription, then return once none of its handlers runs."""
-        await self._bus.close_owner(self.owner)
-
-
-def _is_async(handler: Any) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
-
-
-def _means(words: tuple[str, ...], topic: str) -> bool:
-    """Whether a parsed pattern means a topic."""
-    trie: PatternTrie[bool] = PatternTrie()
-    trie.add(words, True)
-    return bool(trie.match(topic))
+        self._directory.forget(subscription)

@@ -7,55 +7,60 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Callable
 
+from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.events import Event
 from magmobo.kernel.bus.errors import QueueFull
+from magmobo.kernel.bus.trace import Cause, cause_here
 
 
 class DelayedEvent:
     """One event on its timer; implements `contracts.bus.Subscription`."""
 
-    __slots__ = ("_delayed", "_timer", "event", "owner")
+    __slots__ = ("_cause", "_delayed", "_event", "_timer", "owner")
 
-    def __init__(self, delayed: Delayed, owner: str, event: Event, delay_s: float) -> None:
-        self._delayed, self.owner, self.event = delayed, owner, event
-        self._timer = asyncio.get_running_loop().call_later(
-            delay_s, delayed.fire, self, context=contextvars.copy_context()
-        )
+    def __init__(self, delayed: Delayed, owner: str, event: Event, delay_s: float, cause: Cause | None) -> None:
+        self._delayed, self.owner, self._event, self._cause = delayed, owner, event, cause
+        # An empty context: what its handlers see must not depend on who happened to ask.
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._fire, context=contextvars.Context())
 
     def cancel(self) -> None:
         """Emit nothing; calling it twice, or after the event was emitted, is fine."""
         self._timer.cancel()
         self._delayed.forget(self)
 
+    def _fire(self) -> None:
+        self._delayed.forget(self)
+        cause_here.set(self._cause)
+        self._delayed.emit(self._event)
+
 
 class Delayed:
     """All delayed events of a bus.
 
     Args:
-        emit: called with the event when its time has come.
+        emit: called with the event when its time has come, in the trace in which it was asked for.
         limit: events one owner may have waiting.
     """
 
     def __init__(self, emit: Callable[[Event], None], *, limit: int) -> None:
-        self._emit, self._limit = emit, limit
+        self.emit, self._limit = emit, limit
         self._by_owner: dict[str, set[DelayedEvent]] = {}
+        self._closed = False
 
-    def add(self, owner: str, event: Event, delay_s: float) -> DelayedEvent:
-        """Start the timer. Raises: QueueFull; ValueError for a delay that is negative or not a number."""
-        if not 0 <= delay_s < float("inf"):
+    def add(self, owner: str, event: Event, delay_s: float, cause: Cause | None) -> DelayedEvent:
+        """Start the timer. Raises: QueueFull; ValueError for a delay that is none; Unavailable once closed."""
+        if not (delay_s >= 0 and math.isfinite(delay_s)):
             raise ValueError(f"an event cannot be delayed by {delay_s} s")
+        if self._closed:
+            raise Unavailable("the event bus")
         if len(self._by_owner.get(owner, ())) >= self._limit:
             raise QueueFull(owner, self._limit)
-        waiting = DelayedEvent(self, owner, event, delay_s)
+        waiting = DelayedEvent(self, owner, event, delay_s, cause)
         self._by_owner.setdefault(owner, set()).add(waiting)
         return waiting
-
-    def fire(self, waiting: DelayedEvent) -> None:
-        """Called by the timer."""
-        self.forget(waiting)
-        self._emit(waiting.event)
 
     def forget(self, waiting: DelayedEvent) -> None:
         """Take one out of the account."""
@@ -70,7 +75,8 @@ class Delayed:
             waiting.cancel()
 
     def close(self) -> None:
-        """Emit nothing more at all."""
+        """Emit nothing more at all, and take nothing more."""
+        self._closed = True
         for owner in tuple(self._by_owner):
             self.cancel_all(owner)
 

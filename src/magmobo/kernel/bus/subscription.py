@@ -9,22 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable, Iterable
-from enum import Enum
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from types import CellType
+from typing import Any, NamedTuple, Protocol
 
 from magmobo.contracts.bus import AsyncHandler, Handler
-from magmobo.contracts.events import Envelope
+from magmobo.contracts.events import Envelope, EventBusBackpressure
+from magmobo.kernel.bus.policy import Overflow
+from magmobo.kernel.bus.trace import cause_here
 
 EVENTS_PER_TURN = 256  # after so many without a pause, a pump lets the rest of the loop run
-
-
-class Overflow(Enum):
-    """What a full queue does. `BLOCK_OUTSIDE_HANDLERS`: `publish` waits for room, `emit` sheds the new event."""
-
-    SHED_NEW = "shed_new"
-    SHED_OLDEST = "shed_oldest"
-    BLOCK_OUTSIDE_HANDLERS = "block_outside_handlers"
+_SAMPLE = 64  # one handler call in so many is timed
 
 
 class Post(Protocol):
@@ -35,9 +30,19 @@ class Post(Protocol):
     def handler_failed(self, subscription: BaseSubscription, envelope: Envelope[Any], error: BaseException) -> None: ...
     def event_shed(self, subscription: QueuedSubscription, topic: str) -> None: ...
     def overflow(self, topic: str) -> Overflow: ...
-    def pump_started(self, subscription: QueuedSubscription) -> None: ...
-    def pump_ended(self, subscription: QueuedSubscription) -> None: ...
+    def handler_began(self, task: asyncio.Task[Any], subscription: QueuedSubscription) -> None: ...
+    def handler_ended(self, task: asyncio.Task[Any]) -> None: ...
+    def handler_took(self, topic: str, duration_s: float) -> None: ...
     def forget(self, subscription: BaseSubscription) -> None: ...
+
+
+class Place(NamedTuple):
+    """Where a subscription stands: whose it is, what it listens to, and when its turn comes."""
+
+    owner: str
+    pattern: str
+    words: tuple[str, ...]
+    order: tuple[int, int]
 
 
 def ignore(envelope: Envelope[Any]) -> None:
@@ -45,19 +50,18 @@ def ignore(envelope: Envelope[Any]) -> None:
 
 
 class BaseSubscription:
-    """What both kinds share. `deliver` is what the bus calls; cancelling replaces it, so a dispatch under way stops
-    too.
+    """What both kinds share. The bus calls `deliver`, or what is in `cell`, which is the same; cancelling replaces it,
+    so a dispatch under way stops too.
     """
 
-    __slots__ = ("deliver", "failed", "handler", "order", "owner", "pattern", "post", "words")
+    __slots__ = ("cell", "deliver", "failed", "handler", "order", "owner", "pattern", "post", "words")
 
-    def __init__(
-        self, post: Post, owner: str, pattern: str, words: tuple[str, ...], order: tuple[int, int], handler: Any
-    ) -> None:
-        self.post, self.owner, self.pattern, self.words, self.order = post, owner, pattern, words, order
-        self.handler = handler
+    def __init__(self, post: Post, place: Place, handler: Any, deliver: Callable[[Envelope[Any]], None]) -> None:
+        self.post, self.handler = post, handler
+        self.owner, self.pattern, self.words, self.order = place
         self.failed = 0
-        self.deliver: Callable[[Envelope[Any]], None] = ignore
+        self.deliver = deliver
+        self.cell = CellType(deliver)
 
     @property
     def active(self) -> bool:
@@ -69,10 +73,15 @@ class BaseSubscription:
         """The handler as a log line names it."""
         return getattr(self.handler, "__qualname__", repr(self.handler))
 
+    def blame(self, envelope: Envelope[Any], error: BaseException) -> None:
+        """One call failed: count and report it."""
+        self.failed += 1
+        self.post.handler_failed(self, envelope, error)
+
     def cancel(self) -> None:
         """Deliver nothing more; calling it twice is fine."""
         if self.active:
-            self.deliver = ignore
+            self.deliver = self.cell.cell_contents = ignore
             self.post.forget(self)
 
 
@@ -81,22 +90,49 @@ class SyncSubscription(BaseSubscription):
 
     __slots__ = ()
 
-    def __init__(
-        self, post: Post, owner: str, pattern: str, words: tuple[str, ...], order: tuple[int, int], handler: Handler
-    ) -> None:
-        super().__init__(post, owner, pattern, words, order, handler)
-        self.deliver = handler
+    def __init__(self, post: Post, place: Place, handler: Handler) -> None:
+        super().__init__(post, place, handler, handler)
+
+
+class Suspended:
+    """The rest of a coroutine whose first step was taken by hand; awaiting it runs it to its end."""
+
+    __slots__ = ("_coroutine", "_waiting_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waiting_for: Any) -> None:
+        self._coroutine, self._waiting_for = coroutine, waiting_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waiting_for = self._waiting_for
+        while True:
+            thrown: BaseException | None = None
+            value = None
+            try:
+                value = yield waiting_for
+            except BaseException as error:
+                thrown = error
+            try:
+                waiting_for = self._coroutine.send(value) if thrown is None else self._coroutine.throw(thrown)
+            except StopIteration:
+                return
 
 
 class QueuedSubscription(BaseSubscription):
-    """Awaits a coroutine function, one event after the other, in a task that exists only while events wait."""
+    """Awaits a coroutine function, one event after the other, in a task that exists only while events wait.
+
+    `burst` counts events lost since the queue was empty last. `idle`: nothing waits or runs.
+    """
 
     __slots__ = (
         "_awaited",
+        "_interruptions",
         "_overrun",
+        "_resting",
         "accepted",
+        "burst",
         "delivered",
         "dropped",
+        "idle",
         "queue",
         "running_since_s",
         "shed",
@@ -104,43 +140,56 @@ class QueuedSubscription(BaseSubscription):
         "timed_out",
     )
 
-    def __init__(
-        self,
-        post: Post,
-        owner: str,
-        pattern: str,
-        words: tuple[str, ...],
-        order: tuple[int, int],
-        handler: AsyncHandler,
-    ) -> None:
-        super().__init__(post, owner, pattern, words, order, handler)
-        self.deliver = self._offer
+    def __init__(self, post: Post, place: Place, handler: AsyncHandler) -> None:
+        super().__init__(post, place, handler, self.offer)
         self.queue: deque[Envelope[Any]] = deque()
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Any] | None = None
         self.running_since_s = 0.0
-        self.accepted = self.delivered = self.timed_out = self.shed = self.dropped = 0
-        self._overrun = False
+        self.accepted = self.delivered = self.timed_out = self.shed = self.dropped = self.burst = 0
+        self.idle = True
+        self._overrun, self._interruptions = False, 0
         self._awaited: dict[tuple[str, int], list[asyncio.Future[None]]] = {}
+        self._resting: list[asyncio.Future[None]] = []
 
-    def _offer(self, envelope: Envelope[Any]) -> None:
-        was_full = self.is_full
-        if was_full and self.post.overflow(envelope.topic) is not Overflow.SHED_OLDEST:
+    # ------------------------------------------------------------ the queue
+
+    def offer(self, envelope: Envelope[Any]) -> None:
+        """Take one event in, or shed one as the policy of its topic says."""
+        queue = self.queue
+        was_full = len(queue) >= self.post.queue_limit
+        if was_full and not self._make_room(envelope):
             self.shed += 1
             self._settle(envelope)
             self.post.event_shed(self, envelope.topic)
             return
-        if was_full:
-            self.dropped += 1
-            self._settle(self.queue.popleft())
         self.accepted += 1
-        self.queue.append(envelope)
-        if self.task is None or self.task.done():
-            # An empty context: what handlers see must not depend on who happened to emit first.
-            self.task = asyncio.get_running_loop().create_task(
-                self._pump(), name=f"bus:{self.owner}:{self.pattern}", context=contextvars.Context()
-            )
-        if was_full:
+        queue.append(envelope)
+        if self.idle:
+            self._start_pump()
+        if was_full and envelope.topic != EventBusBackpressure.topic:
             self.post.event_shed(self, envelope.topic)
+
+    def _make_room(self, envelope: Envelope[Any]) -> bool:
+        if envelope.topic == EventBusBackpressure.topic:
+            # Never shed: it may exceed the limit, by one event for each topic that sheds, the newest saying it all.
+            older = position_of_pressure(self.queue, envelope)
+            if older is not None:
+                self._displace(older)
+            return True
+        if self.post.overflow(envelope.topic) is not Overflow.SHED_OLDEST:
+            return False
+        topics = (waiting.topic for waiting in self.queue)
+        oldest = next((i for i, topic in enumerate(topics) if topic != EventBusBackpressure.topic), None)
+        if oldest is None:
+            return False
+        self._displace(oldest)
+        return True
+
+    def _displace(self, position: int) -> None:
+        displaced = self.queue[position]
+        del self.queue[position]
+        self.dropped += 1
+        self._settle(displaced)
 
     @property
     def is_full(self) -> bool:
@@ -162,54 +211,124 @@ class QueuedSubscription(BaseSubscription):
         if self._awaited:
             _finish(self._awaited.pop((envelope.topic, envelope.seq), ()))
 
-    async def _pump(self) -> None:
-        self.post.pump_started(self)
-        handled = 0
-        try:
-            while self.queue:
-                await self._handle(self.queue.popleft())
-                handled += 1
-                if handled % EVENTS_PER_TURN == 0:
-                    await asyncio.sleep(0)
-        finally:
-            self.task = None
-            self.post.pump_ended(self)
+    # ------------------------------------------------------------ running handlers
 
-    async def _handle(self, envelope: Envelope[Any]) -> None:
-        self.running_since_s = asyncio.get_running_loop().time()
+    def _start_pump(self) -> None:
+        # An empty context: what handlers see must not depend on who happened to emit first.
+        context = contextvars.Context()
+        loop = asyncio.get_running_loop()
+        self.task = loop.create_task(self._pump(), name=f"bus:{self.owner}:{self.pattern}", context=context)
+        self.idle = False
+        self.task.add_done_callback(self._pump_ended)
+
+    async def _pump(self) -> None:
+        handled = 0
+        while self.queue:
+            envelope = self.queue.popleft()
+            cause_here.set(envelope)
+            await self._handle(envelope, None)
+            handled += 1
+            if handled % EVENTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    def _pump_ended(self, task: asyncio.Task[None]) -> None:
+        self.task = None
+        self._rest(restart=not task.cancelled())
+
+    def _rest(self, *, restart: bool = True) -> None:
+        if self.queue and restart:
+            self._start_pump()
+            return
+        self.idle = True
+        self.burst = 0
+        _finish(self._resting)
+        self._resting.clear()
+
+    def begin(self, envelope: Envelope[Any]) -> Suspended | None:
+        """Handle one event now, in the task of who publishes it; the subscription must be idle.
+
+        Most handlers end without waiting for anything, and then no task was needed. Returns what else must be awaited
+        through `finish`.
+        """
+        if not self.active:
+            return None
+        self.idle = False
+        self.accepted += 1
         try:
-            await self.handler(envelope)
-        except asyncio.CancelledError:
-            if not self._overrun:
-                self.dropped += 1
-                raise
-            self._end_overrun(envelope)
-        except Exception as error:
-            if self._overrun:
-                self._end_overrun(envelope)
-            else:
-                self.failed += 1
-                self.post.handler_failed(self, envelope, error)
+            coroutine = self.handler(envelope)
+            waiting_for = coroutine.send(None)
+        except StopIteration:
+            self.delivered += 1
+        except (Exception, asyncio.CancelledError) as error:
+            self.blame(envelope, error)
+        except BaseException:
+            self.idle = True
+            raise
         else:
-            if self._overrun:  # it caught the cancellation and returned late
-                self._end_overrun(envelope)
-            else:
-                self.delivered += 1
+            return Suspended(coroutine, waiting_for)
+        if self.queue:
+            self._start_pump()
+        else:
+            self.idle = True
+        return None
+
+    async def finish(self, envelope: Envelope[Any], rest: Suspended) -> None:
+        """Await what `begin` left, and then let what was queued meanwhile be handled."""
+        token = cause_here.set(envelope)
+        self.task = asyncio.current_task()
+        try:
+            await self._handle(envelope, rest)
         finally:
+            cause_here.reset(token)
+            self.task = None
+            self._rest()
+
+    async def _handle(self, envelope: Envelope[Any], rest: Awaitable[None] | None) -> None:
+        loop, task = asyncio.get_running_loop(), self.task
+        assert task is not None  # noqa: S101 - set by both callers
+        asked_before = task.cancelling()
+        self.running_since_s = loop.time()
+        self.post.handler_began(task, self)
+        error: BaseException | None = None
+        try:
+            await (self.handler(envelope) if rest is None else rest)
+        except (Exception, asyncio.CancelledError) as caught:
+            error = caught
+        finally:
+            self.post.handler_ended(task)
             self._settle(envelope)
+        for _ in range(self._interruptions):
+            task.uncancel()
+        cancelled = task.cancelling() > asked_before
+        self._account(envelope, error, cancelled=cancelled)
+        if error is None and self.delivered % _SAMPLE == 1:
+            self.post.handler_took(envelope.topic, loop.time() - self.running_since_s)
+        if cancelled:
+            raise asyncio.CancelledError
+
+    def _account(self, envelope: Envelope[Any], error: BaseException | None, *, cancelled: bool) -> None:
+        if self._overrun:  # also when it caught the cancellation and returned late
+            self.timed_out += 1
+            self.post.handler_failed(self, envelope, TimeoutError("the handler passed its deadline"))
+        elif error is None:
+            self.delivered += 1
+        elif cancelled or not self.active:
+            self.dropped += 1
+        else:  # a CancelledError here is the handler's own: it awaited something that was cancelled
+            self.blame(envelope, error)
+        self._overrun, self._interruptions = False, 0
 
     def overran(self) -> None:
-        """Called by the watchdog: end the handler that runs now; the next event follows."""
+        """Called by the watchdog, again and again if need be: end the handler that runs; the next event follows."""
+        self._overrun = True
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         if self.task is not None:
-            self._overrun = True
+            self._interruptions += 1
             self.task.cancel()
 
-    def _end_overrun(self, envelope: Envelope[Any]) -> None:
-        self._overrun = False
-        if (task := asyncio.current_task()) is not None:
-            task.uncancel()
-        self.timed_out += 1
-        self.post.handler_failed(self, envelope, TimeoutError("the handler passed its deadline"))
+    # ------------------------------------------------------------ ending
 
     def cancel(self) -> None:
         """Deliver nothing more, forget what waits, and end a handler that runs, unless it is the one who calls."""
@@ -221,8 +340,25 @@ class QueuedSubscription(BaseSubscription):
         for futures in self._awaited.values():
             _finish(futures)
         self._awaited.clear()
-        if self.task is not None and self.task is not asyncio.current_task():
-            self.task.cancel()
+        if self.task is not asyncio.current_task():
+            self._interrupt()
+
+    def rested(self) -> asyncio.Future[None]:
+        """Done once nothing waits or runs."""
+        future = asyncio.get_running_loop().create_future()
+        self._resting.append(future)
+        if self.idle:
+            future.set_result(None)
+        return future
+
+
+def position_of_pressure(queue: Iterable[Envelope[Any]], newer: Envelope[Any]) -> int | None:
+    """Where in a queue an announcement of shedding on the same topic waits that `newer` makes superfluous."""
+    shed_topic = newer.data.shed_topic
+    for position, envelope in enumerate(queue):
+        if envelope.topic == EventBusBackpressure.topic and envelope.data.shed_topic == shed_topic:
+            return position
+    return None
 
 
 def _finish(futures: Iterable[asyncio.Future[None]]) -> None:

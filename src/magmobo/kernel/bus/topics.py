@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from magmobo.contracts.events import Event
+from magmobo.kernel.bus.errors import BadPattern
 
 S = TypeVar("S")
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
@@ -31,13 +32,22 @@ def is_topic(name: str) -> bool:
 
 
 def parse_pattern(pattern: str) -> tuple[str, ...]:
-    """The words of a pattern. Raises: ValueError when it is malformed."""
+    """The words of a pattern. Raises: BadPattern."""
     words = tuple(pattern.split("."))
     for position, word in enumerate(words):
         is_last = position == len(words) - 1
         if not (_WORD.fullmatch(word) or word == "*" or (word == "**" and is_last)):
-            raise ValueError(f"malformed event pattern {pattern!r}: words joined by dots, '*' for one, '**' at the end")
+            raise BadPattern(pattern)
     return words
+
+
+def means(words: tuple[str, ...], topic: str) -> bool:
+    """Whether a parsed pattern means a topic."""
+    names = topic.split(".")
+    if words[-1] == "**":
+        words = words[:-1]
+        names = names[: len(words)]
+    return len(words) == len(names) and all(word in ("*", name) for word, name in zip(words, names, strict=True))
 
 
 class _Node(Generic[S]):
