@@ -54,10 +54,8 @@ class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         "127.0.0.1"
     )
     port: Annotated[
-        int | None,
-        Meta(
-            ge=0, le=65_535, description="its TCP port; 0: any free one; unset: 9500, or any free one when it is taken"
-        ),
+        Annotated[int, Meta(ge=0, le=65_535)] | None,
+        Meta(description="its TCP port; 0: any free one; unset: 9500, or any free one when it is taken"),
     ] = None
     token_sha256: Annotated[
         Secret | None, Meta(description="sha256 of the admin token, 64 hex digits; unset: nobody is an admin")
