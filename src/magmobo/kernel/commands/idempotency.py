@@ -126,10 +126,9 @@ class Answers:
     async def begin(self, slot: Slot, command: str) -> None:
         """Write down that the command is about to act. Raises: StateUnavailable, and then it must not."""
         kept = await self._index()
-        now_s = self._time_s()
-        await self._store.put(_KEY + slot.name, self._stored(slot, command, begun_only=True))
-        kept[slot.name] = now_s
+        kept[slot.name] = self._time_s()  # before the wait: a write that is cancelled may still take effect
         kept.move_to_end(slot.name)
+        await self._store.put(_KEY + slot.name, self._stored(slot, command, begun_only=True))
 
     async def end(self, slot: Slot, command: str, outcome: Outcome) -> None:
         """Keep how it ended, and make room. Raises: StateUnavailable; the key stays begun then."""
