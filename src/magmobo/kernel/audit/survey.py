@@ -70,7 +70,7 @@ def survey(folder: Path, head: Head | None) -> Survey:
 
 
 def set_aside(folder: Path, leftover: Leftover) -> Path:
-    """Keep these bytes in a file of their own and take them off the log; the file, still to be reported.
+    """Keep these bytes in a file of their own, still to be reported; they are taken off the log before the next write.
 
     Doing it again after a crash gives the same file. Raises: OSError.
     """
@@ -86,14 +86,8 @@ def set_aside(folder: Path, leftover: Leftover) -> Path:
             target.flush()
             os.fsync(target.fileno())
     sync_folder(folder)
-    descriptor = open_file(leftover.path, os.O_RDWR)
-    try:
-        os.ftruncate(descriptor, leftover.start)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
     if leftover.start == 0:
-        discard_empty(Segment(0, leftover.path))
+        leftover.path.unlink()
     return kept
 
 
