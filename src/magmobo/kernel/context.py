@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import structlog
 from msgspec import Struct
 
+from magmobo.contracts.audit import Audit
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
+from magmobo.contracts.commands import C, Command, CommandHandler, CommandRegistration
+from magmobo.contracts.metrics import Metrics
+from magmobo.contracts.stores import State
 from magmobo.kernel.bus.bus import EventBus
+from magmobo.kernel.commands.bus import ScopedCommands
+from magmobo.kernel.services import Services
 from magmobo.kernel.tasks import TaskSet
+from magmobo.kernel.timeline import Timeline
+
+if TYPE_CHECKING:
+    import structlog
 
 
 class Surroundings(Struct, frozen=True):
@@ -22,14 +34,68 @@ class Surroundings(Struct, frozen=True):
     data_dir: Path
     bus: EventBus
     clock: Clock
+    services: Services
+    timeline: Timeline
+
+
+class ComponentCommands:
+    """Implements `contracts.commands.Commands`. What is answered since the component serves ends when it stops."""
+
+    def __init__(self, scoped: ScopedCommands) -> None:
+        self._scoped = scoped
+        self._serving: list[CommandRegistration] | None = None
+
+    def handle(self, command_type: type[C], handler: CommandHandler[C]) -> CommandRegistration:
+        registration = self._scoped.handle(command_type, handler)
+        if self._serving is not None:
+            self._serving.append(registration)
+        return registration
+
+    async def call(self, command: Command, *, timeout_s: float = 30.0) -> Any:
+        return await self._scoped.call(command, timeout_s=timeout_s)
+
+    def begin_serving(self) -> None:
+        """What is registered from now on ends with `end_serving`."""
+        self._serving = []
+
+    def end_serving(self) -> None:
+        """Answer no more what was registered since `begin_serving`."""
+        for registration in self._serving or ():
+            registration.cancel()
+        self._serving = []
 
 
 class ComponentContext:
     """Implements `contracts.component.Context`."""
 
-    def __init__(self, component: str, around: Surroundings, bus: Bus, tasks: TaskSet) -> None:
+    def __init__(
+        self, component: str, around: Surroundings, bus: Bus, tasks: TaskSet, *, capabilities: Sequence[str] = ()
+    ) -> None:
         self.component = component
         self.instance_id, self.environment, self.data_dir = around.instance_id, around.environment, around.data_dir
         self.bus, self.clock = bus, around.clock
-        self.log: structlog.stdlib.BoundLogger = structlog.get_logger().bind(component=component)
         self.spawn = tasks.spawn
+        self._services = around.services
+        self.commands = ComponentCommands(around.services.commands_of(component, capabilities))
+        self.metrics: Metrics = around.services.metrics.scoped(component)
+        self.state: State = around.services.states.scope(component)
+        self.audit: Audit = around.services.audit
+
+    @cached_property
+    def log(self) -> structlog.stdlib.BoundLogger:
+        import structlog  # 60 ms; a component that logs nothing costs none
+
+        logger: structlog.stdlib.BoundLogger = structlog.get_logger().bind(component=self.component)
+        return logger
+
+    def begin_serving(self) -> None:
+        """What is asked for from now on ends with `end_serving`."""
+        self.commands.begin_serving()
+
+    def end_serving(self) -> None:
+        """End what was asked for since `begin_serving`."""
+        self.commands.end_serving()
+
+    async def close(self) -> None:
+        """End everything that the component asked for."""
+        await self._services.close_owner(self.component)

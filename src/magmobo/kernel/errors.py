@@ -206,6 +206,22 @@ class IllegalTransition(MagError):
         return f'component "{self.component}" cannot go from {self.old_state} to {self.new_state}'
 
 
+class NotReady(MagError):
+    """The node was asked for something that it only does while it is ready."""
+
+    code = "MAG-CORE-022"
+    http_status = 503
+    retryable = True
+    remedy = "Wait until `mag status` says ready, then try again."
+
+    def __init__(self, state: str) -> None:
+        super().__init__(state)
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"the node is {self.state}, not ready"
+
+
 class BootFailed(MagError):
     """The node did not become ready; what had been started was rolled back. `cause` says why.
 

@@ -1,39 +1,77 @@
-"""The wiring of one node: bus, configuration, board and boot meet here and nowhere else.
+"""The wiring of one node: bus, services, board, supervision and boot meet here and nowhere else.
 
 Boundary: no command line, no signals, no sockets, no component names; `magmobo.node` brings those. A kernel boots once
-and shuts down once; a process may hold several.
+and shuts down once; in between it may be reset, which takes every component down and boots again in place. A process
+may hold several.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from random import Random
+from typing import Any, Literal
 
-import structlog
+from msgspec import Struct
 
 from magmobo.contracts.clock import Clock
-from magmobo.contracts.component import Announcement, Component
-from magmobo.contracts.events import ComponentRegistered, SystemBoot, SystemReady, SystemShutdown
-from magmobo.contracts.health import HealthStatus
-from magmobo.contracts.planes import ComponentStatus, NodeStatus
-from magmobo.kernel.board import Board
-from magmobo.kernel.boot import BootSequence, Stage, check_components, check_data_dir
+from magmobo.contracts.component import Component
+from magmobo.contracts.errors import Unavailable
+from magmobo.contracts.events import (
+    ComponentRegistered,
+    ComponentStateChanged,
+    SystemBoot,
+    SystemReady,
+    SystemShutdown,
+)
+from magmobo.contracts.planes import NodeStatus
+from magmobo.kernel import selftest, view
+from magmobo.kernel.assembly import Assembly
+from magmobo.kernel.boot import BootSequence, Stage, check_components
 from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.clock import SystemClock
-from magmobo.kernel.config.core import HealthConfig, KernelConfig
+from magmobo.kernel.config.core import KernelConfig, ObservabilityConfig
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.context import Surroundings
 from magmobo.kernel.deadline import end
-from magmobo.kernel.errors import UnknownComponent, describe
-from magmobo.kernel.health import HealthPoller, worst_detail
-from magmobo.kernel.lifecycle import State
-from magmobo.kernel.registry import Registry
-from magmobo.kernel.slot import PhaseFailed, Slot
+from magmobo.kernel.errors import BootFailed, NotReady, describe
+from magmobo.kernel.figures import Figures
+from magmobo.kernel.inspection import Facts, Inspection
+from magmobo.kernel.journal import BootJournal
+from magmobo.kernel.memory import Memory
+from magmobo.kernel.observe.quiet import QuietLog
+from magmobo.kernel.operations import Operations
+from magmobo.kernel.selection import select
+from magmobo.kernel.services import KERNEL, KERNEL_ACTOR, Services
+from magmobo.kernel.slot import Slot
+from magmobo.kernel.timeline import Timeline
+from magmobo.kernel.watchdog import LoopWatchdog
 
 KernelState = Literal["booting", "ready", "degraded", "stopping", "stopped", "failed"]
+Resolve = Callable[[str], tuple[type[Component], Any]]
+"""From `module:Class`, or the name of an installed component, to the class and its validated section."""
+
+
+_HANDLER_HELP = "Duration of event handlers, one call in 64."
+
+
+class Choice(Struct, frozen=True):
+    """Which of the components take part (see `selection.select`), and what was found out about them.
+
+    `sources`: component name -> where it comes from, for people; `notices`: what could not be loaded, a line each.
+    """
+
+    only: Sequence[str] = ()
+    without: Sequence[str] = ()
+    optional: Sequence[str] = ()
+    safe: bool = False
+    sources: Mapping[str, str] = {}
+    notices: Sequence[str] = ()
+
+
+EVERYTHING = Choice()
 
 
 class Kernel:
@@ -42,8 +80,13 @@ class Kernel:
     Args:
         components: classes, in any order; the graph decides.
         config: holds the core sections and one section by the name of every component that has a `config_type`.
-        data_dir: exists, mode 0700.
+        data_dir: exists, mode 0700, and is this kernel's alone.
         provided: objects that serve Protocols without being components.
+        choice: which of the components take part in this start.
+        resolve: finds a component that is to join the running node; without it none can by name.
+        on_exit: told why, when the node should end because a component it cannot do without is quarantined, or a reset
+            failed.
+        random: for the jitter of pauses.
     """
 
     def __init__(
@@ -57,10 +100,33 @@ class Kernel:
         version: str,
         clock: Clock | None = None,
         provided: Mapping[type, object] = {},
+        choice: Choice = EVERYTHING,
+        resolve: Resolve | None = None,
+        on_exit: Callable[[str], None] | None = None,
+        random: Random | None = None,
     ) -> None:
         self._clock: Clock = clock or SystemClock()
-        self._log: structlog.stdlib.BoundLogger = structlog.get_logger().bind(component="kernel")
-        self.bus = EventBus(origin=instance_id, time_s=self._clock.time_s, on_failure=self._handler_failed)
+        self._log = QuietLog(component=KERNEL)
+        self._components, self.config, self._provided = tuple(components), config, dict(provided)
+        self._choice, self._resolve, self._on_exit = choice, resolve, on_exit
+        self._settings: KernelConfig = config.section("kernel")
+        observability: ObservabilityConfig = config.section("observability")
+        self._loop_stall_s = observability.loop_stall_s
+        self.bus = EventBus(
+            origin=instance_id,
+            time_s=self._clock.time_s,
+            monotonic_s=self._clock.monotonic_s,
+            history_limit=observability.events_kept,
+            on_failure=self._handler_failed,
+            on_timing=self._handler_took,
+        )
+        self.services = Services(
+            data_dir=data_dir.absolute(),
+            security=config.section("security"),
+            bus=self.bus,
+            clock=self._clock,
+            log=self._log,
+        )
         self._around = Surroundings(
             instance_id=instance_id,
             environment=environment,
@@ -68,18 +134,83 @@ class Kernel:
             data_dir=data_dir.absolute(),
             bus=self.bus,
             clock=self._clock,
+            services=self.services,
+            timeline=Timeline(self._clock.monotonic_s),
         )
-        self._components, self._config, self._provided = tuple(components), config, dict(provided)
-        self._settings: KernelConfig = config.section("kernel")
-        self._health: HealthConfig = config.section("health")
-        self._began_s = self._clock.monotonic_s()
+        self._memory = Memory(self.services.states.scope(KERNEL), self._clock, self._log)
+        self._journal = BootJournal(self.services.states.scope(KERNEL))
+        self._random = random or Random()  # noqa: S311 - for pauses
+        self._watchdog: LoopWatchdog | None = None
+        self.inspection = Inspection(self, self.bus, self.services, self._clock)
+        self._assembly: Assembly | None = None
+        self._chores: list[asyncio.Task[None]] = []
+        self._findings: Sequence[selftest.Finding] = ()
+        self._began_s, self._began_at_s = self._clock.monotonic_s(), self._clock.time_s()
         self._state: KernelState = "booting"
-        self._board: Board | None = None
-        self._poller: asyncio.Task[None] | None = None
+        self._is_booting = self._was_started = False
         self._leaving = asyncio.Lock()
-        self._booting = False
-        self._sequence = BootSequence(self._stages(), self._undo, self.bus, self._clock)
-        self.failed = asyncio.Event()
+        self._reset: asyncio.Task[None] | None = None
+        Operations(self).register(self.services.commands.scoped(KERNEL, KERNEL_ACTOR))
+        self.services.metrics.collect_from(KERNEL, Figures(self).families)
+
+    # ------------------------------------------------------------ up
+
+    async def boot(self) -> None:
+        """Go through the six stages. A kernel boots once.
+
+        Raises: BootFailed, or CancelledError when the caller is cancelled; both after everything was taken back.
+        """
+        if self._was_started:
+            raise RuntimeError("a kernel boots once; make another one, or reset it")
+        self._was_started = True
+        await self._go_up()
+
+    async def reset(self) -> None:
+        """Shut every component down and boot again in place; doors, stores and what the bus counted stay.
+
+        It goes on when the caller is cancelled. Raises: NotReady unless the node is ready; BootFailed when it did not
+        come back: then nothing of it is left and the node should end.
+        """
+        if self._state != "ready" or self._reset is not None:
+            raise NotReady(self.state)
+        self._reset = asyncio.create_task(self._down_and_up(), name="kernel:reset")
+        try:
+            await asyncio.shield(self._reset)
+        finally:
+            if self._reset.done():
+                self._reset = None
+
+    async def _down_and_up(self) -> None:
+        self._log.info("resetting")
+        self._state = "booting"
+        try:
+            await self._take_down(self._settings.shutdown_timeout_s)
+            await self._go_up()
+        except BootFailed as error:
+            self._ask_to_end(f"the node did not come back from its reset: {describe(error)}")
+            raise
+
+    async def _go_up(self) -> None:
+        self._is_booting = True
+        self._began_s, self._began_at_s = self._clock.monotonic_s(), self._clock.time_s()
+        timeline = self._around.timeline
+        timeline.spans.clear()
+        stage_timeout_s = self._settings.stage_timeout_s
+        sequence = BootSequence(
+            self._stages(), self._undo, self.bus, self._clock, timeline, stage_timeout_s=stage_timeout_s
+        )
+        try:
+            await sequence.run()
+        finally:
+            if self._state == "failed" and self._reset is None:
+                await asyncio.shield(self.bus.close())  # the last to go: it has told of the failure
+        self._is_booting, self._state = False, "ready"
+        self.assembly.begin_supervision()
+        boot_s = self._clock.monotonic_s() - self._began_s
+        self._log.info("ready", boot_s=round(boot_s, 3), components=len(self.slots))
+        self.bus.emit(
+            SystemReady(instance_id=self._around.instance_id, environment=self._around.environment, boot_s=boot_s)
+        )
 
     def _stages(self) -> tuple[Stage, ...]:
         return (
@@ -91,59 +222,71 @@ class Kernel:
             Stage("ready", self._ready),
         )
 
-    # ------------------------------------------------------------ up
-
-    async def boot(self) -> None:
-        """Go through the six stages. A kernel boots once.
-
-        Raises: BootFailed, or CancelledError when the caller is cancelled; both after everything was taken back.
-        """
-        if self._booting or self._state != "booting":
-            raise RuntimeError("a kernel boots once; make another one")
-        self._booting = True
-        self._began_s = self._clock.monotonic_s()
-        await self._sequence.run()
-        self._booting, self._state = False, "ready"
-        boot_s = self._clock.monotonic_s() - self._began_s
-        self._log.info("ready", boot_s=round(boot_s, 3), components=len(self._components))
-        self.bus.emit(
-            SystemReady(instance_id=self._around.instance_id, environment=self._around.environment, boot_s=boot_s)
-        )
-
     async def _pre_boot(self) -> None:
         self._log.info("booting", version=self._around.version, environment=self._around.environment)
+        self._watchdog = LoopWatchdog(
+            self._loop_stall_s, self._loop_stalled, lambda: {slot.package: slot.name for slot in self.slots}
+        )
+        self._watchdog.start()
         self.bus.emit(SystemBoot(instance_id=self._around.instance_id, environment=self._around.environment))
 
     async def _kernel_init(self) -> None:
-        registry = Registry(self._components, tuple(self._provided))
-        self._board = Board(registry, self._around, self._provided, self._component_failed)
-        for name in self._board.slots:
+        selftest.check_data_dir(self._around.data_dir)
+        await self.services.open()
+        former = await self._journal.begin(time_s=self._began_at_s, stage="kernel_init", pid=os.getpid())
+        if former is not None and (former.died_booting or former.died_serving):
+            self._log.warning("the run before this one did not end", stage=former.stage, outcome=former.outcome)
+        await self._memory.begin(self._identity())
+        selection = select(
+            self._components,
+            tuple(self._provided),
+            only=self._choice.only,
+            without=(*self._choice.without, *self._settings.without),
+            disabled=await self._memory.disabled(),
+            optional=self._choice.optional,
+            safe=self._choice.safe,
+        )
+        self._assembly = Assembly(
+            selection,
+            self._around,
+            self._provided,
+            self.config,
+            random=self._random,
+            on_exit=self._ask_to_end,
+            is_active=lambda: self._state == "ready",
+        )
+        for name in self._assembly.board.slots:
             self.bus.emit(ComponentRegistered(name=name))
 
     async def _self_test(self) -> None:
-        check_data_dir(self._around.data_dir)
-        check_components(self._components, self._config)
+        former = self._journal.former
+        self._findings = selftest.run(
+            self._around.data_dir, time_s=self._clock.time_s(), last_time_s=former.time_s if former else None
+        )
+        selftest.refuse_fatal(self._findings)
+        check_components(self._components, self.config)
 
     async def _load(self) -> None:
-        await self._assembled.load(self._config, timeout_s=self._settings.start_timeout_s)
+        await self._journal.entered("component_load")
+        await self.assembly.load()
 
     async def _start(self) -> None:
-        await self._assembled.start(timeout_s=self._settings.start_timeout_s)
+        await self._journal.entered("service_start")
+        await self.assembly.start()
 
     async def _ready(self) -> None:
-        """A component may have failed while those of later levels started."""
-        for slot in self._slots():
-            if slot.error is not None:
-                raise PhaseFailed(slot.name, "running", slot.error)
-        poller = HealthPoller(
-            self._slots(), self._clock, interval_s=self._health.interval_s, timeout_s=self._health.timeout_s
-        )
-        self._poller = asyncio.create_task(poller.run(), name="kernel:health")
+        self.assembly.check()
+        self.bus.subscribe(KERNEL, ComponentStateChanged, self._memory.note)
+        self._chores.append(asyncio.create_task(self._memory.write_states(), name="kernel:memory"))
+        await self._journal.ended("ready")
 
     async def _undo(self) -> None:
         self._log.warning("boot did not succeed, taking everything back")
         await self._take_down(self._settings.shutdown_timeout_s)
-        self._booting, self._state = False, "failed"
+        await self._journal.ended("failed")
+        if self._reset is None:  # else whoever asked for the reset is answered first, and `shutdown` closes them
+            await self.services.close()
+        self._is_booting, self._state = False, "failed"
 
     # ------------------------------------------------------------ down
 
@@ -151,46 +294,89 @@ class Kernel:
         """Stop and shut down every component in reverse order; returns within about `timeout_s`, whatever they do.
 
         The default is `kernel.shutdown_timeout_s`. Calling it again waits for the first call, then returns.
-        A boot under way is ended by cancelling `boot()`, which takes everything back itself.
+        A boot under way is ended by cancelling `boot()`, which takes everything back itself; a reset under way is ended
+        here.
         Raises: RuntimeError while `boot()` runs.
         """
-        if self._booting:
+        if self._reset is not None:
+            await end(self._reset, grace_s=self._settings.shutdown_timeout_s)
+        if self._is_booting:
             raise RuntimeError("cancel boot() to end a boot")
         async with self._leaving:
-            if self._state in ("stopped", "failed"):
-                return
-            limit_s = self._settings.shutdown_timeout_s if timeout_s is None else timeout_s
-            self._state = "stopping"
-            self._log.info("stopping", timeout_s=limit_s)
-            self.bus.emit(SystemShutdown(timeout_s=limit_s))
-            await self._take_down(limit_s)
-            self._state = "stopped"
-            self._log.info("stopped")
+            if self._state not in ("stopped", "failed"):
+                await self._leave(self._settings.shutdown_timeout_s if timeout_s is None else timeout_s)
+            await self.services.close()
+            await self.bus.close()
+
+    async def _leave(self, timeout_s: float) -> None:
+        self._state = "stopping"
+        self._log.info("stopping", timeout_s=timeout_s)
+        self.bus.emit(SystemShutdown(timeout_s=timeout_s))
+        await self._take_down(timeout_s)
+        await self._journal.ended("stopped")
+        self._state = "stopped"
+        self._log.info("stopped")
 
     async def _take_down(self, timeout_s: float) -> None:
-        if self._poller is not None:
-            await end(self._poller)
-            self._poller = None
-        if self._board is not None:
-            await self._board.take_down(timeout_s=timeout_s)
+        """Everything of this boot; the services stay."""
+        if self._assembly is not None:
+            await self._assembly.take_down(timeout_s)
+        for chore in self._chores:
+            await end(chore)
+        self._chores.clear()
+        await self._memory.write_now()
+        self.bus.cancel_all(KERNEL)
+        if self._watchdog is not None:
+            self._watchdog.stop()
 
     # ------------------------------------------------------------ single components
 
+    async def restart_component(self, name: str, *, by: str = "operator") -> None:
+        """Drain, stop and start one; no other is touched, its budget begins anew.
+
+        Raises: UnknownComponent, IllegalTransition, or why it did not start.
+        """
+        self.assembly.board.slot(name)
+        await self.assembly.supervisor.restart(name, by=by)
+
     async def stop_component(self, name: str) -> None:
-        """Stop one component; calls of its consumers wait until it runs again. Raises: UnknownComponent."""
-        await self._slot(name).stop(self._settings.shutdown_timeout_s, for_good=False)
+        """Stop one; calls of its consumers wait until it runs again. Raises: UnknownComponent, IllegalTransition."""
+        self.assembly.board.slot(name)
+        await self.assembly.supervisor.stop(name)
 
     async def start_component(self, name: str) -> None:
-        """Start a stopped or failed component. Raises: UnknownComponent, IllegalTransition, or why it did not start."""
-        slot = self._slot(name)
-        if slot.state is State.FAILED:
-            await slot.stop(self._settings.shutdown_timeout_s, for_good=False)
-        try:
-            await slot.start(self._settings.start_timeout_s)
-        except PhaseFailed as failure:
-            raise failure.cause from failure
-        if all(other.state is not State.FAILED for other in self._slots()):
-            self.failed.clear()
+        """Start one that is stopped, failed or quarantined. Raises: as `restart_component`."""
+        self.assembly.board.slot(name)
+        await self.assembly.supervisor.start(name)
+
+    async def disable_component(self, name: str) -> None:
+        """Stop one and keep it from starting, over restarts of the node too. Raises: UnknownComponent, StillNeeded."""
+        registry = self.assembly.board.registry
+        if name not in registry.idle:
+            registry.with_disabled(name)  # refused while others need it, before anything is written
+        await self._memory.set_disabled(name, disabled=True)
+        await self.assembly.disable(name)
+
+    async def enable_component(self, name: str) -> None:
+        """Undo that, and start it together with what could not do without it. Raises: as `Board.add`."""
+        self.assembly.board.slot(name)
+        await self._memory.set_disabled(name, disabled=False)
+        await self.assembly.enable(name)
+
+    async def register_component(self, component_type: type[Component], section: Any = None) -> str:
+        """Add one to the running node; its name. Raises: as `Board.add`."""
+        return await self.assembly.register(component_type, section)
+
+    async def register_source(self, source: str) -> str:
+        """The same by `module:Class` or the name of an installed component. Raises: also ComponentNotLoadable."""
+        if self._resolve is None:
+            raise Unavailable("registering components by name")
+        return await self.register_component(*self._resolve(source))
+
+    async def unregister_component(self, name: str) -> None:
+        """Take one off the running node. Raises: UnknownComponent, StillNeeded."""
+        await self.assembly.unregister(name)
+        self._memory.forget(name)
 
     # ------------------------------------------------------------ how it is
 
@@ -200,76 +386,67 @@ class Kernel:
 
         `degraded` is `ready` with a component that does not run or says that it does not serve.
         """
-        if self._state == "ready" and any(_is_down(slot) for slot in self._slots()):
+        if self._state == "ready" and any(view.is_down(slot) for slot in self.slots):
             return "degraded"
         return self._state
 
-    @property
-    def boot_timeline_s(self) -> Mapping[str, float]:
-        """Seconds by boot stage, in order, of the stages that ended."""
-        return dict(self._sequence.timeline_s)
-
     def status(self) -> NodeStatus:
         """How the node is, now. Never raises."""
-        announcements = [self._announcement(slot) for slot in self._slots() if slot.state is State.RUNNING]
-        return NodeStatus(
+        return self.inspection.status()
+
+    @property
+    def assembly(self) -> Assembly:
+        """The components of this boot. Raises: Unavailable before they are known."""
+        if self._assembly is None:
+            raise Unavailable("the board of components")
+        return self._assembly
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """Every component's place; none before they are known."""
+        return () if self._assembly is None else tuple(self._assembly.board.slots.values())
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the present boot."""
+        return Facts(
             instance_id=self._around.instance_id,
-            state=self.state,
             environment=self._around.environment,
             version=self._around.version,
+            began_at_s=self._began_at_s,
+            sources=self._choice.sources,
+            notices=self._choice.notices,
             uptime_s=self._clock.monotonic_s() - self._began_s,
-            components=[_component_status(slot) for slot in self._slots()],
-            urls={label: url for one in announcements for label, url in one.urls.items()},
-            examples=[example for one in announcements for example in one.examples],
-            notices=[notice for one in announcements for notice in one.notices],
+            timeline=self._around.timeline,
+            findings=self._findings,
+            former_died_booting=self._journal.former is not None and self._journal.former.died_booting,
+            loop_lag_s=0.0 if self._watchdog is None else self._watchdog.lag_s,
         )
 
-    def _announcement(self, slot: Slot) -> Announcement:
-        try:
-            return slot.component.announce()
-        except Exception as error:
-            slot.log.warning("announce failed", error=describe(error))
-            return Announcement()
+    def _identity(self) -> Mapping[str, Any]:
+        return {
+            "instance_id": self._around.instance_id,
+            "version": self._around.version,
+            "environment": self._around.environment,
+            "booted_at": view.utc(self._began_at_s),
+            "cluster_role": "single",
+        }
 
     # ------------------------------------------------------------ inside
 
-    @property
-    def _assembled(self) -> Board:
-        if self._board is None:
-            raise RuntimeError("the board is made in kernel_init")
-        return self._board
+    def _ask_to_end(self, reason: str) -> None:
+        self._log.critical("the node should end", reason=reason)
+        if self._on_exit is not None:
+            self._on_exit(reason)
 
-    def _slots(self) -> Sequence[Slot]:
-        return () if self._board is None else tuple(self._board.slots.values())
+    def _loop_stalled(self, stalled_s: float, where: str) -> None:
+        self._log.warning("the event loop was blocked", stalled_s=round(stalled_s, 3), where=where)
 
-    def _slot(self, name: str) -> Slot:
-        if self._board is None:
-            raise UnknownComponent(name)
-        return self._board.slot(name)
-
-    def _component_failed(self, name: str) -> None:
-        self._log.error("component failed", failed=name)
-        self.failed.set()
+    def _handler_took(self, topic: str, duration_s: float) -> None:
+        metrics = self.services.metrics.scoped(KERNEL)
+        metrics.histogram("mag_bus_handler_seconds", _HANDLER_HELP, labels={"topic": topic}).observe(duration_s)
 
     def _handler_failed(self, owner: str, topic: str, handler: str, error: BaseException) -> None:
         self._log.error(
             "event handler failed", owner=owner, topic=topic, handler=handler, error=describe(error), exc_info=error
         )
-
-
-def _is_down(slot: Slot) -> bool:
-    is_unhealthy = slot.health is not None and slot.health.status is HealthStatus.UNHEALTHY
-    return slot.state is not State.RUNNING or is_unhealthy
-
-
-def _component_status(slot: Slot) -> ComponentStatus:
-    health = slot.health if slot.state is State.RUNNING else None
-    detail = describe(slot.error) if slot.error is not None else worst_detail(health) if health else ""
-    return ComponentStatus(
-        name=slot.name,
-        state=slot.state,
-        health=str(health.status) if health else "unknown",
-        restarts=slot.restarts,
-        since=datetime.fromtimestamp(slot.lifecycle.since_s, UTC).isoformat(timespec="milliseconds"),
-        detail=detail,
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -73,7 +73,9 @@ class Slot:
         self._declaration, self._around, self._on_failure = declaration, around, on_failure
         self._bus = ComponentBus(around.bus, self.name)
         self._tasks = TaskSet(self.name, self._task_failed)
-        self._context = ComponentContext(self.name, around, self._bus, self._tasks)
+        self._context = ComponentContext(
+            self.name, around, self._bus, self._tasks, capabilities=declaration.component_type.capabilities
+        )
         self._hooks = HookRunner(self.name)
         self._component: Component | None = None
         self._boot_entered = self._booted = self._start_entered = False
@@ -226,6 +228,7 @@ class Slot:
         self._half_way, self.error = True, None
         self._tasks.begin_serving()
         self._bus.begin_serving()
+        self._context.begin_serving()
 
     async def _rise(self, phase: str, hook: Callable[[], Coroutine[Any, Any, None]], timeout_s: float) -> None:
         if self._leaving:
@@ -315,8 +318,7 @@ class Slot:
         return NotNow(self.name, "it is being taken down")
 
     def _span(self, phase: str) -> AbstractContextManager[object]:
-        timeline = getattr(self._around, "timeline", None)
-        return nullcontext() if timeline is None else timeline.span(self.name, phase)
+        return self._around.timeline.span(self.name, phase)
 
     # ------------------------------------------------------------ down
 
@@ -369,6 +371,7 @@ class Slot:
             raise error
 
     async def _end_serving(self) -> None:
+        self._context.end_serving()
         await self._bus.end_serving()
         self._complain(await self._tasks.end_serving())
 
@@ -391,6 +394,7 @@ class Slot:
             finally:
                 self._complain(await self._tasks.close())
                 await self._bus.close()
+                await self._context.close()
 
     async def _leave(self, phase: str, timeout_s: float) -> BaseException | None:
         """On the way down a failing component must not keep the others from leaving."""

@@ -44,3 +44,17 @@ class StartInterrupted(MagError):
 
     def __str__(self) -> str:
         return "the start was interrupted"
+
+
+class NodeEnded(MagError):
+    """The node ended by itself: a component it cannot do without is quarantined, or a reset did not bring it back."""
+
+    code = "MAG-CORE-023"
+    remedy = "Read `mag logs` for the component's error; `mag runbook component-restart` has the steps."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the node ended: {self.reason}"

@@ -1,26 +1,57 @@
-"""The node as its operators' door and the console see it."""
+"""The node as its doors and the console see it."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
 from hashlib import sha256
 
+from magmobo.contracts.capabilities import Actor
+from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.planes import NodeStatus
 from magmobo.contracts.secret import Secret
+from magmobo.kernel.kernel import Kernel
 
 
 class NodeOperators:
-    """Implements the Protocol `Operators`. `status` is asked each time; no token hash means nobody is an admin."""
+    """Implements the Protocol `Operators` for the kernel it is given with `serve`, which is built with it.
 
-    def __init__(self, status: Callable[[], NodeStatus], token_sha256: Secret | None) -> None:
-        self._status, self._token_sha256 = status, token_sha256
+    No token hash means nobody is an admin.
+    """
+
+    def __init__(self, token_sha256: Secret | None) -> None:
+        self._token_sha256 = token_sha256
+        self._kernel: Kernel | None = None
+
+    def serve(self, kernel: Kernel) -> None:
+        """Speak for this kernel from now on."""
+        self._kernel = kernel
+
+    @property
+    def kernel(self) -> Kernel:
+        """Raises: Unavailable before there is one."""
+        if self._kernel is None:
+            raise Unavailable("the kernel")
+        return self._kernel
 
     def status(self) -> NodeStatus:
-        return self._status()
+        return self.kernel.status()
 
     def admin_token_matches(self, candidate: str) -> bool:
         if not self._token_sha256:
             return False
         hashed = sha256(candidate.encode(errors="surrogatepass")).hexdigest()
         return hmac.compare_digest(hashed, self._token_sha256.reveal())
+
+    async def run(
+        self,
+        command: str,
+        params: bytes = b"{}",
+        *,
+        actor: Actor,
+        timeout_s: float = 30.0,
+        dry_run: bool = False,
+        idempotency_key: str = "",
+    ) -> bytes:
+        return await self.kernel.services.commands.run(
+            command, params, actor=actor, timeout_s=timeout_s, dry_run=dry_run, idempotency_key=idempotency_key
+        )

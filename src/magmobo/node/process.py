@@ -12,31 +12,37 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from magmobo import __version__
-from magmobo.admin import wire
 from magmobo.admin.data_folder import DataFolder, NodeLock
 from magmobo.admin.errors import data_folder_error
-from magmobo.admin.server import Command, ControlServer
+from magmobo.contracts.commands import Call
 from magmobo.contracts.component import Component
+from magmobo.contracts.events import Envelope, SystemBoot, SystemReady
+from magmobo.contracts.operations import NodeStop, Stopping
 from magmobo.contracts.planes import Operators
-from magmobo.kernel.config.core import AdminConfig, KernelConfig, LoggingConfig
+from magmobo.kernel.config.core import AdminConfig, LoggingConfig
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.kernel import Kernel
+from magmobo.kernel.kernel import Choice, Kernel
 from magmobo.kernel.observe.logging import configure_logging
-from magmobo.node.components import component_names, load_components, sections_of
-from magmobo.node.errors import StartInterrupted
+from magmobo.node.components import Found, find_components, load, locate, sections_of
+from magmobo.node.doors import Doors
+from magmobo.node.errors import NodeEnded, StartInterrupted
 from magmobo.node.notify import Notifier
 from magmobo.node.operators import NodeOperators
 from magmobo.node.report import Ready
 from magmobo.node.secrets import GeneratedSecrets
-from magmobo.node.settings import NodeOptions, read_settings
+from magmobo.node.settings import NodeOptions, Settings, read_settings
 from magmobo.node.signals import stopping_on_signals
 
+OWNER = "node"
 Announce = Callable[[Ready], None]
 FolderReady = Callable[[DataFolder], None]
 
@@ -58,15 +64,16 @@ class Node:
         self._notifier = notifier or Notifier()
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
+        self._ended_because = ""
 
     async def run(self) -> None:
         """Boot, announce, serve until a signal or `mag down`, drain.
 
-        Raises: MagError of whatever kept the node from starting; then nothing of it is left running.
+        Raises: MagError of whatever kept the node from starting, NodeEnded; then nothing of it is left running.
         """
         settings = read_settings(self._options)
-        classes = load_components(component_names(settings.kernel.components, demo=settings.demo is not None))
-        sections = sections_of(classes)
+        found = find_components(settings.kernel.components, demo=settings.demo is not None, lenient=settings.safe)
+        sections = sections_of(found.classes)
         settings.config(sections)  # a mistake of the user's is found before a folder is made for it
         folder, lock = settings.folder, NodeLock(settings.folder)
         folder.claim()
@@ -78,19 +85,20 @@ class Node:
             generated = GeneratedSecrets(folder)
             config = settings.config(sections, generated.layer(demo=settings.demo is not None))
             with _logging(config.section("logging"), folder), stopping_on_signals(self._stop.set):
-                kernel, operators = _assemble(classes, config, folder)
+                kernel, operators = self._assemble(settings, found, config)
                 self._notifier.status(f"booting, data folder {folder.path}")
                 async with self._notifier.pinging():
                     await self._serve(kernel, operators, folder, generated, lock)
         finally:
             lock.release()
+        if self._ended_because:
+            raise NodeEnded(self._ended_because)
 
     async def _serve(
         self, kernel: Kernel, operators: NodeOperators, folder: DataFolder, generated: GeneratedSecrets, lock: NodeLock
     ) -> None:
-        log = structlog.get_logger().bind(component="admin")
-        control = ControlServer(folder.control_socket, self._commands(operators, log), log=log)
-        await control.open()
+        doors = Doors(folder, kernel.config.section("admin"), operators)
+        await doors.open()
         try:
             await self._boot(kernel)
             try:
@@ -99,14 +107,25 @@ class Node:
                 self._announce(self._ready(operators, folder, generated.new_admin_token))
                 self._notifier.status(f"serving, data folder {folder.path}")
                 self._notifier.ready()
+                self._watch_resets(kernel)
                 await self._stop.wait()
             finally:
                 self._notifier.stopping()
                 await kernel.shutdown()
         finally:
-            control.shut_door()
+            doors.shut()
             lock.release()
-            await control.hang_up()
+            await doors.close()
+
+    def _watch_resets(self, kernel: Kernel) -> None:
+        """A reset makes the objects of a boot anew, and the service manager hears of it."""
+
+        def came_back(_: Envelope[SystemReady]) -> None:
+            _settle_memory()
+            self._notifier.ready()
+
+        kernel.bus.subscribe(OWNER, SystemBoot, lambda _: self._notifier.reloading())
+        kernel.bus.subscribe(OWNER, SystemReady, came_back)
 
     async def _boot(self, kernel: Kernel) -> None:
         """Boot, unless the node is told to stop first. Raises: BootFailed, StartInterrupted; both rolled back."""
@@ -132,13 +151,48 @@ class Node:
             admin_token=admin_token,
         )
 
-    def _commands(self, operators: NodeOperators, log: structlog.stdlib.BoundLogger) -> Mapping[str, Command]:
-        def stop() -> wire.Stopping:
-            log.info("told to stop by an operator")
-            self._stop.set()
-            return wire.Stopping(os.getpid())
+    def _assemble(self, settings: Settings, found: Found, config: Config) -> tuple[Kernel, NodeOperators]:
+        admin: AdminConfig = config.section("admin")
+        operators = NodeOperators(admin.token_sha256)
+        kernel = Kernel(
+            components=found.classes,
+            config=config,
+            data_dir=settings.folder.path,
+            environment=settings.kernel.environment,
+            instance_id=settings.folder.instance_id(),
+            version=__version__,
+            provided={Operators: operators},
+            choice=Choice(
+                only=settings.only,
+                optional=found.optional,
+                safe=settings.safe,
+                sources=found.sources,
+                notices=found.notices,
+            ),
+            resolve=partial(_resolve, settings, sections_of(found.classes)),
+            on_exit=self._end,
+        )
+        operators.serve(kernel)
+        kernel.services.commands.handle(OWNER, NodeStop, self._stop_asked)
+        return kernel, operators
 
-        return {"ping": lambda: wire.Pong(os.getpid(), __version__), "status": operators.status, "stop": stop}
+    async def _stop_asked(self, command: NodeStop, call: Call) -> Stopping:
+        structlog.get_logger().bind(component="admin").info("told to stop by an operator", actor=call.actor.name)
+        self._stop.set()
+        return Stopping(os.getpid())
+
+    def _end(self, reason: str) -> None:
+        self._ended_because = self._ended_because or reason
+        self._stop.set()
+
+
+def _resolve(settings: Settings, sections: Mapping[str, type[Struct]], source: str) -> tuple[type[Component], Any]:
+    """A component that is to join the running node, and its section. Raises: ComponentNotLoadable, ConfigError."""
+    component_type = load(locate(source))
+    if component_type.config_type is None:
+        return component_type, None
+    known = {**sections, component_type.name: component_type.config_type}
+    return component_type, settings.config(known).section(component_type.name)
 
 
 def run_node(options: NodeOptions, *, announce: Announce, folder_ready: FolderReady | None = None) -> None:
@@ -151,22 +205,6 @@ def run_node(options: NodeOptions, *, announce: Announce, folder_ready: FolderRe
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
-
-
-def _assemble(classes: Sequence[type[Component]], config: Config, folder: DataFolder) -> tuple[Kernel, NodeOperators]:
-    admin: AdminConfig = config.section("admin")
-    settings: KernelConfig = config.section("kernel")
-    operators = NodeOperators(lambda: kernel.status(), admin.token_sha256)  # noqa: PLW0108 - it is made below
-    kernel = Kernel(
-        components=classes,
-        config=config,
-        data_dir=folder.path,
-        environment=settings.environment,
-        instance_id=folder.instance_id(),
-        version=__version__,
-        provided={Operators: operators},
-    )
-    return kernel, operators
 
 
 @contextmanager
@@ -194,6 +232,7 @@ def _settle_memory() -> None:
     Full collections stopped the loop for up to 22 ms; with both lines the p99 of a read by primary key went from 2.6-9
     to 2.0-3.9 ms (several runs on a shared machine), with 2 % less CPU.
     """
+    gc.unfreeze()  # after a reset: what the boot before it made may go
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)  # what requests leave behind is counted away, rarely in cycles
