@@ -32,7 +32,7 @@ class Board:
     Args:
         registry: who takes part and who is idle.
         provided: objects that serve Protocols without being components.
-        on_failure: told the name of a component whose task failed, unless the component is only just being added.
+        on_failure: told the name of a component that failed while it ran.
         idle_reasons: why a component is idle, for those that have a better reason than that they are disabled.
     """
 
@@ -50,7 +50,6 @@ class Board:
         self._around, self._provided, self._on_failure = around, provided, on_failure
         self._links: dict[type, Link] = {}
         self._handles: dict[str, list[tuple[Link, Handle]]] = {}
-        self._joining = ""
         self._change: asyncio.Task[None] | None = None
         self._one_at_a_time, self._is_leaving = asyncio.Lock(), False
         for name in (*registry.declarations, *registry.idle):
@@ -63,10 +62,8 @@ class Board:
         return self.slots[name]
 
     def in_order(self) -> list[Slot]:
-        """Every slot, in the order in which they come up; one that is just joining, then idle ones, last."""
-        names = [name for level in self.registry.levels for name in level]
-        joining = [self._joining] if self._joining and self._joining not in self.registry.idle else []
-        return [self.slots[name] for name in (*names, *joining, *self.registry.idle)]
+        """Every slot, in the order in which they come up; idle ones last."""
+        return [slot for level in self._levels() for slot in level] + [self.slots[name] for name in self.registry.idle]
 
     # ------------------------------------------------------------ the whole node
 
@@ -75,7 +72,7 @@ class Board:
         for level in self._levels():
             for slot in level:
                 section = config.section(slot.name) if self._has_section(slot.name) else None
-                slot.construct(self._collaborators(self.registry, slot.name), section)
+                slot.construct(self._collaborators(slot.name), section)
             await _together(level, lambda slot: slot.boot(timeout_s))
 
     async def start(self, *, timeout_s: float) -> None:
@@ -151,26 +148,24 @@ class Board:
         down = [other for other in registry.needs(name) if self.slots[other].state is not State.RUNNING]
         if down:
             raise NeedsNotRunning(name, down)
-        before = self.slots.get(name)
-        self._joining = name
+        before, former = self.slots.get(name), self.registry
         slot = self._place(registry, name)
+        self.registry = registry
         if before is None:
             self._around.bus.emit(ComponentRegistered(name=name))
         try:
-            slot.construct(self._collaborators(registry, name), section)
+            slot.construct(self._collaborators(name), section)
             await slot.boot(start_s)
             await _start(slot, start_s)
         except BaseException as error:
             try:
                 await _outlast(asyncio.create_task(self._finish(slot, stop_s), name="board:take-back"), cancel=False)
             finally:
+                self.registry = former
                 self._restore(name, before)
             if isinstance(error, PhaseFailed):
                 raise ComponentNotAdded(name, error.phase, error.cause) from error.cause
             raise
-        finally:
-            self._joining = ""
-        self.registry = registry
         self.idle_reasons.pop(name, None)
 
     async def _leave(self, registry: Registry, name: str, stop_s: float, idle_reason: str = "") -> None:
@@ -236,7 +231,7 @@ class Board:
     def _place(self, registry: Registry, name: str) -> Slot:
         """A new slot for a member, or for an idle component."""
         declaration = registry.declarations.get(name)
-        slot = self.slots[name] = Slot(declaration or registry.idle[name], self._around, self._failed)
+        slot = self.slots[name] = Slot(declaration or registry.idle[name], self._around, self._on_failure)
         if declaration is None:
             slot.lifecycle.to(State.DISABLED)
             return slot
@@ -247,17 +242,13 @@ class Board:
                 slot.links[index] = kept
         return slot
 
-    def _failed(self, name: str) -> None:
-        if name != self._joining:  # else `_join` sees it
-            self._on_failure(name)
-
-    def _collaborators(self, registry: Registry, name: str) -> dict[str, Any]:
+    def _collaborators(self, name: str) -> dict[str, Any]:
         given: dict[str, Any] = {}
         handles = self._handles.setdefault(name, [])
-        for dependency in registry.declarations[name].dependencies:
+        for dependency in self.registry.declarations[name].dependencies:
             if dependency.protocol in self._provided:
                 given[dependency.parameter] = self._provided[dependency.protocol]
-            elif registry.provider_of(dependency.protocol) is None:
+            elif self.registry.provider_of(dependency.protocol) is None:
                 given[dependency.parameter] = None
             else:
                 link = self._links[dependency.protocol]

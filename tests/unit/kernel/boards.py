@@ -11,21 +11,35 @@ from magmobo.contracts.events import Envelope, Event
 from magmobo.kernel.board import Board
 from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.clock import SystemClock
+from magmobo.kernel.config.core import SecurityConfig
 from magmobo.kernel.context import Surroundings
+from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.registry import Registry
+from magmobo.kernel.services import Services
+from magmobo.kernel.timeline import Timeline
 from magmobo.testing.harness import footprint, make_config
 
-LIMIT_S = 5.0
+LIMIT_S = 60.0  # a hook that hangs is ended by somebody, not by its deadline
 
 
 class Scene:
     """A running board. `failed` are the components reported to the supervisor, `told` what the bus said."""
 
     def __init__(self, components: Sequence[type[Component]], provided: Mapping[type, object]) -> None:
-        clock = SystemClock()
+        clock, nowhere = SystemClock(), Path("/nowhere")
         self.bus = EventBus(origin="test", time_s=clock.time_s)
+        services = Services(
+            data_dir=nowhere, security=SecurityConfig(), bus=self.bus, clock=clock, log=QuietLog(component="kernel")
+        )  # not opened: what these components do needs no file
         around = Surroundings(
-            instance_id="test", environment="test", version="0", data_dir=Path("/nowhere"), bus=self.bus, clock=clock
+            instance_id="test",
+            environment="test",
+            version="0",
+            data_dir=nowhere,
+            bus=self.bus,
+            clock=clock,
+            services=services,
+            timeline=Timeline(clock.monotonic_s),
         )
         self.failed: list[str] = []
         self.told: list[tuple[str, Event]] = []

@@ -268,6 +268,34 @@ async def test_a_cancelled_caller_leaves_nothing_behind(hook: str, cancels: int)
         assert held(there) == before
 
 
+async def test_neither_caller_nor_node_cut_a_taking_back_short() -> None:
+    entered, leaving, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async def slow() -> None:
+        leaving.set()
+        await go_on.wait()
+
+    async with scene(Storage) as there:
+        Busy.misbehave = {"start": hang, "stop": slow}
+        caller = asyncio.create_task(there.add(Busy))
+        await entered.wait()
+        caller.cancel()
+        await leaving.wait()
+        end = asyncio.create_task(there.board.take_down(timeout_s=LIMIT_S))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not end.done()
+        go_on.set()
+        await end
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+    assert Busy.lines == ["boot", "start", "stop", "shutdown"]
+
+
 @pytest.mark.parametrize("hook", ["boot", "start"])
 async def test_the_end_of_the_node_takes_back_who_is_just_joining(hook: str) -> None:
     entered = asyncio.Event()
@@ -363,6 +391,12 @@ async def test_who_wants_what_left_hears_so_at_once_and_meets_the_next_one() -> 
             store.peek()
         await there.add(Successor)
         assert await store.get() == store.peek() == "successor"
+        await there.board.slot("successor").stop(LIMIT_S, for_good=False)
+        waits = asyncio.create_task(store.get())
+        await asyncio.sleep(0)
+        assert not waits.done(), "a provider that will come back is worth waiting for"
+        await there.board.slot("successor").start(LIMIT_S)
+        assert await waits == "successor"
         assert there.states["fan"] == "running"
         assert there.board.registry.wants("fan") == ("successor",)
 

@@ -286,7 +286,10 @@ def test_whatever_is_given_is_a_graph_that_holds_or_a_refusal_that_names_members
     assert seen == names
     for plan in given_plans:
         assert set(registry.needs(plan.name)) == plan.hard_needs(given_plans)
-        assert all(plan.name in registry.needed_by(provider) for provider in registry.needs(plan.name))
+        direct = {other.name for other in given_plans if plan.name in registry.needs(other.name)}
+        assert set(registry.needed_by(plan.name)) == direct
+        further = {name for consumer in direct for name in registry.needed_by(consumer, transitive=True)}
+        assert set(registry.needed_by(plan.name, transitive=True)) == direct | further
 
 
 @settings(deadline=None)

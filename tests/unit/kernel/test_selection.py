@@ -82,7 +82,7 @@ def test_without_one_that_is_only_wanted_nobody_else_goes() -> None:
 
 
 def test_what_is_served_from_outside_is_nobody_elses_loss() -> None:
-    assert select([Live, Page], [Database], without=[]).kept == ("live", "page")
+    assert select([Base, Live, Page], [Database], without=["base"]).kept == ("live", "page")
 
 
 def test_a_disabled_component_is_said_with_the_way_back() -> None:
