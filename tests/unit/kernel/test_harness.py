@@ -11,6 +11,7 @@ import pytest
 
 from magmobo.contracts.component import Component, Context, Needs
 from magmobo.kernel.errors import BootFailed
+from magmobo.kernel.supervision.errors import ComponentFailure
 from magmobo.testing.clock import FakeClock
 from magmobo.testing.harness import check_component, running_kernel
 
@@ -105,7 +106,7 @@ async def test_a_component_that_cannot_start_again_is_found() -> None:
                 raise RuntimeError("only once")
             self.started = True
 
-    with pytest.raises(RuntimeError, match="only once"):
+    with pytest.raises(ComponentFailure, match="only once"):
         await check_component(Once)
 
 

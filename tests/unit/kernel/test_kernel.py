@@ -160,7 +160,7 @@ async def test_components_come_up_by_level_and_go_down_in_reverse(tmp_path: Path
         assert here.kernel.state == "stopped"
         await here.kernel.shutdown()
         assert here.journal.lines == UP + DOWN
-        assert list(here.kernel.boot_timeline_s) == STAGES
+        assert [one.stage for one in here.kernel.inspection.boot_report().entries if not one.component] == STAGES
 
 
 async def test_the_boot_is_told_on_the_bus(tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ async def test_the_self_test_refuses_what_cannot_work(tmp_path: Path) -> None:
         with pytest.raises(BootFailed, match="is not a folder") as caught:
             await here.kernel.boot()
         assert isinstance(caught.value.cause, SelfTestFailed)
-        assert caught.value.stage == "post"
+        assert caught.value.stage == "kernel_init"  # before the stores are opened in it
     async with scene(tmp_path, Sync) as here:
         with pytest.raises(BootFailed, match="`start` is not `async def`"):
             await here.kernel.boot()
@@ -489,7 +489,7 @@ async def test_a_hanging_component_leaves_time_for_the_others(tmp_path: Path) ->
     async with scene(tmp_path, Measuring, Hanging) as here:
         await here.kernel.boot()
         await here.kernel.shutdown(0.4)
-        assert Measuring.given_s[0] > 0.05
+        assert Measuring.given_s[0] > 0.01
 
 
 async def test_two_shutdowns_are_one(tmp_path: Path) -> None:
@@ -571,25 +571,25 @@ class User(Recording):
 
 
 async def test_a_failing_task_marks_its_component_and_degrades_the_node(tmp_path: Path) -> None:
-    async with scene(tmp_path, Bomb, User) as here:
+    async with scene(tmp_path, Bomb, User, config={"recovery": {"restarts": 0}}) as here:
         await here.kernel.boot()
         store = here.journal.misbehave["store"]
         assert await store.get() == "from bomb"
+        quarantined = asyncio.Event()
+        here.kernel.bus.on("component.quarantined", lambda _: quarantined.set())
         here.kernel.bus.emit(Explode())
         async with asyncio.timeout(5):
-            await here.kernel.failed.wait()
+            await quarantined.wait()
         assert here.kernel.state == "degraded"
         [bomb] = [one for one in here.kernel.status().components if one.name == "bomb"]
-        assert (bomb.state, bomb.detail) == ("failed", "boom [MAG-TEST-001]")
+        assert (bomb.state, bomb.detail) == ("quarantined", "boom [MAG-TEST-001]")
         assert here.topics.count("component.failed") == 1
 
-        waiting = asyncio.create_task(store.get())
-        await asyncio.sleep(0)
-        assert not waiting.done()
+        with pytest.raises(Unavailable, match="bomb"):  # nobody knows when it will be back
+            await store.get()
         await here.kernel.start_component("bomb")
-        assert await waiting == "from bomb"
+        assert await store.get() == "from bomb"
         assert here.kernel.state == "ready"
-        assert not here.kernel.failed.is_set()
         assert [one.restarts for one in here.kernel.status().components if one.name == "bomb"] == [1]
         await here.kernel.shutdown()
 
@@ -597,8 +597,11 @@ async def test_a_failing_task_marks_its_component_and_degrades_the_node(tmp_path
 async def test_a_failed_component_is_still_taken_down(tmp_path: Path) -> None:
     async with scene(tmp_path, Bomb) as here:
         await here.kernel.boot()
+        failed = asyncio.Event()
+        here.kernel.bus.on("component.failed", lambda _: failed.set())
         here.kernel.bus.emit(Explode())
-        await here.kernel.failed.wait()
+        async with asyncio.timeout(5):
+            await failed.wait()
         await here.kernel.shutdown()
         assert here.journal.lines[-2:] == ["bomb.stop", "bomb.shutdown"]
 
@@ -659,15 +662,18 @@ async def test_health_is_polled_and_shown(answer: Any, health: str, detail: str,
         pass
 
     Watched.answer = answer
-    async with running_kernel(Watched, clock=clock, config={"health": {"interval_s": 10, "timeout_s": 0.05}}) as kernel:
+    health_now = {"interval_s": 10, "timeout_s": 0.05, "failures": 1, "successes": 1, "on_unhealthy": "report"}
+    async with running_kernel(Watched, clock=clock, config={"health": health_now}) as kernel:
+        rounds: list[str] = []
+        kernel.bus.on("health.check_complete", lambda envelope: rounds.append(envelope.data.system))
         async with asyncio.timeout(5):
-            while clock.sleeping == 0:  # the round is over when the poller sleeps
+            while not rounds:
                 await asyncio.sleep(0.001)
         [status] = kernel.status().components
         assert status.health == health
         assert status.detail.startswith(detail)
         assert kernel.state == state
         Watched.answer = HealthReport.of()
-        await clock.advance(10)
+        await clock.advance(12)
         assert kernel.status().components[0].health == "healthy"
         assert kernel.state == "ready"
