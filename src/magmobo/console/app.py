@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -30,6 +30,7 @@ from magmobo.console.errors import (
     WrongToken,
 )
 from magmobo.console.sessions import LIFETIME_S, LoginThrottle, Session, Sessions
+from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.errors import MagError, Unavailable
 from magmobo.contracts.planes import AsgiApp, Operators, Realtime
 
@@ -134,7 +135,8 @@ class ConsoleApp:
 
     async def _show_status(self, request: Request) -> Response:
         self._session(request)
-        return _json({"node": self._operators.status(), "realtime": self._realtime_view()})
+        node = await self._operators.run("kernel:status", actor=_actor(request))
+        return _json({"node": Raw(node), "realtime": self._realtime_view()})
 
     async def _logout(self, request: Request) -> Response:
         self._session(request, changes=True)
@@ -183,6 +185,11 @@ class ConsoleApp:
             self._cookie_name, value, max_age=max_age_s, path=PREFIX, httponly=True, samesite="strict",
             secure=request.url.scheme == "https",
         )  # fmt: skip
+
+
+def _actor(request: Request) -> Actor:
+    """Whoever has a session showed the admin token."""
+    return Actor(name="console", role=Role.ADMIN, via="console", address=request.client.host if request.client else "")
 
 
 def _refuse_other_sites(request: Request) -> None:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from magmobo.kernel.diagnostics import Sources
     from magmobo.kernel.kernel import Kernel
 
-_LOOK_AGAIN_S = 0.2
 _EVENTS_IN_DIAGNOSTICS = 100_000
 
 
@@ -128,9 +127,8 @@ class Inspection:
 
         audit = self._services.audit
         after = max(audit.head_seq - limit, 0) if after < 0 else after
-        ends_at_s = self._clock.monotonic_s() + wait_s
-        while audit.head_seq <= after and self._clock.monotonic_s() < ends_at_s:
-            await self._clock.sleep(_LOOK_AGAIN_S)
+        if wait_s:
+            await audit.wait_beyond(after, wait_s)
         records = await audit.read(after_seq=after, limit=limit)
         return AuditPage(records, records[-1].seq if records else after)
 

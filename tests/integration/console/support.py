@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from magmobo.components.listener.component import ListenerComponent
 from magmobo.components.listener.config import ListenerConfig
 from magmobo.console.component import Console
+from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.planes import ComponentStatus, NodeStatus
 
@@ -69,6 +71,10 @@ class OneToken:
 
     def admin_token_matches(self, candidate: str) -> bool:
         return candidate == TOKEN
+
+    async def run(self, command: str, params: bytes = b"{}", *, actor: Actor, **_: Any) -> bytes:
+        assert (command, actor.via, actor.role) == ("kernel:status", "console", Role.ADMIN)
+        return msgspec.json.encode(self.status())
 
 
 @dataclass
