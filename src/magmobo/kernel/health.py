@@ -8,7 +8,7 @@ component at most one question is open, and an answer of an earlier incarnation 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -268,39 +268,6 @@ def _sick(detail: str) -> HealthReport:
 
 def _complaints(report: HealthReport) -> dict[str, str]:
     return {check.name: check.detail for check in report.checks if check.status is not HealthStatus.HEALTHY}
-
-
-class HealthPoller:
-    """One round every `interval_s`; a component has `timeout_s` to answer."""
-
-    def __init__(self, slots: Iterable[Slot], clock: Clock, *, interval_s: float, timeout_s: float) -> None:
-        self._slots, self._clock = list(slots), clock
-        self._interval_s, self._timeout_s = interval_s, timeout_s
-
-    async def run(self) -> None:
-        """Poll until cancelled."""
-        while True:
-            await self.poll_once()
-            await self._clock.sleep(self._interval_s)
-
-    async def poll_once(self) -> None:
-        """Ask every running component, all at the same time."""
-        await asyncio.gather(*(self._ask(slot) for slot in self._slots if slot.state is State.RUNNING))
-
-    async def _ask(self, slot: Slot) -> None:
-        try:
-            report = await run_bounded(
-                slot.component.health(), timeout_s=self._timeout_s, name=f"{slot.name}.health", grace_s=self._timeout_s
-            )
-        except Overrun as error:
-            report = _sick(f"no answer within {self._timeout_s:g} s, waiting at {error.where}")
-        except Exception as error:
-            report = _sick(describe(error))
-        before = slot.health.status if slot.health else HealthStatus.HEALTHY
-        if report.status is not before:
-            tell = slot.log.info if report.status is HealthStatus.HEALTHY else slot.log.warning
-            tell("health changed", status=str(report.status), detail=worst_detail(report))
-        slot.health = report
 
 
 def worst_detail(report: HealthReport) -> str:

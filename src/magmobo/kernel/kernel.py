@@ -225,7 +225,7 @@ class Kernel:
     async def _pre_boot(self) -> None:
         self._log.info("booting", version=self._around.version, environment=self._around.environment)
         self._watchdog = LoopWatchdog(
-            self._loop_stall_s, self._loop_stalled, lambda: {slot.package: slot.name for slot in self.slots}
+            self._loop_stall_s, self._loop_stalled, lambda: {slot.name: slot.package for slot in self.slots}
         )
         self._watchdog.start()
         self.bus.emit(SystemBoot(instance_id=self._around.instance_id, environment=self._around.environment))

@@ -18,12 +18,15 @@ from magmobo.contracts.events import ComponentStateChanged, Envelope, Event
 from magmobo.contracts.health import HealthReport
 from magmobo.kernel.board import Board
 from magmobo.kernel.bus.bus import EventBus
-from magmobo.kernel.config.core import HealthConfig, KernelConfig, RecoveryConfig
+from magmobo.kernel.config.core import HealthConfig, KernelConfig, RecoveryConfig, SecurityConfig
 from magmobo.kernel.context import Surroundings
 from magmobo.kernel.health import HealthMonitor
+from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.registry import Registry
+from magmobo.kernel.services import Services
 from magmobo.kernel.slot import Slot
 from magmobo.kernel.supervisor import Supervisor
+from magmobo.kernel.timeline import Timeline
 from magmobo.testing.harness import make_config
 
 START_S, STOP_S = 5.0, 3.0
@@ -181,9 +184,17 @@ class Node:
         self.exits: list[str] = []
         self.active = False
         self._components = components
-        around = Surroundings(
-            instance_id="test", environment="test", version="0", data_dir=Path("/nowhere"), bus=self.bus,
+        nowhere = Path("/nowhere")  # the stores are not opened: what these components do needs no file
+        services = Services(
+            data_dir=nowhere,
+            security=SecurityConfig(),
+            bus=self.bus,
             clock=self.clock,
+            log=QuietLog(component="kernel"),
+        )
+        around = Surroundings(
+            instance_id="test", environment="test", version="0", data_dir=nowhere, bus=self.bus, clock=self.clock,
+            services=services, timeline=Timeline(self.clock.monotonic_s),
         )  # fmt: skip
         registry = Registry(components)
         self.board = Board(registry, around, {}, self._failed)
