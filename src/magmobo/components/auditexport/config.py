@@ -6,14 +6,13 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+QualifiedName = Annotated[str, Meta(pattern=r"^[^.]{1,63}\.[^.]{1,63}$")]
+
 
 class AuditExportConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [auditexport]: audit records in Postgres as well. Nothing is written unless `table` says where."""
 
     table: Annotated[
-        str | None,
-        Meta(
-            pattern=r"^[^.]{1,63}\.[^.]{1,63}$",
-            description="`schema.name` of a table that exists, such as cp_audit.audit_log; unset: no export",
-        ),
+        QualifiedName | None,
+        Meta(description="`schema.name` of a table that exists, such as cp_audit.audit_log; unset: no export"),
     ] = None
