@@ -27,7 +27,6 @@ from magmobo.kernel.bus.scoped import ScopedBus
 from magmobo.kernel.bus.subscription import (
     BaseSubscription,
     QueuedSubscription,
-    Suspended,
     position_of_pressure,
 )
 from magmobo.kernel.bus.trace import Cause, cause_here, caused, in_trace
@@ -83,6 +82,7 @@ class EventBus:
         self._by_type = self._directory.by_type
         self._cause: Cause | None = None  # the event being delivered now
         self._deadlines = Deadlines(handler_timeout_s)
+        self._running = self._deadlines.running
         self._delayed = Delayed(self.emit, limit=delayed_limit)
         self._calm_timer: asyncio.TimerHandle | None = None
 
@@ -113,8 +113,8 @@ class EventBus:
             receiver.blame(envelope, error)
         finally:
             self._cause = None
-        if topic.pending:
-            self._drain(topic)
+            if topic.has_pending:
+                self._drain(topic)
 
     def _emit_sampled(self, topic: Topic, event: Event) -> None:
         """The first event of a block: it is always remembered, and its handlers are timed."""
@@ -149,8 +149,8 @@ class EventBus:
             receiver.hand_over(envelope)
         finally:
             self._cause = outer
-        if topic.pending:
-            self._drain(topic)
+            if topic.has_pending:
+                self._drain(topic)
 
     def _postpone(self, topic: Topic, envelope: Envelope[Any], receiver: Receiver) -> None:
         if len(topic.pending) >= self.queue_limit:
@@ -162,6 +162,7 @@ class EventBus:
             if older is not None:  # the newest says it all, and is never shed
                 del topic.pending[older]
         topic.pending.append((envelope, receiver))
+        topic.has_pending = True
 
     def _drain(self, topic: Topic) -> None:
         outer = self._cause
@@ -170,9 +171,9 @@ class EventBus:
                 envelope, receiver = topic.pending.popleft()
                 self._cause = envelope
                 receiver.hand_over(envelope)
+            topic.has_pending, topic.pending_shed = False, 0
         finally:
             self._cause = outer
-        topic.pending_shed = 0
 
     def _next_block(self, topic: Topic) -> int:
         seq = topic.next_block(self._monotonic_s())
@@ -192,49 +193,53 @@ class EventBus:
 
     async def publish(self, event: Event) -> None:
         """See `contracts.bus.Bus.publish`. Inside an async handler it only queues: it might wait for itself."""
-        topic = self._by_type.get(type(event)) or self._directory.topic_of(type(event))
-        running = self._deadlines.running
-        if self._cause is not None or not topic.queued or (running and asyncio.current_task() in running):
+        try:
+            topic = self._by_type[type(event)]
+        except KeyError:
+            topic = self._directory.topic_of(type(event))
+        queued = topic.queued
+        if not queued or self._cause is not None or (self._running and asyncio.current_task() in self._running):
             self.emit(event)
             return
-        for subscription in topic.queued:
-            if not subscription.idle or subscription.queue:
+        for subscription in queued:
+            if not subscription.idle:
                 await self._publish_queued(topic, event)
                 return
-        await self._publish_directly(topic, event)
-
-    async def _publish_directly(self, topic: Topic, event: Event) -> None:
-        """Nobody is behind: run the async handlers here. Once one of them waits, the others get their own tasks."""
-        sampled, queued = False, topic.queued
+        # Nobody is behind, so the async handlers run here: no task, no queue. The other hot path of the bus.
         for seq in topic.tickets:  # noqa: B007
             break
         else:
-            seq, sampled = self._next_block(topic), True
-        self._cause = envelope = self._envelope(topic, event, seq, _cause_in_task())
-        waiting: tuple[QueuedSubscription, Suspended] | None = None
-        done: list[asyncio.Future[None]] = []
+            seq = self._next_block(topic)
+        if (cause := _cause_in_task()) is None:
+            self._cause = envelope = Envelope(topic.name, event, self._time_s(), seq, self._origin)
+        else:
+            self._cause = envelope = caused(topic.name, event, self._time_s(), seq, self._origin, cause)
         try:
             if (receiver := topic.at_once) is not None:
                 receiver.hand_over(envelope)
             for subscription in queued:
-                if waiting is not None:
-                    if subscription.active:
-                        done.append(subscription.completion(topic.name, seq))
-                        subscription.offer(envelope)
-                    continue
-                began_s = time.perf_counter() if sampled else 0.0
                 if (rest := subscription.begin(envelope)) is not None:
-                    waiting = subscription, rest
-                elif sampled:
-                    self.handler_took(topic.name, time.perf_counter() - began_s)
+                    # It waits. The others get their own tasks, so that they need not wait for it.
+                    done = self._offer_all(queued[queued.index(subscription) + 1 :], envelope)
+                    break
+            else:
+                return
         finally:
             self._cause = None
-        if topic.pending:
-            self._drain(topic)
-        if waiting is not None:
-            await waiting[0].finish(envelope, waiting[1])
-            for future in done:
-                await future
+            if topic.has_pending:
+                self._drain(topic)
+        await subscription.finish(envelope, rest)
+        for future in done:
+            await future
+
+    def _offer_all(
+        self, subscriptions: tuple[QueuedSubscription, ...], envelope: Envelope[Any]
+    ) -> list[asyncio.Future[None]]:
+        active = [subscription for subscription in subscriptions if subscription.active]
+        done = [subscription.completion(envelope.topic, envelope.seq) for subscription in active]
+        for subscription in active:
+            subscription.offer(envelope)
+        return done
 
     async def _publish_queued(self, topic: Topic, event: Event) -> None:
         if topic.overflow is Overflow.BLOCK_OUTSIDE_HANDLERS:

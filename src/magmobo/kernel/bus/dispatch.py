@@ -146,6 +146,7 @@ class Topic:
         "busy",
         "errors",
         "flooding",
+        "has_pending",
         "name",
         "overflow",
         "pending",
@@ -161,7 +162,7 @@ class Topic:
     def __init__(self, name: str, overflow: Overflow, history: History) -> None:
         self.name, self.overflow, self._history = name, overflow, history
         self.errors = self.shed = self.pending_shed = 0
-        self.busy = self.flooding = False
+        self.busy = self.flooding = self.has_pending = False
         self.pending: deque[tuple[Envelope[Any], Receiver]] = deque()
         self.remember = functools.partial(history.remember, history.ring_of(name)) if history.is_on else None
         self.tickets = iter(range(0))

@@ -125,12 +125,13 @@ class QueuedSubscription(BaseSubscription):
 
     __slots__ = (
         "_awaited",
+        "_begun",
+        "_finished",
         "_interruptions",
         "_overrun",
+        "_queued",
         "_resting",
-        "accepted",
         "burst",
-        "delivered",
         "dropped",
         "idle",
         "queue",
@@ -145,7 +146,8 @@ class QueuedSubscription(BaseSubscription):
         self.queue: deque[Envelope[Any]] = deque()
         self.task: asyncio.Task[Any] | None = None
         self.running_since_s = 0.0
-        self.accepted = self.delivered = self.timed_out = self.shed = self.dropped = self.burst = 0
+        self.timed_out = self.shed = self.dropped = self.burst = 0
+        self._queued = self._finished = self._begun = 0
         self.idle = True
         self._overrun, self._interruptions = False, 0
         self._awaited: dict[tuple[str, int], list[asyncio.Future[None]]] = {}
@@ -162,7 +164,7 @@ class QueuedSubscription(BaseSubscription):
             self._settle(envelope)
             self.post.event_shed(self, envelope.topic)
             return
-        self.accepted += 1
+        self._queued += 1
         queue.append(envelope)
         if self.idle:
             self._start_pump()
@@ -195,6 +197,16 @@ class QueuedSubscription(BaseSubscription):
     def is_full(self) -> bool:
         """Whether the next event would overflow."""
         return len(self.queue) >= self.post.queue_limit
+
+    @property
+    def accepted(self) -> int:
+        """Events taken in: into the queue, or handled at once."""
+        return self._queued + self._begun
+
+    @property
+    def delivered(self) -> int:
+        """Events that the handler got and ended well on. `_begun` counts those that `begin` handled whole."""
+        return self._finished + self._begun
 
     @property
     def lost(self) -> int:
@@ -239,6 +251,8 @@ class QueuedSubscription(BaseSubscription):
         if self.queue and restart:
             self._start_pump()
             return
+        self.dropped += len(self.queue)  # its task was cancelled, by nobody of us: the loop ends
+        self.queue.clear()
         self.idle = True
         self.burst = 0
         _finish(self._resting)
@@ -250,22 +264,21 @@ class QueuedSubscription(BaseSubscription):
         Most handlers end without waiting for anything, and then no task was needed. Returns what else must be awaited
         through `finish`.
         """
-        if not self.active:
+        if self.deliver is ignore:
             return None
         self.idle = False
-        self.accepted += 1
         try:
             coroutine = self.handler(envelope)
-            waiting_for = coroutine.send(None)
-        except StopIteration:
-            self.delivered += 1
+            for waiting_for in coroutine.__await__():  # `send` would cost an exception for every handler that ends
+                self._queued += 1
+                return Suspended(coroutine, waiting_for)
+            self._begun += 1
         except (Exception, asyncio.CancelledError) as error:
+            self._queued += 1
             self.blame(envelope, error)
         except BaseException:
             self.idle = True
             raise
-        else:
-            return Suspended(coroutine, waiting_for)
         if self.queue:
             self._start_pump()
         else:
@@ -301,7 +314,7 @@ class QueuedSubscription(BaseSubscription):
             task.uncancel()
         cancelled = task.cancelling() > asked_before
         self._account(envelope, error, cancelled=cancelled)
-        if error is None and self.delivered % _SAMPLE == 1:
+        if error is None and self._finished % _SAMPLE == 1:
             self.post.handler_took(envelope.topic, loop.time() - self.running_since_s)
         if cancelled:
             raise asyncio.CancelledError
@@ -311,7 +324,7 @@ class QueuedSubscription(BaseSubscription):
             self.timed_out += 1
             self.post.handler_failed(self, envelope, TimeoutError("the handler passed its deadline"))
         elif error is None:
-            self.delivered += 1
+            self._finished += 1
         elif cancelled or not self.active:
             self.dropped += 1
         else:  # a CancelledError here is the handler's own: it awaited something that was cancelled
