@@ -387,6 +387,19 @@ async def test_a_handler_that_cancels_itself_is_a_failure_and_not_a_cancelled_ca
         await room.bus.run("test:ping", actor=VIEWER)
 
 
+@pytest.mark.parametrize("escape", [SystemExit(3), KeyboardInterrupt()])
+async def test_a_handler_that_would_end_the_node_is_a_failure_like_any_other(escape: BaseException) -> None:
+    room = Room()
+
+    async def act() -> None:
+        raise escape
+
+    room.act = act  # type: ignore[method-assign]
+    with pytest.raises(CommandFailed):
+        await room.bus.run("test:ping", actor=VIEWER)
+    assert type(escape).__name__ in str(room.reports[0][3])
+
+
 async def test_a_command_ends_at_its_deadline_and_the_error_names_the_line() -> None:
     room = Room()
     ended = []
@@ -580,6 +593,12 @@ async def test_a_registration_that_is_cancelled_lets_what_runs_end_until_its_own
     await asyncio.sleep(0.001)
     second.cancel()
     room.bus.cancel_all("tests")
+    with pytest.raises(Unavailable):
+        await task
+    third = room.bus.handle("tests", Ping, wait)
+    task = asyncio.create_task(room.bus.call(Ping(), actor=VIEWER))
+    await asyncio.sleep(0.001)
+    third.revoke()
     with pytest.raises(Unavailable):
         await task
     await room.settled()

@@ -17,7 +17,7 @@ import msgspec
 
 from magmobo.contracts.audit import Audit
 from magmobo.contracts.capabilities import Actor
-from magmobo.contracts.commands import C, Command, CommandHandler, CommandRegistration
+from magmobo.contracts.commands import C, Command, CommandHandler
 from magmobo.contracts.errors import MagError, Unavailable
 from magmobo.contracts.stores import State
 from magmobo.kernel.commands.asked import Asked, Wish
@@ -82,8 +82,8 @@ class CommandBus:
 
     # ------------------------------------------------------------ answering
 
-    def handle(self, owner: str, command_type: type[C], handler: CommandHandler[C]) -> CommandRegistration:
-        """See `contracts.commands.Commands.handle`; `cancel_all(owner)` ends it.
+    def handle(self, owner: str, command_type: type[C], handler: CommandHandler[C]) -> Handler:
+        """See `contracts.commands.Commands.handle`; `cancel_all(owner)` ends it, or its own `revoke`.
 
         Raises: also UnknownAuditAction, so that a command that could never be recorded is found at once.
         """
@@ -254,7 +254,7 @@ class ScopedCommands:
     def __init__(self, bus: CommandBus, owner: str, actor: Actor) -> None:
         self._bus, self._owner, self._actor = bus, owner, actor
 
-    def handle(self, command_type: type[C], handler: CommandHandler[C]) -> CommandRegistration:
+    def handle(self, command_type: type[C], handler: CommandHandler[C]) -> Handler:
         return self._bus.handle(self._owner, command_type, handler)
 
     async def call(self, command: Command, *, timeout_s: float = 30.0) -> Any:

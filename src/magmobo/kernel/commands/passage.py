@@ -200,6 +200,8 @@ class Passage:
             if task is not None and not task.cancelling():
                 raise RuntimeError("the handler cancelled itself instead of answering") from None
             raise
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the node
+            raise RuntimeError(f"the handler raised {type(error).__name__} instead of answering") from error
 
     async def _settle(self, asked: Asked, claim: _Claim | None, outcome: Outcome, duration_s: float) -> None:
         """Write down how it ended, then let those go on who wait for the same answer. Never raises."""
