@@ -201,6 +201,9 @@ class Kernel:
         )
         try:
             await sequence.run()
+        except BootFailed as error:
+            self._log.error("the boot failed", stage=error.stage, failed=error.component, error=describe(error.cause))
+            raise
         finally:
             if self._state == "failed" and self._reset is None:
                 await asyncio.shield(self.bus.close())  # the last to go: it has told of the failure

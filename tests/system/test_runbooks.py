@@ -1,0 +1,121 @@
+"""The runbooks' commands, run against a node in which the fault they are about was injected first."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.integration.node.harness import ROOT
+
+from magmobo.testing.node import NodeFailed, running_node, start_node
+
+RUNBOOKS = ROOT / "docs" / "runbooks"
+_BLOCK = re.compile(r"^ *```console\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+CULPRIT = '''
+from pathlib import Path
+
+from magmobo.contracts.component import Component, Context
+
+
+class Culprit(Component):
+    """Does what its file says: `boot` fails to boot, `task` fails a moment after it started, anything else works."""
+
+    name = "culprit"
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._order = Path(__file__).with_name("order")
+
+    async def boot(self) -> None:
+        if self._order.read_text() == "boot":
+            raise RuntimeError("the licence server does not answer")
+
+    async def start(self) -> None:
+        self._context.spawn(self._work(), name="work")
+
+    async def _work(self) -> None:
+        if self._order.read_text() == "task":
+            raise RuntimeError("the work failed")
+'''
+CONFIG = """
+[kernel]
+components = ["listener", "magds", "maggate", "magws", "console", "culprit:Culprit"]
+
+[recovery]
+restarts = 1
+backoff_s = 0.01
+"""
+
+
+# Exit 4 says that something is wrong, which is why the page is read; starting what runs already is refused with 1.
+MAY_BE = {
+    "mag doctor": {0, 1},
+    "mag status": {0, 4},
+    "mag component:list": {0, 4},
+    "mag component:show culprit": {0, 4},
+    "mag component:start culprit": {0, 1},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "culprit.py").write_text(CULPRIT, encoding="utf-8")
+    (tmp_path / "mag.toml").write_text(CONFIG, encoding="utf-8")
+    return tmp_path
+
+
+def order(folder: Path, what: str) -> None:
+    (folder / "order").write_text(what, encoding="utf-8")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "HOME": str(folder), "PYTHONPATH": str(folder), "MAG_LISTENER__PORT": "0"}
+
+
+def commands_of(name: str) -> list[str]:
+    text = (RUNBOOKS / f"{name}.md").read_text(encoding="utf-8")
+    return [line.strip().removeprefix("$ ") for block in _BLOCK.findall(text) for line in block.splitlines()]
+
+
+def follow(folder: Path, name: str) -> dict[str, str]:
+    """Run every command of a runbook, in the folder where the node's configuration lies; what each printed."""
+    printed = {}
+    for command in commands_of(name):
+        done = subprocess.run(
+            ["/bin/bash", "-e", "-c", command], cwd=folder, env=environment(folder), capture_output=True, text=True,
+            timeout=60, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode in MAY_BE.get(command, {0}), f"{command}\n{done.stdout}\n{done.stderr}"
+        printed[command] = done.stdout + done.stderr
+    return printed
+
+
+async def test_boot_failure(folder: Path) -> None:
+    order(folder, "boot")
+    with pytest.raises(NodeFailed, match="licence server"):
+        await start_node(folder / "mag_data", environment=environment(folder), cwd=folder)
+    printed = follow(folder, "boot-failure")
+    assert "licence server" in printed["mag logs --lines 20"]
+    assert "disabled" in printed["mag component:list"]
+    assert "ready" in printed["mag status"]
+
+
+async def test_component_restart(folder: Path) -> None:
+    order(folder, "")
+    async with running_node(folder / "mag_data", environment=environment(folder), cwd=folder):
+        order(folder, "task")
+        subprocess.run(
+            [sys.executable, "-m", "magmobo.cli.main", "component:restart", "culprit"],
+            env=environment(folder), cwd=folder, check=False, capture_output=True, timeout=30,
+        )  # fmt: skip
+        order(folder, "")
+        printed = follow(folder, "component-restart")
+        assert "running" in printed["mag component:restart culprit"]
+        assert "component.failed" in printed["mag kernel:events --pattern 'component.**'"]
+        assert printed["mag audit:tail"].count("component.restart") >= 4
+        assert "component.disable" in printed["mag audit:tail"]
