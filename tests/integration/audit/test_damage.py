@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
 from tests.integration.audit.support import Place, write
 
+from magmobo.contracts.errors import AuditUnavailable
 from magmobo.kernel.audit.record import Head, head_from, record_of
 
 
@@ -202,3 +204,34 @@ async def test_names_that_only_look_like_segments_do_not_stop_the_log(place: Pla
     async with place.running() as log:
         await write(log, 1)
     assert place.verdict().ok
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"{}\n")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def replace(path: Path) -> None:
+    copy = path.read_bytes()
+    path.unlink()
+    path.write_bytes(copy)
+
+
+@pytest.mark.parametrize("touch", [append, truncate, replace, Path.unlink])
+async def test_nothing_is_acknowledged_into_a_segment_that_somebody_touched(
+    place: Place, touch: Callable[[Path], None]
+) -> None:
+    async with place.running() as log:
+        await write(log, 3)
+        touch(place.segments()[0])
+        for _ in range(2):
+            with pytest.raises(AuditUnavailable):
+                await write(log, 1)
+        assert log.problems != []
+    async with place.running() as log:
+        await write(log, 1)
+    assert place.verdict().ok == (touch in (append, replace)), "what was acknowledged is there, or it is a break"

@@ -18,6 +18,7 @@ from msgspec import Struct
 SEGMENT_BYTES = 64 * 1_048_576
 LOCK_FILE = "writer.lock"
 MAX_SEQ = 10**15  # a name or a record beyond is none of ours
+_TOUCHED = "the segment was changed or replaced while it was being written; restart the node and run audit:verify"
 _SEGMENT = re.compile(r"audit-(\d{12,16})\.jsonl")
 
 
@@ -83,6 +84,7 @@ class Tail:
     def append(self, first_seq: int, data: bytes) -> None:
         """Write whole lines and sync them; they count once `keep` is called. Raises: OSError, and then none counts."""
         self.cut_back()
+        self._check_untouched()
         if self._path is None or self._end >= self._segment_bytes:
             self._begin(segment_path(self._folder, first_seq))
         descriptor, view, self._clean = self._open(), memoryview(data), False
@@ -101,7 +103,10 @@ class Tail:
         if self._clean:
             return
         descriptor = self._open()
-        if os.fstat(descriptor).st_size != self._end:
+        size = os.fstat(descriptor).st_size
+        if size < self._end:
+            raise OSError(errno.ESTALE, _TOUCHED)
+        if size > self._end:
             os.ftruncate(descriptor, self._end)
         # Also when the size is right: after a failed sync only a later successful one says what is on the disk.
         os.fsync(descriptor)
@@ -112,6 +117,14 @@ class Tail:
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
+
+    def _check_untouched(self) -> None:
+        """Nothing is acknowledged into a file that is gone, or that somebody else wrote to. Raises: OSError."""
+        if self._path is None:
+            return
+        ours, there = os.fstat(self._open()), self._path.lstat()
+        if not os.path.samestat(ours, there) or ours.st_size != self._end:
+            raise OSError(errno.ESTALE, _TOUCHED)
 
     def _begin(self, path: Path) -> None:
         if path.exists() and path.stat().st_size:

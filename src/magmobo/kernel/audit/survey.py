@@ -8,7 +8,6 @@ record names the breach. Invariant: nothing here removes a byte that is not in a
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import chain, islice
@@ -82,7 +81,8 @@ def set_aside(folder: Path, leftover: Leftover) -> Path:
         kept = folder / f"torn-{leftover.path.stem.removeprefix('audit-')}-{digest.hexdigest()[:16]}{_PENDING}"
         source.seek(leftover.start)
         with os.fdopen(open_file(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as target:
-            shutil.copyfileobj(source, target)
+            while block := source.read(_BLOCK_BYTES):
+                target.write(block)
             target.flush()
             os.fsync(target.fileno())
     sync_folder(folder)
