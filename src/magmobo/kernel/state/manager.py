@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from magmobo.contracts.errors import StateUnavailable, VersionConflict
 from magmobo.contracts.stores import State, StateWatch
+from magmobo.kernel.errors import describe
 from magmobo.kernel.state.database import Change, Database, Outcome, Row
 from magmobo.kernel.state.errors import StateDamaged
 from magmobo.kernel.state.opening import open_file, write_snapshot
@@ -183,12 +184,12 @@ class StateManager:
         outcomes: Sequence[Outcome | StateUnavailable]
         try:
             outcomes = _opened(self._writable).commit([write.change for write in writes])
-        except StateUnavailable as error:
+        except Exception as error:
             if len(writes) > 1:
                 for write in writes:
                     self._commit([write])
                 return
-            outcomes = [error]
+            outcomes = [error if isinstance(error, StateUnavailable) else StateUnavailable(describe(error))]
         self._answer(partial(self._committed, list(zip(writes, outcomes, strict=True))))
 
     def _read(self, calls: Sequence[_Call]) -> None:
