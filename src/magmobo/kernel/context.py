@@ -14,9 +14,10 @@ from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.commands import C, Command, CommandHandler, CommandRegistration
 from magmobo.contracts.metrics import Metrics
-from magmobo.contracts.stores import State
+from magmobo.contracts.stores import Cache, State
 from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.commands.bus import ScopedCommands
+from magmobo.kernel.commands.handlers import Handler
 from magmobo.kernel.services import Services
 from magmobo.kernel.tasks import TaskSet
 from magmobo.kernel.timeline import Timeline
@@ -43,7 +44,7 @@ class ComponentCommands:
 
     def __init__(self, scoped: ScopedCommands) -> None:
         self._scoped = scoped
-        self._serving: list[CommandRegistration] | None = None
+        self._serving: list[Handler] | None = None
 
     def handle(self, command_type: type[C], handler: CommandHandler[C]) -> CommandRegistration:
         registration = self._scoped.handle(command_type, handler)
@@ -59,9 +60,9 @@ class ComponentCommands:
         self._serving = []
 
     def end_serving(self) -> None:
-        """Answer no more what was registered since `begin_serving`."""
+        """Answer no more what was registered since `begin_serving`; what is being answered is interrupted."""
         for registration in self._serving or ():
-            registration.cancel()
+            registration.revoke()
         self._serving = []
 
 
@@ -87,6 +88,10 @@ class ComponentContext:
 
         logger: structlog.stdlib.BoundLogger = structlog.get_logger().bind(component=self.component)
         return logger
+
+    @cached_property
+    def cache(self) -> Cache:
+        return self._services.caches.scope(self.component)
 
     def begin_serving(self) -> None:
         """What is asked for from now on ends with `end_serving`."""

@@ -122,7 +122,9 @@ class Kernel:
         )
         self.services = Services(
             data_dir=data_dir.absolute(),
+            instance_id=instance_id,
             security=config.section("security"),
+            cache=config.section("cache"),
             bus=self.bus,
             clock=self._clock,
             log=self._log,

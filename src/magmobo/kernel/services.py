@@ -1,4 +1,4 @@
-"""What the kernel keeps for its components: durable state, audit log, figures and commands, each by owner.
+"""What the kernel keeps for its components: durable state, cache, audit log, figures and commands, each by owner.
 
 They are opened once, before the first component is made, and closed after the last one has gone; a reset of the node
 leaves them open, so that the order for it is still on record and answered. Invariant: what an owner got here is gone
@@ -14,8 +14,10 @@ from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.clock import Clock
 from magmobo.kernel.audit.log import AuditLog
 from magmobo.kernel.bus.bus import EventBus
+from magmobo.kernel.bus.trace import cause_here
+from magmobo.kernel.cache.manager import CacheManager
 from magmobo.kernel.commands.bus import CommandBus, ScopedCommands
-from magmobo.kernel.config.core import SecurityConfig
+from magmobo.kernel.config.core import CacheConfig, SecurityConfig
 from magmobo.kernel.errors import describe
 from magmobo.kernel.observe.metrics import MetricsRegistry
 from magmobo.kernel.observe.quiet import QuietLog
@@ -35,7 +37,9 @@ class Services:
         self,
         *,
         data_dir: Path,
+        instance_id: str,
         security: SecurityConfig,
+        cache: CacheConfig,
         bus: EventBus,
         clock: Clock,
         log: QuietLog,
@@ -52,6 +56,7 @@ class Services:
             checkpoint_every=security.audit_checkpoint_every,
             on_problem=self._problem,
         )
+        self.caches = CacheManager(cache, monotonic_s=clock.monotonic_s, node_id=instance_id, on_problem=self._problem)
         self.gate = Gate(bus.emit)
         self.commands = CommandBus(
             gate=self.gate,
@@ -60,13 +65,14 @@ class Services:
             time_s=clock.time_s,
             monotonic_s=clock.monotonic_s,
             trace=bus.trace,
+            current_trace=_current_trace,
             on_failure=self._command_failed,
         )
 
     @property
     def problems(self) -> Sequence[str]:
         """Damage that was found and set aside, layers that are gone; a line each."""
-        return [*self.states.problems, *self.audit.problems]
+        return [*self.states.problems, *self.audit.problems, *self.caches.problems]
 
     async def open(self) -> None:
         """Open what is not open yet. Raises: StateUnavailable, AuditUnavailable and their kinds; then all is closed."""
@@ -77,6 +83,7 @@ class Services:
         try:
             await self.states.open()
             await self.audit.open()
+            await self.caches.open()
         except BaseException:
             await self._close_stores()
             raise
@@ -89,6 +96,7 @@ class Services:
         self._is_open = False
 
     async def _close_stores(self) -> None:
+        await self.caches.close()
         await self.audit.close()
         await self.states.close()
 
@@ -105,6 +113,7 @@ class Services:
         """End what a component has here; its durable entries stay."""
         await self.commands.close_owner(owner)
         self.states.close_owner(owner)
+        await self.caches.close_owner(owner)
         self.metrics.close_owner(owner)
 
     # ------------------------------------------------------------ what goes wrong
@@ -121,3 +130,8 @@ class Services:
             error=describe(error),
             exc_info=error,
         )
+
+
+def _current_trace() -> str:
+    cause = cause_here.get()
+    return "" if cause is None else cause.trace_id or cause.id
