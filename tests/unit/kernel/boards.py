@@ -1,7 +1,8 @@
-"""A board without a kernel around it."""
+"""A board by itself, with what a kernel that is not booted lends it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,38 +10,19 @@ from pathlib import Path
 from magmobo.contracts.component import Component
 from magmobo.contracts.events import Envelope, Event
 from magmobo.kernel.board import Board
-from magmobo.kernel.bus.bus import EventBus
-from magmobo.kernel.clock import SystemClock
-from magmobo.kernel.config.core import SecurityConfig
-from magmobo.kernel.context import Surroundings
-from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.registry import Registry
-from magmobo.kernel.services import Services
-from magmobo.kernel.timeline import Timeline
-from magmobo.testing.harness import footprint, make_config
+from magmobo.testing.harness import footprint, make_config, make_kernel
 
-LIMIT_S = 60.0  # a hook that hangs is ended by somebody, not by its deadline
+LIMIT_S = 15.0  # a hook that hangs is ended by somebody, not by its deadline
+FUSE_S = 10.0  # a test that would hang fails instead
 
 
 class Scene:
     """A running board. `failed` are the components reported to the supervisor, `told` what the bus said."""
 
     def __init__(self, components: Sequence[type[Component]], provided: Mapping[type, object]) -> None:
-        clock, nowhere = SystemClock(), Path("/nowhere")
-        self.bus = EventBus(origin="test", time_s=clock.time_s)
-        services = Services(
-            data_dir=nowhere, security=SecurityConfig(), bus=self.bus, clock=clock, log=QuietLog(component="kernel")
-        )  # not opened: what these components do needs no file
-        around = Surroundings(
-            instance_id="test",
-            environment="test",
-            version="0",
-            data_dir=nowhere,
-            bus=self.bus,
-            clock=clock,
-            services=services,
-            timeline=Timeline(clock.monotonic_s),
-        )
+        kernel = make_kernel(data_dir=Path("/nowhere"))  # not booted: nothing here needs its files
+        self.bus, around = kernel.bus, kernel._around
         self.failed: list[str] = []
         self.told: list[tuple[str, Event]] = []
         self.bus.scoped("test").on("component.**", self._hear)
@@ -80,7 +62,8 @@ async def scene(*components: type[Component], provided: Mapping[type, object] = 
     await there.board.load(make_config(*components), timeout_s=LIMIT_S)
     await there.board.start(timeout_s=LIMIT_S)
     try:
-        yield there
+        async with asyncio.timeout(FUSE_S):
+            yield there
     finally:
         await there.board.take_down(timeout_s=LIMIT_S)
     assert not footprint().tasks - before
