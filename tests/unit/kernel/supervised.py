@@ -17,17 +17,12 @@ from magmobo.contracts.errors import MagError
 from magmobo.contracts.events import ComponentStateChanged, Envelope, Event
 from magmobo.contracts.health import HealthReport
 from magmobo.kernel.board import Board
-from magmobo.kernel.bus.bus import EventBus
-from magmobo.kernel.config.core import HealthConfig, KernelConfig, RecoveryConfig, SecurityConfig
-from magmobo.kernel.context import Surroundings
+from magmobo.kernel.config.core import HealthConfig, KernelConfig, RecoveryConfig
 from magmobo.kernel.health import HealthMonitor
-from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.registry import Registry
-from magmobo.kernel.services import Services
 from magmobo.kernel.slot import Slot
 from magmobo.kernel.supervisor import Supervisor
-from magmobo.kernel.timeline import Timeline
-from magmobo.testing.harness import make_config
+from magmobo.testing.harness import make_config, make_kernel
 
 START_S, STOP_S = 5.0, 3.0
 STUBBORN_S = 12.0
@@ -178,26 +173,16 @@ class Node:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.clock = LoopClock(loop)
-        self.bus = EventBus(origin="test", time_s=self.clock.time_s)
+        # Never booted: it only makes what all components of a node have in common; its stores stay closed.
+        kernel = make_kernel(*components, data_dir=Path("/nowhere"), clock=self.clock)
+        self.bus = kernel.bus
         self.events: list[Event] = []
         self.bus.scoped("test").on("**", lambda envelope: self.events.append(envelope.data))
         self.exits: list[str] = []
         self.active = False
         self._components = components
-        nowhere = Path("/nowhere")  # the stores are not opened: what these components do needs no file
-        services = Services(
-            data_dir=nowhere,
-            security=SecurityConfig(),
-            bus=self.bus,
-            clock=self.clock,
-            log=QuietLog(component="kernel"),
-        )
-        around = Surroundings(
-            instance_id="test", environment="test", version="0", data_dir=nowhere, bus=self.bus, clock=self.clock,
-            services=services, timeline=Timeline(self.clock.monotonic_s),
-        )  # fmt: skip
         registry = Registry(components)
-        self.board = Board(registry, around, {}, self._failed)
+        self.board = Board(registry, kernel._around, {}, self._failed)
         self.supervisor = Supervisor(
             self.board.slots, RecoveryConfig(**recovery), KernelConfig(start_timeout_s=START_S, stop_timeout_s=STOP_S),
             self.bus, self.clock, Random(seed), self.exits.append, lambda: self.active,
