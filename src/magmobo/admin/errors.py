@@ -106,20 +106,6 @@ class NodeNotRunning(MagError):
         return f"no node runs on the data folder {self.path}"
 
 
-class CommandUnknown(MagError):
-    """The control socket was asked for a command that this version of the node does not have."""
-
-    code = "MAG-ADMIN-002"
-    remedy = "Use the mag of the same version as the node; `mag version` and `mag status` show both."
-
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
-        self.command = command
-
-    def __str__(self) -> str:
-        return f"this node has no command {self.command[:80]!r}"
-
-
 class RequestMalformed(MagError):
     """A line on the control socket is not a request: one JSON object with a text `command`."""
 

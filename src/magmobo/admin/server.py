@@ -28,8 +28,6 @@ from magmobo.contracts.planes import Operators
 if TYPE_CHECKING:
     import structlog
 
-Command = Any  # the node's table names it, until it brings its command bus
-
 _MAX_CONNECTIONS = 32
 _READ_AHEAD = 16
 _IDLE_S = 60.0
@@ -44,10 +42,6 @@ class ControlServer:
     def __init__(
         self, path: Path, operators: Operators, *, log: structlog.stdlib.BoundLogger, idle_s: float = _IDLE_S
     ) -> None:
-        if isinstance(operators, dict):  # until the node brings its command bus
-            from magmobo.admin.bridge import Bridge
-
-            operators = Bridge(operators)
         self._path, self._operators, self._log, self._idle_s = path, operators, log, idle_s
         self._server: asyncio.Server | None = None
         self._conversations: set[asyncio.Task[None]] = set()

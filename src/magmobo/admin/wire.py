@@ -56,19 +56,6 @@ class Fault(Struct, frozen=True):
         return NodeRefused(self.code, self.text, self.next_step, self.exit_code)
 
 
-class Stopping(Struct, frozen=True):
-    """Until the node answers with the one of `contracts.operations`."""
-
-    pid: int
-
-
-class Pong(Struct, frozen=True):
-    """Until the node forgets `ping`."""
-
-    pid: int
-    version: str
-
-
 class Answer(Struct, frozen=True, omit_defaults=True):
     """Exactly one of the two is set; `result` is empty when it is not."""
 

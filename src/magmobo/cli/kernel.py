@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from magmobo.admin.errors import AnswerTooLarge, NodeRefused
-from magmobo.cli import options
+from magmobo.cli import options, statuses
 from magmobo.cli.context import ask, client_of, fields_of
-from magmobo.cli.fast import show
 from magmobo.cli.output import echo, echo_error, print_json, printable, styled
 from magmobo.contracts.operations import (
     BlameEntry,
@@ -128,7 +127,7 @@ class EventReader:
         while True:
             page = self._page(cursor)
             yield page
-            if not page.events or _time_s(page.events[-1]) >= began_s:
+            if not page.events or page.cursor <= cursor or _time_s(page.events[-1]) >= began_s:
                 return
             cursor = page.cursor
 
@@ -189,10 +188,13 @@ def reset(data_dir: Path | None, dry_run: bool, yes: bool, timeout_s: float, as_
     client = client_of(data_dir, timeout_s)
     if not dry_run:
         options.confirm("Shut every component down and boot again?", yes=yes, alone=False)
-    node = ask(client, KernelReset(), NodeStatus, dry_run=dry_run)
-    if not as_json:
+    node = fields_of(ask(client, KernelReset(), NodeStatus, dry_run=dry_run))
+    if as_json:
+        print_json("kernel:reset", statuses.kernel_status_fields(node))
+    else:
         echo("would unboot and boot again" if dry_run else "unbooted and booted again")
-    return show("kernel:reset", fields_of(node), as_json=as_json)
+        echo("\n".join(statuses.kernel_status_lines(node)))
+    return statuses.exit_code_of(node)
 
 
 @click.command("kernel:commands")

@@ -73,7 +73,7 @@ class FakeOperators:
 @asynccontextmanager
 async def serving(path: Path, operators: FakeOperators, **more: Any) -> AsyncIterator[ControlServer]:
     """The door of `operators` in this loop."""
-    server = ControlServer(path, operators, log=structlog.get_logger(), **more)
+    server = ControlServer(path, operators, log=structlog.wrap_logger(structlog.ReturnLogger(), processors=[]), **more)
     await server.open()
     try:
         yield server

@@ -179,7 +179,9 @@ async def test_a_reply_of_several_lines_is_one(folder: DataFolder) -> None:
 async def test_requests_on_one_connection_are_answered_in_order(folder: DataFolder) -> None:
     async with serving(folder.control_socket, operators()):
         reader, writer = await asyncio.open_unix_connection(str(folder.control_socket))
-        writer.write(b'{"command": "kernel:status"}\n{"command": "refuse"}\nrubbish\n{"command": "kernel:status"}\n' * 20)
+        writer.write(
+            b'{"command": "kernel:status"}\n{"command": "refuse"}\nrubbish\n{"command": "kernel:status"}\n' * 20
+        )
         answers = [json.loads(await reader.readline()) for _ in range(80)]
         writer.close()
     codes = [answer.get("error", {}).get("code", "ok") for answer in answers]

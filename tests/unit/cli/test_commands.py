@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 
-import magmobo.cli.main
-from magmobo.cli.group import COMMANDS, NounVerbGroup
-from magmobo.cli.main import mag, main
-from magmobo.cli.operate import component_fields, exit_code_of, node_fields
+import magmobo.cli.group
+from magmobo.cli.group import COMMANDS, NounVerbGroup, mag
+from magmobo.cli.main import main
+from magmobo.cli.operate import node_fields
+from magmobo.cli.reference import runbooks, title_of
+from magmobo.cli.statuses import exit_code_of
 from magmobo.contracts.errors import DeadlineExceeded, MagError
 from magmobo.contracts.planes import ComponentStatus, NodeStatus
 
@@ -103,6 +106,33 @@ def test_explain_of_no_code_is_usage(code: str, capsys: Capture) -> None:
     assert len(err) < 400
 
 
+def test_runbooks_are_listed_and_printed(capsys: Capture) -> None:
+    assert main(["runbook", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["runbooks"]
+    assert listed.keys() == runbooks().keys()
+    assert "ask-for-help" in listed
+    for name, title in listed.items():
+        assert title.startswith("Runbook: "), name
+        assert main(["runbook", name]) == 0
+        assert title in capsys.readouterr().out
+    assert main(["runbook"]) == 0
+    assert "ask-for-help" in capsys.readouterr().out
+
+
+def test_a_page_without_a_heading_has_no_title() -> None:
+    assert title_of("text\n## Late\n") == "Late"
+    assert title_of("") == ""
+
+
+@pytest.mark.parametrize("name", ["ask-for-hepl", "../../etc/passwd", "", "\x1b[31m"])
+def test_a_runbook_that_is_none_is_usage(name: str, capsys: Capture) -> None:
+    assert main(["runbook", name]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "[MAG-CLI-009]" in err
+    assert "\x1b" not in err
+
+
 def test_version_as_json(capsys: Capture) -> None:
     assert main(["version", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["version"] == magmobo.__version__
@@ -111,7 +141,7 @@ def test_version_as_json(capsys: Capture) -> None:
 def test_status_fields_are_the_contract() -> None:
     status = node("ready", ("running", "healthy"))
     assert list(node_fields(status)) == ["instance_id", "state", "environment", "version", "uptime_s", "components"]
-    assert list(component_fields(status.components[0])) == ["name", "state", "health", "restarts", "since"]
+    assert list(node_fields(status)["components"][0]) == ["name", "state", "health", "restarts", "since"]
 
 
 @pytest.mark.parametrize(
@@ -123,10 +153,12 @@ def test_status_fields_are_the_contract() -> None:
         (node("degraded", ("failed", "unknown")), 4),
         (node("booting", ("running", "healthy")), 4),
         (node("ready", ("stopped", "unknown")), 4),
+        (node("ready", ("quarantined", "unknown")), 4),
+        (node("ready", ("disabled", "unknown")), 0),
     ],
 )
 def test_only_a_node_that_is_all_well_is_zero(status: NodeStatus, code: int) -> None:
-    assert exit_code_of(status) == code
+    assert exit_code_of(msgspec.to_builtins(status)) == code
 
 
 @click.command()
@@ -150,7 +182,7 @@ def interrupted() -> None:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     group = click.Group("mag", commands={"boom": boom, "forbidden": forbidden, "interrupted": interrupted})
-    monkeypatch.setattr(magmobo.cli.main, "mag", group)
+    monkeypatch.setattr(magmobo.cli.group, "mag", group)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     return tmp_path
