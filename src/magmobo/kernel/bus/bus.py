@@ -209,7 +209,8 @@ class EventBus:
         for seq in topic.tickets:  # noqa: B007
             break
         else:
-            seq = self._next_block(topic)
+            await self._publish_queued(topic, event)
+            return
         if (cause := _cause_in_task()) is None:
             self._cause = envelope = Envelope(topic.name, event, self._time_s(), seq, self._origin)
         else:
@@ -365,11 +366,14 @@ class EventBus:
 
     def event_shed(self, subscription: QueuedSubscription, topic: str) -> None:
         """Count an event that found the queue of `subscription` full."""
-        subscription.burst += 1
-        self._shed(self._directory.topics[topic], subscription.burst, len(subscription.queue))
+        subscription.bursts[topic] = burst = subscription.bursts.get(topic, 0) + 1
+        self._shed(self._directory.topics[topic], burst, len(subscription.queue))
 
     def _shed(self, topic: Topic, burst: int, depth: int) -> None:
-        """Count a lost event; announce the 1st, 2nd, 4th, 8th … of a burst, so that a flood stays small."""
+        """Count a lost event; announce the 1st, 2nd, 4th, 8th … of a burst, so that a flood stays small.
+
+        A burst ends when the queue is empty.
+        """
         topic.shed += 1
         if burst & (burst - 1) == 0:
             self.emit(EventBusBackpressure(depth=depth, shed=topic.shed, shed_topic=topic.name))

@@ -22,7 +22,9 @@ from magmobo.kernel.bus.policy import Overflow
 from magmobo.kernel.bus.subscription import BaseSubscription, QueuedSubscription, ignore
 
 BLOCK, FLOOD_BLOCK = 64, 1024
-"""Sequence numbers are dealt in blocks: what need not happen with every event happens with the first of a block."""
+"""Sequence numbers are dealt in blocks: what need not happen with every event happens with the first of a block. Blocks
+end at multiples of `BLOCK`.
+"""
 FLOOD_PER_S = 10_000.0
 """A topic above this rate floods: its blocks are longer and only the first event of each is remembered, because
 remembering every one would double what an event costs, and nobody could read them.
@@ -199,7 +201,7 @@ class Topic:
         done = self._block
         self._end_block()
         self._flood(0 < elapsed_s * FLOOD_PER_S < done)  # 0: a clock that stands still, in a test
-        self._block = FLOOD_BLOCK if self.flooding else BLOCK
+        self._block = (FLOOD_BLOCK if self.flooding else BLOCK) - self._last % BLOCK
         first = self._last + 1
         self._last += self._block
         self.tickets = iter(range(first + 1, first + self._block))

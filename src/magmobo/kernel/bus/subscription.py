@@ -19,7 +19,7 @@ from magmobo.kernel.bus.policy import Overflow
 from magmobo.kernel.bus.trace import cause_here
 
 EVENTS_PER_TURN = 256  # after so many without a pause, a pump lets the rest of the loop run
-_SAMPLE = 64  # one handler call in so many is timed
+_SAMPLE = 64  # one event in so many is timed
 
 
 class Post(Protocol):
@@ -120,7 +120,7 @@ class Suspended:
 class QueuedSubscription(BaseSubscription):
     """Awaits a coroutine function, one event after the other, in a task that exists only while events wait.
 
-    `burst` counts events lost since the queue was empty last. `idle`: nothing waits or runs.
+    `bursts`: events by topic that were lost since the queue was empty last. `idle`: nothing waits or runs.
     """
 
     __slots__ = (
@@ -131,7 +131,7 @@ class QueuedSubscription(BaseSubscription):
         "_overrun",
         "_queued",
         "_resting",
-        "burst",
+        "bursts",
         "dropped",
         "idle",
         "queue",
@@ -146,7 +146,8 @@ class QueuedSubscription(BaseSubscription):
         self.queue: deque[Envelope[Any]] = deque()
         self.task: asyncio.Task[Any] | None = None
         self.running_since_s = 0.0
-        self.timed_out = self.shed = self.dropped = self.burst = 0
+        self.timed_out = self.shed = self.dropped = 0
+        self.bursts: dict[str, int] = {}
         self._queued = self._finished = self._begun = 0
         self.idle = True
         self._overrun, self._interruptions = False, 0
@@ -254,7 +255,7 @@ class QueuedSubscription(BaseSubscription):
         self.dropped += len(self.queue)  # its task was cancelled, by nobody of us: the loop ends
         self.queue.clear()
         self.idle = True
-        self.burst = 0
+        self.bursts.clear()
         _finish(self._resting)
         self._resting.clear()
 
@@ -314,7 +315,7 @@ class QueuedSubscription(BaseSubscription):
             task.uncancel()
         cancelled = task.cancelling() > asked_before
         self._account(envelope, error, cancelled=cancelled)
-        if error is None and self._finished % _SAMPLE == 1:
+        if envelope.seq % _SAMPLE == 1:
             self.post.handler_took(envelope.topic, loop.time() - self.running_since_s)
         if cancelled:
             raise asyncio.CancelledError
