@@ -366,7 +366,7 @@ async def test_an_answer_we_do_not_understand_is_coded(folder: DataFolder, answe
 
 
 def test_a_node_that_hangs_is_a_timeout_also_when_nobody_takes_the_connection(folder: DataFolder) -> None:
-    """The queue of a listening socket is one or two places: the first client waits for an answer, others for a place."""
+    """A listening socket has room for one or two: the first client waits for an answer, the others for room."""
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(folder.control_socket))
         silent.listen(0)

@@ -14,8 +14,8 @@ FINE = ComponentStatus("magds", "running", "healthy", 2, SINCE, EVIL)
 NODE = NodeStatus("id1", "ready", "production", "1.2", 61.5, [FINE], {"http": "http://h/"}, ["curl x"], ["wal"])
 SICK = NodeStatus("id1", "degraded", "production", "1.2", 61.5, [ComponentStatus("a", "failed", "unknown", 0, SINCE)])
 EVENT = {
-    "specversion": "1.0", "id": "i/component.failed/1", "source": "/nodes/id1", "type": "dev.magmobo.component.failed.v1",
-    "time": "2026-11-22T10:00:00Z", "data": {"name": "magds", "error": EVIL},
+    "specversion": "1.0", "id": "i/component.failed/1", "source": "/mag/id1", "time": "2026-11-22T10:00:00Z",
+    "type": "dev.magmobo.component.failed.v1", "data": {"name": "magds", "error": EVIL},
 }  # fmt: skip
 RECORD = AuditRecord(
     id="7", action="component.restart", payload={"component": EVIL}, created_at=SINCE, seq=41, severity="notice",
@@ -33,8 +33,8 @@ BOOT = ops.BootReport(
     ],
 )
 DETAIL = ops.ComponentDetail(
-    status=FINE, version="3", source="magmobo.components.magds.component:MagDS", provides=["Database"], needs=["listener"],
-    wants=["cache"], after=["state"], needed_by=["maggate"], capabilities=["database.read"],
+    status=FINE, version="3", source="magmobo.components.magds.component:MagDS", provides=["Database"],
+    needs=["listener"], wants=["cache"], after=["state"], needed_by=["maggate"], capabilities=["database.read"],
     checks=[ops.HealthNote("pool", "degraded", EVIL)], caused_by="listener",
     restarts=[ops.RestartNote(SINCE, "supervisor", EVIL, 1.25)], budget_left=2, tasks=4, subscriptions=5,
 )  # fmt: skip

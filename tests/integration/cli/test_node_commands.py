@@ -55,7 +55,9 @@ def test_status_of_a_node_that_is_well(tmp_path: Path) -> None:
 
 
 def test_a_sick_component_is_exit_4_and_named(tmp_path: Path) -> None:
-    with background(tmp_path, components="Steady Sick", MAG_HEALTH__INTERVAL_S="0.05"):
+    with background(
+        tmp_path, components="Steady Sick", MAG_HEALTH__INTERVAL_S="0.05", MAG_HEALTH__ON_UNHEALTHY="report"
+    ):
         done = mag("kernel:status", cwd=tmp_path)
         while "is on fire" not in done.stdout:
             assert done.returncode in (0, 4)

@@ -64,7 +64,7 @@ def sources(**more: Any) -> Sources:
     given: dict[str, Any] = {
         "status": lambda: STATUS,
         "boot": lambda: BootReport(1.0, "now", False, []),
-        "components": lambda: [],
+        "components": list,
         "config": CONFIG,
         "events": lambda: events,
         "metrics": lambda: "mag_uptime_seconds 1.0\n",
