@@ -78,6 +78,11 @@ class Figures:
         yield _one(
             "mag_audit_write_errors_total", "counter", "Writes of the audit log that failed.", audit.write_errors_total
         )
+        requests = [
+            Sample({"layer": layer, "result": result}, float(count))
+            for (layer, result), count in services.caches.counts.items()
+        ]
+        yield Family("mag_cache_requests_total", "counter", "Look-ups in the cache.", requests)
 
 
 def _one(name: str, kind: Kind, help: str, value: float, **labels: str) -> Family:

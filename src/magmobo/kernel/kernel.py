@@ -20,6 +20,7 @@ from magmobo.contracts.clock import Clock
 from magmobo.contracts.component import Component
 from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.events import (
+    ComponentQuarantined,
     ComponentRegistered,
     ComponentStateChanged,
     SystemBoot,
@@ -31,6 +32,7 @@ from magmobo.kernel import selftest, view
 from magmobo.kernel.assembly import Assembly
 from magmobo.kernel.boot import BootSequence, Stage, check_components
 from magmobo.kernel.bus.bus import EventBus
+from magmobo.kernel.chronicle import Chronicle
 from magmobo.kernel.clock import SystemClock
 from magmobo.kernel.config.core import KernelConfig, ObservabilityConfig
 from magmobo.kernel.config.loader import Config
@@ -140,6 +142,7 @@ class Kernel:
             timeline=Timeline(self._clock.monotonic_s),
         )
         self._memory = Memory(self.services.states.scope(KERNEL), self._clock, self._log)
+        self._chronicle = Chronicle(self.services.audit, self._log)
         self._journal = BootJournal(self.services.states.scope(KERNEL))
         self._random = random or Random()  # noqa: S311 - for pauses
         self._watchdog: LoopWatchdog | None = None
@@ -283,7 +286,8 @@ class Kernel:
         self.assembly.check()
         self.bus.subscribe(KERNEL, ComponentStateChanged, self._memory.note)
         self._chores.append(asyncio.create_task(self._memory.write_states(), name="kernel:memory"))
-        await self._journal.ended("ready")
+        self.bus.subscribe(KERNEL, ComponentQuarantined, self._chronicle.quarantined)
+        await asyncio.gather(self._journal.ended("ready"), self._chronicle.booted(self._identity()))
 
     async def _undo(self) -> None:
         self._log.warning("boot did not succeed, taking everything back")

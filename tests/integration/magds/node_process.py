@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from magmobo.components.magds.component import MagDS
 from magmobo.contracts.component import Component, Context, Needs
 from magmobo.contracts.errors import MagError
@@ -66,9 +68,16 @@ async def main(options: dict[str, Any]) -> None:
         say(error=getattr(cause, "code", ""), text=str(cause), boot=str(error))
 
 
+async def load_everything() -> None:
+    """A kernel imports some modules when it first needs them; another user may not be able to read them."""
+    async with running_kernel():
+        structlog.get_logger().info("loaded")
+
+
 if __name__ == "__main__":
     options = json.loads(sys.argv[1])
     if uid := options.get("uid"):
+        asyncio.run(load_everything())
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)

@@ -34,6 +34,7 @@ from magmobo.components.magds.errors import (
 from magmobo.components.magds.place import Records
 from magmobo.components.magds.processes import exists, serving
 from magmobo.components.magds.supervisor import PostgresServer
+from magmobo.kernel.audit.errors import AuditLogInUse
 
 NOBODY = 65_534
 IS_ROOT = os.geteuid() == 0
@@ -141,7 +142,7 @@ async def test_a_second_node_on_the_same_folder_is_refused_and_harms_nothing(scr
     node = await run_node(scratch, None)
     await node.say("ready")
     second = await run_node(scratch, None)
-    assert await second.say("error") == ClusterInUse.code
+    assert await second.say("error") == AuditLogInUse.code  # the first thing of ours that it comes to
     await second.process.wait()
     await node.say("row")
     await node.end()
