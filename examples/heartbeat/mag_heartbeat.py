@@ -40,7 +40,7 @@ class Beat(Command, frozen=True, kw_only=True):
 
 
 class Heartbeat(Component):
-    """Needs nobody, so it starts first and stops last."""
+    """Needs nobody, so it comes up first and goes down last. `count` is kept from one run to the next."""
 
     name = "heartbeat"
     version = "1.0"
@@ -75,12 +75,18 @@ class Heartbeat(Component):
 
     async def _beat(self) -> HeartbeatWritten:
         text = f"{self._context.clock.time_s():.3f} {self._context.instance_id}\n"
-        await asyncio.to_thread(self._path.write_text, text)  # never a disk's time on the node's loop
+        await asyncio.to_thread(self._replace, text)  # a disk's time is not the loop's
         self._count += 1
         self._written.value += 1
         written = HeartbeatWritten(self._count)
         self._context.bus.emit(written)
         return written
+
+    def _replace(self, text: str) -> None:
+        """Whoever reads meanwhile sees the whole of the former beat, or of this one."""
+        written = self._path.with_suffix(".new")
+        written.write_text(text)
+        written.replace(self._path)
 
     async def _beat_now(self, command: Beat, call: Call) -> HeartbeatWritten:
         return await self._beat()
