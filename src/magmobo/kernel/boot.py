@@ -18,11 +18,9 @@ from magmobo.contracts.events import SystemBootFailed, SystemBootStage
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.deadline import end, waiting_at
 from magmobo.kernel.errors import BadDeclaration, BootFailed, StageTimeout, describe
-from magmobo.kernel.selftest import check_data_dir as check_data_dir
 from magmobo.kernel.slot import PhaseFailed
 from magmobo.kernel.timeline import Timeline
 
-ASYNC_HOOKS = ("boot", "start", "stop", "shutdown", "recover", "health")
 STAGE_TIMEOUT_S, ROLLBACK_TIMEOUT_S = 600.0, 300.0
 STAGE_END_S = 10.0
 """What a stage that was cancelled gets to end; each hook in it has a grace of its own that is shorter."""
@@ -162,12 +160,9 @@ def _forget(task: asyncio.Task[None]) -> None:
 
 
 def check_components(component_types: Iterable[type[Component]], config: Config) -> None:
-    """Hooks are coroutine functions and sections are there, of the right type. Raises: BadDeclaration."""
+    """The sections of all components are there and of the right type. Raises: BadDeclaration."""
     sections = set(config.sections)
     for component_type in component_types:
-        for hook in ASYNC_HOOKS:
-            if not asyncio.iscoroutinefunction(getattr(component_type, hook)):
-                raise BadDeclaration(component_type.name, f"its hook `{hook}` is not `async def`")
         wanted = component_type.config_type
         if wanted is None:
             continue

@@ -1,13 +1,13 @@
-"""A fault at each await of a boot leaves nothing behind: no task, descriptor, child, subscription, lock or file."""
+"""A fault at each await of a boot leaves nothing: no task, descriptor, thread, child, subscription, lock or file."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvloop
@@ -30,6 +30,7 @@ class Belongings(Struct, frozen=True):
 
     inside: Footprint
     children: frozenset[int]
+    threads: frozenset[str]
     files: frozenset[str]
 
 
@@ -37,7 +38,9 @@ def belongings(data_dir: Path) -> Belongings:
     threads = Path(f"/proc/{os.getpid()}/task").iterdir()
     children = {int(pid) for thread in threads for pid in _read(thread / "children").split()}
     files = {entry.name for entry in data_dir.iterdir() if entry.name.endswith(".tmp")}
-    return Belongings(footprint(), frozenset(children), frozenset(files))
+    # asyncio keeps the threads of its own pool, and one that waits for a child ends with it
+    ours = {f"{one.name} {one.ident}" for one in threading.enumerate() if one.name.startswith(("mag", "loop"))}
+    return Belongings(footprint(), frozenset(children), frozenset(ours), frozenset(files))
 
 
 def _read(path: Path) -> str:
@@ -47,21 +50,23 @@ def _read(path: Path) -> str:
         return ""
 
 
-async def settled(data_dir: Path, before: Belongings) -> Belongings:
-    """What there is once nothing changes any more, or after a while."""
+async def left_behind(data_dir: Path, before: Belongings) -> dict[str, list[str]]:
+    """What is there beyond `before` once nothing more goes away, or after a while; empty when there is nothing."""
     ends_at_s = asyncio.get_running_loop().time() + SETTLE_S
-    while (found := belongings(data_dir)) != before and asyncio.get_running_loop().time() < ends_at_s:
+    while (left := _beyond(before, belongings(data_dir))) and asyncio.get_running_loop().time() < ends_at_s:
         await asyncio.sleep(0)
-    return found
+    return left
 
 
-def differences(before: Belongings, after: Belongings) -> dict[str, Any]:
-    return {
-        "tasks": sorted(task.get_name() for task in after.inside.tasks - before.inside.tasks),
-        "descriptors": sorted(after.inside.descriptors - before.inside.descriptors),
-        "children": sorted(after.children - before.children),
-        "files": sorted(after.files - before.files),
+def _beyond(before: Belongings, after: Belongings) -> dict[str, list[str]]:
+    found = {
+        "tasks": [task.get_name() for task in after.inside.tasks - before.inside.tasks],
+        "descriptors": list(after.inside.descriptors - before.inside.descriptors),
+        "threads": list(after.threads - before.threads),
+        "children": [str(child) for child in after.children - before.children],
+        "files": list(after.files - before.files),
     }
+    return {kind: sorted(names) for kind, names in found.items() if names}
 
 
 def assert_nothing_of_it_is_left(kernel: Kernel, data_dir: Path) -> None:
@@ -95,8 +100,7 @@ async def every_fault(mode: Mode, data_dir: Path) -> int:
         before = belongings(data_dir)
         fault = Fault(mode, at, NAMES)
         kernel, error = await boot_with(fault, data_dir)
-        after = await settled(data_dir, before)
-        assert after == before, f"{mode} at suspension {at}: {differences(before, after)}"
+        assert await left_behind(data_dir, before) == {}, f"{mode} at suspension {at}"
         assert_nothing_of_it_is_left(kernel, data_dir)
         if not fault.struck:
             assert error is None
