@@ -73,6 +73,7 @@ def select(
     without: Collection[str] = (),
     disabled: Collection[str] = (),
     optional: Collection[str] = (),
+    missing: Collection[str] = (),
     safe: bool = False,
 ) -> Selection:
     """Choose the components of a start.
@@ -83,12 +84,13 @@ def select(
         without: these do not start, nor does what cannot do without them.
         disabled: as `without`, set for good by an operator; names that are not known any more do not matter.
         optional: components that nobody asked for by name; one that does not fit is left out instead of refused.
-        safe: none at all.
+        missing: names of components that are installed and could not be loaded; they may be in `without`.
+        safe: none at all, whatever else is said.
     Raises: UnknownComponent for a name in `only` or `without`; SelectionImpossible when something in `only` needs what
         was left out; RegistryError of its kinds when the rest does not fit together.
     """
     known = declare_all(component_types)
-    for name in (*only, *without):
+    for name in () if safe else (*only, *(name for name in without if name not in missing)):
         if name not in known:
             raise UnknownComponent(name, tuple(known))
     choice = _Choice(known, provided, frozenset(only))

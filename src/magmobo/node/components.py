@@ -55,12 +55,13 @@ class Found(Struct, frozen=True):
     """What a node could run.
 
     `sources`: component name -> where it comes from, for people. `optional`: names of those that nobody asked for by
-    name. `notices`: a line for each package whose component cannot be loaded.
+    name. `missing`: names of those that are installed and cannot be loaded; `notices`: a line for each of them.
     """
 
     classes: Sequence[type[Component]]
     sources: Mapping[str, str]
     optional: Sequence[str]
+    missing: Sequence[str]
     notices: Sequence[str]
 
 
@@ -72,10 +73,13 @@ def component_names(configured: Sequence[str], *, demo: bool) -> Sequence[str]:
     return names
 
 
-def find_components(configured: Sequence[str], *, demo: bool, lenient: bool = False) -> Found:
+def find_components(
+    configured: Sequence[str], *, demo: bool, asked: Sequence[str] = (), lenient: bool = False
+) -> Found:
     """The classes of the configured list; or, when it is empty, ours and those of every installed package.
 
     Args:
+        asked: names of components that the user wants, so that a broken one is refused.
         lenient: leave out with a notice whatever cannot be loaded, also what was named; for a node in safe mode.
     Raises: ComponentNotLoadable, BadDeclaration.
     """
@@ -84,7 +88,7 @@ def find_components(configured: Sequence[str], *, demo: bool, lenient: bool = Fa
         search.take(name, lenient=lenient)
     if not configured:
         for offer in installed_components(search.notices):
-            search.take_offered(offer)
+            search.take_offered(offer, lenient=lenient or offer.name not in asked)
     return search.found()
 
 
@@ -150,6 +154,7 @@ class _Search:
         self._classes: list[type[Component]] = []
         self._sources: dict[str, str] = {}
         self._optional: list[str] = []
+        self._missing: list[str] = []
 
     def take(self, name: str, *, lenient: bool) -> None:
         """Load a component that was named. Two of one name are for the registry to refuse."""
@@ -159,10 +164,10 @@ class _Search:
         except MagError as error:
             if not lenient:
                 raise
-            self._note(name, error)
+            self._note(name, name, error)
 
-    def take_offered(self, offer: Offer) -> None:
-        """Load a component that nobody named, unless it is here already."""
+    def take_offered(self, offer: Offer, *, lenient: bool) -> None:
+        """Load a component that was not listed, unless it is here already."""
         try:
             component_type = load(offer)
             if component_type in self._classes:
@@ -172,18 +177,27 @@ class _Search:
             self._keep(component_type, offer)
             self._optional.append(component_type.name)
         except MagError as error:
-            self._note(offer.source, error)
+            if not lenient:
+                raise
+            self._note(offer.name, offer.source, error)
 
     def _keep(self, component_type: type[Component], offer: Offer) -> None:
         declare(component_type)
         self._classes.append(component_type)
         self._sources.setdefault(component_type.name, offer.source)
 
-    def _note(self, what: str, error: MagError) -> None:
+    def _note(self, name: str, what: str, error: MagError) -> None:
+        self._missing.append(name)
         self.notices.append(f"{what} is left out: {error} [{error.code}]")
 
     def found(self) -> Found:
-        return Found(tuple(self._classes), self._sources, tuple(self._optional), tuple(self.notices))
+        return Found(
+            classes=tuple(self._classes),
+            sources=self._sources,
+            optional=tuple(self._optional),
+            missing=tuple(name for name in self._missing if name not in self._sources),
+            notices=tuple(self.notices),
+        )
 
 
 def _entry_points(distribution: Distribution) -> list[EntryPoint]:

@@ -122,6 +122,7 @@ def test_a_broken_package_is_a_notice(site: Site, points: str, code: str, compla
     site.component("mag-fine", "fine")
     found = find_components([], demo=False)
     assert [one.name for one in found.classes] == [*names_of_ours(), "fine"]
+    assert found.missing == (() if points.startswith("magds") else (points.partition(" ")[0],))
     [notice] = found.notices
     assert notice.startswith("mag-beat 1.0 (")
     assert complaint in notice
@@ -132,6 +133,10 @@ def test_a_broken_package_that_was_named_is_refused(site: Site) -> None:
     site.install("mag-beat", "[magmobo.components]\nbeat = beat_module:Thing\n", module="beat_module", code="1 / 0")
     with pytest.raises(ComponentNotLoadable, match="beat_module:Thing cannot be loaded: ZeroDivisionError"):
         find_components(["beat"], demo=False)
+    with pytest.raises(ComponentNotLoadable, match="ZeroDivisionError"):
+        find_components([], demo=False, asked=["beat"])
+    assert find_components([], demo=False, asked=["magds"]).missing == ("beat",)
+    assert find_components([], demo=False, asked=["beat"], lenient=True).missing == ("beat",)
     found = find_components(["beat", "magds"], demo=False, lenient=True)
     assert [one.name for one in found.classes] == ["magds"]
     assert found.notices[0].startswith("beat is left out: ")

@@ -120,6 +120,16 @@ def test_an_unknown_name_is_refused_with_the_nearest(field: str) -> None:
         select(NODE, **{field: ["bsae"]})  # type: ignore[arg-type]
 
 
+def test_what_is_installed_and_broken_can_be_left_out_and_not_asked_for() -> None:
+    assert select(NODE, without=["broken"], missing=["broken"]).kept == ("base", "live", "page", "ticker")
+    with pytest.raises(UnknownComponent):
+        select(NODE, only=["broken"], missing=["broken"])
+
+
+def test_a_safe_start_minds_no_slip() -> None:
+    assert select(NODE, only=["bsae"], without=["lvie"], safe=True).kept == ()
+
+
 def test_safe_leaves_everything_out_even_what_was_asked_for() -> None:
     selection = select(NODE, only=["page"], safe=True)
     assert selection.kept == ()
