@@ -20,7 +20,8 @@ from types import FrameType
 
 from magmobo.kernel.deadline import short_path
 
-LAG_EVERY_S = 0.5
+_LAG_EVERY_S = 0.5
+_SHARE = 0.25  # of `stall_s`: so much longer than that a stall may be before it is noticed
 FRAMES = 12
 _STDLIB = os.path.dirname(os.__file__)  # noqa: PTH120 (compared with file names as the interpreter writes them)
 
@@ -33,7 +34,7 @@ class LoopWatchdog:
     """Watches the loop on which `start` is called.
 
     Args:
-        stall_s: a loop that has not turned for so long is stalled.
+        stall_s: a loop that has not turned for so long is stalled; noticed at most a quarter later.
         report: called in the watchdog's thread with the seconds so far and one line of text; must be thread-safe.
         packages: the Python package of each component's class, by the component's name; read in that thread.
     """
@@ -79,7 +80,7 @@ class LoopWatchdog:
             self._await_answer(asked_s)
             self._wake.clear()
             if not self._stopping:
-                self._wake.wait(LAG_EVERY_S)
+                self._wake.wait(min(_LAG_EVERY_S, self._stall_s * _SHARE))
 
     def _ask(self) -> bool:
         try:
