@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -176,9 +175,10 @@ def graph_lines(found: Graph) -> Iterator[str]:
 
 
 def _tell(command: str, status: ComponentStatus, done: str, *, as_json: bool) -> int:
-    fields: dict[str, Any] = fields_of(status)
     if as_json:
-        print_json(command, fields)
+        print_json(command, fields_of(status))
     else:
-        echo(f"{done} {statuses.component_line(fields).strip()}")
+        state = f"{statuses.coloured(status.state)}, health {statuses.coloured(status.health)}"
+        detail = f"  {printable(status.detail)}" if status.detail not in ("", status.state) else ""
+        echo(f"{done} {printable(status.name)}: {state}{detail}")
     return 0

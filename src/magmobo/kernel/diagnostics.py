@@ -87,7 +87,7 @@ def masked(name: str, text: str, masker: Masker) -> str:
         case "json":
             return masker.json(text, indent=1) + "\n"
         case "jsonl":
-            return "\n".join(masker.json(line) if line else "" for line in text.split("\n"))
+            return masker.json_lines(text)
     return masker.text(text)
 
 

@@ -20,7 +20,9 @@ from magmobo.kernel.observe.redact import HIDDEN, MAX_TEXT_CHARS, redact_text
 
 _MAX_DEPTH = 12
 _KNOWN_CHARS = 6  # a shorter secret would hide ordinary words, and hides nothing itself
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY.*?(?:-----END [A-Z0-9 ]{0,40}KEY-----|\Z)", re.DOTALL)
+_PRIVATE_KEY = re.compile(  # one without its end may be a cut one, or somebody who wants the rest of a log hidden
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?:.{0,16000}?-----END [A-Z0-9 ]{0,40}KEY-----|.{0,8000})", re.DOTALL
+)
 _SHAPES = re.compile(
     r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"  # JSON Web Token
     r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}"
@@ -51,8 +53,7 @@ class Masker:
 
     def text(self, text: str) -> str:
         """Any number of lines, each without secrets, control characters, and what is past 16 Ki characters."""
-        text = _PRIVATE_KEY.sub(HIDDEN, self._without_known(text))
-        return "\n".join(self._line(line) for line in text.split("\n"))
+        return "\n".join(self._line(line) for line in self._whole(text).split("\n"))
 
     def json(self, text: str, indent: int | None = None) -> str:
         """One JSON value, by the names of its fields too; what is not JSON is taken as text."""
@@ -61,6 +62,14 @@ class Masker:
             return self._without_known(json.dumps(self._value(value, "", 0), ensure_ascii=False, indent=indent))
         except (ValueError, RecursionError):
             return self.text(text)
+
+    def json_lines(self, text: str) -> str:
+        """Lines of JSON, and whatever else somebody wrote between them."""
+        return "\n".join(self.json(line) if line else "" for line in self._whole(text).split("\n"))
+
+    def _whole(self, text: str) -> str:
+        """Without what may go over several lines."""
+        return _PRIVATE_KEY.sub(HIDDEN, self._without_known(text))
 
     def _value(self, value: Any, name: str, depth: int) -> Any:
         if name and sounds_secret(name) and value is not None and not isinstance(value, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tarfile
@@ -367,7 +368,43 @@ def test_watching_asks_again_until_interrupted(
     assert "\x1b" not in out
 
 
+class Screen(io.StringIO):
+    """A terminal to write on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("no_color", "colours"), [("", True), ("1", False)])
+def test_on_a_terminal_each_answer_is_drawn_over_the_last(
+    node: FakeOperators, monkeypatch: pytest.MonkeyPatch, no_color: str, colours: bool
+) -> None:
+    def interrupted(duration_s: float) -> None:
+        raise KeyboardInterrupt
+
+    screen = Screen()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(magmobo.cli.watch.time, "sleep", interrupted)
+    assert main(["component:list", "--watch"]) == 130
+    assert screen.getvalue().startswith("\x1b[H\x1b[2J  magds")
+    assert ("\x1b[32mrunning" in screen.getvalue()) is colours
+    monkeypatch.setenv("TERM", "dumb")
+    screen.truncate(0)
+    assert main(["component:list", "--watch"]) == 130
+    assert "\x1b" not in screen.getvalue()
+
+
 # ---------------------------------------------------------------- the archive
+
+
+def test_a_folder_that_is_not_there_gives_an_archive_that_says_so(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "dump.tar.gz"
+    assert main(["diagnostics:dump", "--data-dir", str(tmp_path / "none"), "--output", str(path)]) == 0
+    assert "[MAG-ADMIN-001]" in capsys.readouterr().err
+    assert path.exists()
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_archive_holds_what_the_node_told_and_is_private(node: FakeOperators, capsys: Capture) -> None:

@@ -23,7 +23,8 @@ KERNEL = st.sampled_from(
         '[kernel]\ndata_dir = "f"\nenvironment = "x-1"\n', "[kernel]\ndata_dir = 7\n", 'kernel = "no"\n', "# nothing\n",
         "[kernel]\nstart_timeout_s = 5\n", "[kernel]\nstart_timeout_s = -5\n", "[kernel]\ndatadir = 'x'\n",
         '[kernel]\nenvironment = "Not Good"\n', '[magds]\ndsn = "x"\n', "[nonsense]\nx = 1\n",
-        "kernel.data_dir = 'dotted'\n", '[kernel]\ndata_dir = ""\n', '[kernel]\ndata_dir = "~/x"\n', '[kernel.data_dir]\nx = "y"\n', "[[kernel]]\n",
+        "kernel.data_dir = 'dotted'\n", '[kernel]\ndata_dir = ""\n', '[kernel]\ndata_dir = "~/x"\n',
+        '[kernel.data_dir]\nx = "y"\n', "[[kernel]]\n",
     ]
 )  # fmt: skip
 FILES = st.dictionaries(
@@ -36,9 +37,9 @@ FILES = st.dictionaries(
 OTHER = st.sampled_from(
     [
         "MAG_ROLE", "MAG_KERNEL", "MAG_KERNEL__COMPONENTS", "MAG_KERNEL__DATA_DIR__X", "MAG_MAGDS__DSN",
-        "MAG_MAGDS__DSN__X", "MAG_MAGGATE__JWT__SECRET", "MAG_MAGGATE__JWT", "MAG_KERNEL__DATA_DIR_FILE", "MAG_MAGDS__DSN_FILE",
-        "PORT", "DATABASE_URL", "MAG_X__Y_FILE", "mag_kernel__data_dir", "MAG_KERNEL__DATADIR", "MAG__KERNEL__DATA_DIR",
-        "HOME", "MAG_KERNEL__STAGE_TIMEOUT_S", "MAG_A__B__C__D", "MAG_A__B",
+        "MAG_MAGDS__DSN__X", "MAG_MAGGATE__JWT__SECRET", "MAG_MAGGATE__JWT", "MAG_KERNEL__DATA_DIR_FILE",
+        "MAG_MAGDS__DSN_FILE", "PORT", "DATABASE_URL", "MAG_X__Y_FILE", "mag_kernel__data_dir", "MAG_KERNEL__DATADIR",
+        "MAG__KERNEL__DATA_DIR", "HOME", "MAG_KERNEL__STAGE_TIMEOUT_S", "MAG_A__B__C__D", "MAG_A__B",
     ]
 )  # fmt: skip
 ENVIRON = st.fixed_dictionaries(

@@ -12,8 +12,8 @@ from magmobo.cli.fast import _read
 
 SLOW = {
     "click", "asyncio", "msgspec", "tomllib", "structlog", "psycopg", "uvicorn", "cryptography", "sqlite3",
-    "dataclasses", "inspect", "subprocess", "tempfile", "shutil", "importlib.metadata", "logging", "magmobo.contracts.planes",
-    "magmobo.kernel", "magmobo.node", "magmobo.components",
+    "dataclasses", "inspect", "subprocess", "tempfile", "shutil", "importlib.metadata", "logging",
+    "magmobo.contracts.planes", "magmobo.kernel", "magmobo.node", "magmobo.components",
 }  # fmt: skip
 
 
@@ -53,9 +53,9 @@ def test_the_plainest_forms_are_understood(words: list[str], asked: tuple[object
     "words",
     [
         [], ["kernel"], ["kernel", "blame"], ["kernel:blame"], ["--help"], ["--role", "viewer", "status"],
-        ["status", "-h"], ["status", "--watch"], ["status", "--timeout", "5"], ["status", "x"], ["status", "--data-dir"],
-        ["down"], ["status", "--data-dir=x"], ["status", "--data-dir", "--json"], ["kernel:status", "status"],
-        ["status", "--", "x"], ["status", "--js"], ["component", "show", "list"], ["list"],
+        ["status", "-h"], ["status", "--watch"], ["status", "--timeout", "5"], ["status", "x"],
+        ["status", "--data-dir"], ["down"], ["status", "--data-dir=x"], ["status", "--data-dir", "--json"],
+        ["kernel:status", "status"], ["status", "--", "x"], ["status", "--js"], ["component", "show", "list"], ["list"],
     ],
 )  # fmt: skip
 def test_all_else_is_left_to_who_knows_every_option(words: list[str]) -> None:

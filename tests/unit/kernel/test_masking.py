@@ -102,6 +102,14 @@ def test_what_helps_stays_readable(line: str) -> None:
     assert Masker(["Pl4nted-secret"]).text(line) == line
 
 
+def test_a_key_over_several_lines_of_a_json_log_is_hidden_and_the_log_goes_on() -> None:
+    key = f"-----BEGIN PRIVATE KEY-----\n{'Pl4nted' * 8}\n{'Pl4nted' * 8}\n-----END PRIVATE KEY-----"
+    shown = Masker().json_lines(f'{{"event": "a"}}\n{key}\n{{"event": "b"}}\n')
+    assert shown == '{"event": "a"}\n***\n{"event": "b"}\n'
+    endless = Masker().json_lines("-----BEGIN PRIVATE KEY-----\n" + '{"event": "a"}\n' * 2_000)
+    assert endless.count('{"event": "a"}') > 1_000, "who writes half a key cannot hide a log"
+
+
 def test_json_stays_json() -> None:
     value = {"token_count": 5, "tokens": [1, 2], "a": {"password": "x", "b": None, "secret": None, "is_secret": True}}
     shown = json.loads(Masker().json(json.dumps(value)))
