@@ -52,8 +52,6 @@ from magmobo.kernel.timeline import Timeline
 from magmobo.kernel.watchdog import LoopWatchdog
 
 KernelState = Literal["booting", "ready", "degraded", "stopping", "stopped", "failed"]
-Resolve = Callable[[str], tuple[type[Component], Any]]
-"""From `module:Class`, or the name of an installed component, to the class and its validated section."""
 
 
 _HANDLER_HELP = "Duration of event handlers, one call in 64."
@@ -68,12 +66,25 @@ class Choice(Struct, frozen=True):
     only: Sequence[str] = ()
     without: Sequence[str] = ()
     optional: Sequence[str] = ()
+    missing: Sequence[str] = ()
     safe: bool = False
     sources: Mapping[str, str] = {}
     notices: Sequence[str] = ()
 
 
 EVERYTHING = Choice()
+
+
+class Newcomer(Struct, frozen=True):
+    """A component that is to join the running node: its class, its validated section, and where it comes from."""
+
+    component_type: type[Component]
+    section: Any
+    source: str
+
+
+Resolve = Callable[[str], Newcomer]
+"""From `module:Class`, or the name of an installed component."""
 
 
 class Kernel:
@@ -111,6 +122,7 @@ class Kernel:
         self._log = QuietLog(component=KERNEL)
         self._components, self.config, self._provided = tuple(components), config, dict(provided)
         self._choice, self._resolve, self._on_exit = choice, resolve, on_exit
+        self._sources = dict(choice.sources)
         self._settings: KernelConfig = config.section("kernel")
         observability: ObservabilityConfig = config.section("observability")
         self._loop_stall_s = observability.loop_stall_s
@@ -252,6 +264,7 @@ class Kernel:
             without=(*self._choice.without, *self._settings.without),
             disabled=await self._memory.disabled(),
             optional=self._choice.optional,
+            missing=self._choice.missing,
             safe=self._choice.safe,
         )
         self._assembly = Assembly(
@@ -380,7 +393,10 @@ class Kernel:
         """The same by `module:Class` or the name of an installed component. Raises: also ComponentNotLoadable."""
         if self._resolve is None:
             raise Unavailable("registering components by name")
-        return await self.register_component(*self._resolve(source))
+        newcomer = self._resolve(source)
+        name = await self.register_component(newcomer.component_type, newcomer.section)
+        self._sources[name] = newcomer.source
+        return name
 
     async def unregister_component(self, name: str) -> None:
         """Take one off the running node. Raises: UnknownComponent, StillNeeded."""
@@ -423,7 +439,7 @@ class Kernel:
             environment=self._around.environment,
             version=self._around.version,
             began_at_s=self._began_at_s,
-            sources=self._choice.sources,
+            sources=self._sources,
             notices=self._choice.notices,
             uptime_s=self._clock.monotonic_s() - self._began_s,
             timeline=self._around.timeline,

@@ -8,7 +8,7 @@ Source: https://packaging.python.org/en/latest/specifications/entry-points/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -30,10 +30,13 @@ BUILT_IN = {
     "maggate": "magmobo.components.maggate.component:MagGate",
     "magws": "magmobo.components.magws.component:MagWS",
     "console": "magmobo.console.component:Console",
+    "auditexport": "magmobo.components.auditexport.component:AuditExport",
     "demo": "magmobo.components.demo.component:Demo",
 }
 DEMO_COMPONENT = BUILT_IN["demo"]
-DEFAULT_COMPONENTS = tuple(path for name, path in BUILT_IN.items() if name != "demo")
+ON_DEMAND = ("auditexport", "demo")
+"""Of ours, those that do nothing for a user who has not asked for them."""
+DEFAULT_COMPONENTS = tuple(path for name, path in BUILT_IN.items() if name not in ON_DEMAND)
 
 
 class Offer(Struct, frozen=True):
@@ -65,26 +68,36 @@ class Found(Struct, frozen=True):
     notices: Sequence[str]
 
 
-def component_names(configured: Sequence[str], *, demo: bool) -> Sequence[str]:
-    """The configured list, or ours when it is empty; a demo joins at the end."""
+def component_names(configured: Sequence[str], *, demo: bool, sections: Collection[str] = ()) -> Sequence[str]:
+    """The configured list, or, when it is empty, ours with those on demand whose section the user wrote; a demo joins
+    at the end.
+    """
     names = list(configured or DEFAULT_COMPONENTS)
+    if not configured:
+        names += [BUILT_IN[name] for name in ON_DEMAND if name != "demo" and name in sections]
     if demo and DEMO_COMPONENT not in names and "demo" not in names:
         names.append(DEMO_COMPONENT)
     return names
 
 
 def find_components(
-    configured: Sequence[str], *, demo: bool, asked: Sequence[str] = (), lenient: bool = False
+    configured: Sequence[str],
+    *,
+    demo: bool,
+    sections: Collection[str] = (),
+    asked: Sequence[str] = (),
+    lenient: bool = False,
 ) -> Found:
     """The classes of the configured list; or, when it is empty, ours and those of every installed package.
 
     Args:
+        sections: names of those that the user's configuration has.
         asked: names of components that the user wants, so that a broken one is refused.
         lenient: leave out with a notice whatever cannot be loaded, also what was named; for a node in safe mode.
     Raises: ComponentNotLoadable, BadDeclaration.
     """
     search = _Search()
-    for name in component_names(configured, demo=demo):
+    for name in component_names(configured, demo=demo, sections=sections):
         search.take(name, lenient=lenient)
     if not configured:
         for offer in installed_components(search.notices):

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -24,14 +23,14 @@ from magmobo import __version__
 from magmobo.admin.data_folder import DataFolder, NodeLock
 from magmobo.admin.errors import data_folder_error
 from magmobo.contracts.commands import Call
-from magmobo.contracts.component import Component
 from magmobo.contracts.events import Envelope, SystemBoot, SystemReady
 from magmobo.contracts.operations import NodeStop, Stopping
 from magmobo.contracts.planes import Operators
 from magmobo.kernel.config.core import AdminConfig, LoggingConfig
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.kernel import Choice, Kernel
+from magmobo.kernel.kernel import Choice, Kernel, Newcomer
 from magmobo.kernel.observe.logging import configure_logging
+from magmobo.kernel.selection import select
 from magmobo.node.components import Found, find_components, load, locate, sections_of
 from magmobo.node.doors import Doors
 from magmobo.node.errors import NodeEnded, StartInterrupted
@@ -72,9 +71,19 @@ class Node:
         Raises: MagError of whatever kept the node from starting, NodeEnded; then nothing of it is left running.
         """
         settings = read_settings(self._options)
-        found = find_components(settings.kernel.components, demo=settings.demo is not None, lenient=settings.safe)
+        found = _find(settings)
+        settings = settings.without_sections(found.missing)
         sections = sections_of(found.classes)
         settings.config(sections)  # a mistake of the user's is found before a folder is made for it
+        select(
+            found.classes,
+            (Operators,),
+            only=settings.only,
+            without=settings.kernel.without,
+            optional=found.optional,
+            missing=found.missing,
+            safe=settings.safe,
+        )
         folder, lock = settings.folder, NodeLock(settings.folder)
         folder.claim()
         lock.acquire()
@@ -165,6 +174,7 @@ class Node:
             choice=Choice(
                 only=settings.only,
                 optional=found.optional,
+                missing=found.missing,
                 safe=settings.safe,
                 sources=found.sources,
                 notices=found.notices,
@@ -186,13 +196,24 @@ class Node:
         self._stop.set()
 
 
-def _resolve(settings: Settings, sections: Mapping[str, type[Struct]], source: str) -> tuple[type[Component], Any]:
-    """A component that is to join the running node, and its section. Raises: ComponentNotLoadable, ConfigError."""
-    component_type = load(locate(source))
+def _find(settings: Settings) -> Found:
+    return find_components(
+        settings.kernel.components,
+        demo=settings.demo is not None,
+        sections={name for layer in settings.layers for name in layer.values},
+        asked=settings.only,
+        lenient=settings.safe,
+    )
+
+
+def _resolve(settings: Settings, sections: Mapping[str, type[Struct]], name: str) -> Newcomer:
+    """A component that is to join the running node. Raises: ComponentNotLoadable, ConfigError."""
+    offer = locate(name)
+    component_type = load(offer)
     if component_type.config_type is None:
-        return component_type, None
+        return Newcomer(component_type, None, offer.source)
     known = {**sections, component_type.name: component_type.config_type}
-    return component_type, settings.config(known).section(component_type.name)
+    return Newcomer(component_type, settings.config(known).section(component_type.name), offer.source)
 
 
 def run_node(options: NodeOptions, *, announce: Announce, folder_ready: FolderReady | None = None) -> None:

@@ -7,8 +7,8 @@ components, and that on the section `kernel`, so the kernel's section is read fi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,11 @@ class Settings:
         below = [demo_layer(self.demo)] if self.demo else []
         below += [generated] if generated else []
         return load_config(sections, [*(_only(layer, sections) for layer in below), *self.layers])
+
+    def without_sections(self, names: Collection[str]) -> Settings:
+        """Without what the user set for components that are named but cannot be had."""
+        kept = [_only(layer, [name for name in layer.values if name not in names]) for layer in self.layers]
+        return replace(self, layers=kept)
 
     def dsn(self) -> Secret | None:
         """The database of the user's, when one is named."""
