@@ -5,6 +5,9 @@ nothing. The bus does so with everything a node has on: order under re-entrancy,
 traces, counts, sampled timings, and history, which above 10,000 events a second keeps one in 1,024 (a figure without
 that says what remembering each costs). A sample is the CPU time of the best of `BATCHES` batches: what disturbs a loop
 of nanoseconds only ever adds. The loop with one handler is `for handler in handlers: handler(event)`, as with ten.
+
+What `publish` to one handler spends: a third on its own coroutine and the handler's, a fifth on the envelope and the
+time, the rest on the order of queues, accounts and isolation.
 """
 
 from __future__ import annotations

@@ -170,14 +170,16 @@ def outside(program: Interpreter, steps: list[Step]) -> None:
 
 
 @settings(deadline=None, max_examples=200)  # a busy machine is not a failure
-@given(scripts=scripts, main=st.lists(steps, max_size=30), history=st.sampled_from([0, 7]))
+@given(scripts=scripts, main=st.lists(steps, max_size=30), history=st.sampled_from([0, 7]), warm=st.booleans())
 def test_a_program_does_on_the_bus_what_it_does_on_the_model(
-    scripts: list[list[Step]], main: list[Step], history: int
+    scripts: list[list[Step]], main: list[Step], history: int, warm: bool
 ) -> None:
     bus, model = EventBus(queue_limit=PENDING_LIMIT, history_limit=history), Model()
     real, simple = Interpreter(scripts), Interpreter(scripts)
     on_the_bus(real, bus)
     simple.emit, simple.subscribe = model.emit, model.subscribe
+    if warm:  # the first event of a topic takes another way through the bus than those after it
+        main = [Emit(0), Emit(1), *main]
     outside(real, main)
     outside(simple, main)
     assert real.calls == simple.calls

@@ -102,6 +102,30 @@ async def test_a_handler_that_does_not_wait_may_emit_on_its_own_topic() -> None:
     assert [number for name, number in seen if name == "echo"] == [0, 1, 2, 3]
 
 
+async def test_what_a_handler_emits_to_itself_waits_until_it_is_done() -> None:
+    bus = EventBus()
+    seen: list[str] = []
+
+    async def handler(envelope: Envelope[Any]) -> None:
+        seen.append(f"begin {envelope.topic} {envelope.seq}")
+        if envelope.topic == Numbered.topic:
+            bus.emit(Other())
+            bus.emit(Other())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        seen.append(f"end {envelope.topic} {envelope.seq}")
+
+    bus.emit(Numbered(number=-1))
+    subscription = bus.on("bus_publish_tests.*", handler)
+    async with asyncio.timeout(5):
+        await bus.publish(Numbered(number=1))
+        while not subscription.idle:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+    parts = [(Numbered.topic, 2), (Other.topic, 1), (Other.topic, 2)]
+    assert seen == [f"{what} {topic} {seq}" for topic, seq in parts for what in ("begin", "end")]
+    assert balanced(subscription)
+
+
 async def test_a_published_event_that_hangs_ends_at_its_deadline_and_leaves_its_publisher_well() -> None:
     bus = EventBus(handler_timeout_s=0.05)
 

@@ -315,7 +315,7 @@ class EventBus:
     async def close(self, *, grace_s: float = 2.0) -> None:
         """End everything: subscriptions, delayed events, timers, and who waits for history.
 
-        Emitting on does nothing. Returns once no handler runs any more, or `grace_s` passed.
+        What is emitted after that reaches nobody. Returns once no handler runs any more, or `grace_s` passed.
         """
         self._delayed.close()
         self._directory.close()
