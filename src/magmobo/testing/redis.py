@@ -57,13 +57,15 @@ class RedisServer:
             self._process = None
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing, until `thaw`."""
+        """It keeps its connections and answers nothing, until `revive`."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
-        """Go on after `freeze`."""
-        if self._process is not None:
+    def revive(self) -> None:
+        """Make it answer, whatever was done to it before."""
+        if self._process is None:
+            self.start()
+        else:
             self._process.send_signal(signal.SIGCONT)
 
 
