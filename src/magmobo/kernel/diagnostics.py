@@ -74,8 +74,9 @@ def finished(parts: Sequence[DiagnosticsPart], config: Config) -> Diagnostics:
     done: list[DiagnosticsPart] = []
     left_bytes = TOTAL_BYTES
     for part in parts:
-        text = tail(part.text, PART_BYTES)  # before the search, which is the slow step
-        text = tail(masked(part.name, text, masker), min(PART_BYTES, left_bytes))
+        limit_bytes = min(PART_BYTES, left_bytes)
+        text = tail(part.text, limit_bytes)  # before the search, which is the slow step
+        text = tail(masked(part.name, text, masker), limit_bytes)
         left_bytes -= len(text.encode(errors="replace"))
         done.append(DiagnosticsPart(part.name, text))
     return Diagnostics(done)

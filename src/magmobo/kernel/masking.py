@@ -23,6 +23,8 @@ _KNOWN_CHARS = 6  # a shorter secret would hide ordinary words, and hides nothin
 _PRIVATE_KEY = re.compile(  # one without its end may be a cut one, or somebody who wants the rest of a log hidden
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?:.{0,16000}?-----END [A-Z0-9 ]{0,40}KEY-----|.{0,8000})", re.DOTALL
 )
+_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_KEY_CHARS = 16_000
 _SHAPES = re.compile(
     r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"  # JSON Web Token
     r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}"
@@ -53,7 +55,7 @@ class Masker:
 
     def text(self, text: str) -> str:
         """Any number of lines, each without secrets, control characters, and what is past 16 Ki characters."""
-        return "\n".join(self._line(line) for line in self._whole(text).split("\n"))
+        return "\n".join(self._line(line) if line else "" for line in self._whole(text).split("\n"))
 
     def json(self, text: str, indent: int | None = None) -> str:
         """One JSON value, by the names of its fields too; what is not JSON is taken as text."""
@@ -68,8 +70,10 @@ class Masker:
         return "\n".join(self.json(line) if line else "" for line in self._whole(text).split("\n"))
 
     def _whole(self, text: str) -> str:
-        """Without what may go over several lines."""
-        return _PRIVATE_KEY.sub(HIDDEN, self._without_known(text))
+        """Without what may go over several lines; the first of them may have been cut in the middle of a key."""
+        text = _PRIVATE_KEY.sub(HIDDEN, self._without_known(text))
+        cut = _KEY_END.search(text, 0, _KEY_CHARS)
+        return text if cut is None else HIDDEN + text[cut.end() :]
 
     def _value(self, value: Any, name: str, depth: int) -> Any:
         if name and sounds_secret(name) and value is not None and not isinstance(value, bool):

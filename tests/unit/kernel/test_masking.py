@@ -107,6 +107,8 @@ def test_a_key_over_several_lines_of_a_json_log_is_hidden_and_the_log_goes_on() 
     shown = Masker().json_lines(f'{{"event": "a"}}\n{key}\n{{"event": "b"}}\n')
     assert shown == '{"event": "a"}\n***\n{"event": "b"}\n'
     endless = Masker().json_lines("-----BEGIN PRIVATE KEY-----\n" + '{"event": "a"}\n' * 2_000)
+    cut = "".join(key.partition("\n")[1:])
+    assert Masker().text(f"{cut}\nafter") == "***\nafter", "the log was cut in the middle of the key"
     assert endless.count('{"event": "a"}') > 1_000, "who writes half a key cannot hide a log"
 
 
