@@ -102,6 +102,19 @@ async def test_a_handler_that_does_not_wait_may_emit_on_its_own_topic() -> None:
     assert [number for name, number in seen if name == "echo"] == [0, 1, 2, 3]
 
 
+async def test_publishing_one_event_after_the_other_needs_no_tasks() -> None:
+    bus = EventBus()
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def handler(envelope: Envelope[Numbered]) -> None:
+        tasks.append(asyncio.current_task())
+
+    bus.on(Numbered, handler)
+    for number in range(64):
+        await bus.publish(Numbered(number=number))
+    assert tasks[1:] == [asyncio.current_task()] * 63
+
+
 async def test_what_a_handler_emits_to_itself_waits_until_it_is_done() -> None:
     bus = EventBus()
     seen: list[str] = []

@@ -243,10 +243,13 @@ class QueuedSubscription(BaseSubscription):
             handled += 1
             if handled % EVENTS_PER_TURN == 0:
                 await asyncio.sleep(0)
+        self.task = None
+        self._rest()  # here, so that whoever was waiting for the last event finds the subscription idle
 
     def _pump_ended(self, task: asyncio.Task[None]) -> None:
-        self.task = None
-        self._rest(restart=not task.cancelled())
+        if self.task is task:  # it did not come to its end
+            self.task = None
+            self._rest(restart=False)
 
     def _rest(self, *, restart: bool = True) -> None:
         if self.queue and restart:
