@@ -72,6 +72,7 @@ async def test_a_task_cancelled_before_its_first_step_leaves_no_coroutine_unawai
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         task = tasks.spawn(forever(), name="unborn")
+        task.cancel()
         await tasks.close()
         assert task.cancelled()
         del task
