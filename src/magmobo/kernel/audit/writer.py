@@ -178,22 +178,29 @@ async def open_writer(
         open_disk, folder, head, time_s=time_s, segment_bytes=segment_bytes, checkpoint_every=checkpoint_every
     )
     loop = asyncio.get_running_loop()
+    taking = loop.run_in_executor(thread, take_over)
     try:
-        disk = await loop.run_in_executor(thread, take_over)
+        disk = await asyncio.shield(taking)
         if head is None and not disk.owes:
             # Before there is a log: from now on a log without a head means that the head was taken away.
             head = Head(0, GENESIS)
-            try:
-                await state.put(HEAD_KEY, msgspec.to_builtins(head))
-            except MagError:
-                await loop.run_in_executor(thread, disk.close)
-                raise
-    except (OSError, MagError) as error:
-        thread.shutdown()
+            await state.put(HEAD_KEY, msgspec.to_builtins(head))
+    except BaseException as error:  # a cancellation too: the thread may be taking the lock at this moment
+        await _give_back(taking, thread)
         if isinstance(error, BlockingIOError):
             raise AuditLogInUse(str(folder)) from error
-        raise AuditUnavailable(reason_of(error)) from error
+        if isinstance(error, (OSError, MagError)):
+            raise AuditUnavailable(reason_of(error)) from error
+        raise
     return GroupWriter(disk, state, head, thread, tell)
+
+
+async def _give_back(taking: asyncio.Future[Disk], thread: ThreadPoolExecutor) -> None:
+    """Close what the thread opened, or opens now, and end the thread."""
+    await asyncio.wait([taking])
+    if taking.exception() is None:
+        await asyncio.get_running_loop().run_in_executor(thread, taking.result().close)
+    thread.shutdown()
 
 
 async def read_head(state: State) -> Head | None:
