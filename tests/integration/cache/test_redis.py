@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from magmobo.contracts.stores import Cache
 from magmobo.kernel.cache import redis as redis_module
 from magmobo.kernel.cache.keys import CHANNEL, Name, value_key
 from magmobo.kernel.cache.manager import CacheManager
+from magmobo.kernel.cache.redis import Found
+from magmobo.kernel.cache.tags import Invalidation
 from magmobo.testing.redis import RedisServer
 
 
@@ -107,6 +109,18 @@ async def test_without_memory_redis_alone_keeps(node: MakeNode) -> None:
     assert len(a.memory) == 0
 
 
+async def test_a_value_too_large_to_share_stays_in_memory_and_ends_the_one_before(node: MakeNode) -> None:
+    a, b = await node(memory_bytes=1 << 24), await node()
+    await a.scope("o").put("k", b"small", tenant="", ttl_s=60)
+    large = bytes(redis_module.MAX_VALUE_BYTES + 1)
+    await a.scope("o").put("k", large, tenant="", ttl_s=60)
+    assert await b.scope("o").get("k", tenant="") is None
+    assert await a.scope("o").get("k", tenant="") == large
+    assert await a.scope("o").get_or_load("l", at_once(large), tenant="", ttl_s=60) == large
+    assert await b.scope("o").get("l", tenant="") is None
+    assert a.problems == ()
+
+
 # ------------------------------------------------------------ forgetting
 
 
@@ -157,6 +171,54 @@ async def test_a_load_that_was_under_way_on_a_deaf_node_brings_nothing_back(node
     assert await a.scope("o").get("k", tenant="t") is None
     assert await a.scope("o").get_or_load("k", at_once(b"new"), tenant="t", ttl_s=60, tags=["x"]) == b"new"
     assert await (await node()).scope("o").get("k", tenant="t") == b"new"
+
+
+async def test_a_look_that_was_under_way_is_not_kept_by_a_node_that_was_told(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await node(), await node()
+    await a.scope("o").put("k", b"old", tenant="t", ttl_s=60, tags=["x"])
+    assert b._redis is not None
+    real, looked, go_on = b._redis.read, asyncio.Event(), asyncio.Event()
+
+    async def read(name: Name, tags: Sequence[str] | None) -> Found | None:
+        found = await real(name, tags)
+        looked.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(b._redis, "read", read)
+    await b.scope("o").put("told", b"1", tenant="", ttl_s=60, tags=["x"])
+    looking = asyncio.ensure_future(b.scope("o").get("k", tenant="t"))
+    await looked.wait()
+    await a.scope("o").invalidate_tag("x")
+    await until(lambda: len(b.memory) == 0)
+    go_on.set()
+    assert await looking == b"old", "it asked before"
+    assert len(b.memory) == 0
+
+
+async def test_what_is_read_while_redis_is_still_being_told_is_forgotten_too(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await node()
+    await a.scope("o").put("k", b"old", tenant="t", ttl_s=60)
+    assert a._redis is not None
+    real, telling, go_on = a._redis.forget, asyncio.Event(), asyncio.Event()
+
+    async def forget(order: Invalidation) -> None:
+        telling.set()
+        await go_on.wait()
+        await real(order)
+
+    monkeypatch.setattr(a._redis, "forget", forget)
+    forgetting = asyncio.ensure_future(a.scope("o").invalidate("k", tenant="t"))
+    await telling.wait()
+    assert await a.scope("o").get("k", tenant="t") == b"old", "it asked before invalidate returned"
+    assert len(a.memory) == 1
+    go_on.set()
+    await forgetting
+    assert await a.scope("o").get("k", tenant="t") is None
 
 
 async def test_a_lost_token_costs_a_load_and_never_brings_anything_back(node: MakeNode, redis: RedisServer) -> None:

@@ -7,7 +7,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -107,6 +107,9 @@ any_names = st.builds(Name, texts, texts, texts)
 
 
 @given(any_names, any_names)
+@example(Name("a:1", "b", "c"), Name("a", "1:b", "c"))
+@example(Name("a", "b:c", ""), Name("a", "b", "c:"))
+@example(Name("a", "1:b", "c"), Name("a", "1", "b1:c"))
 def test_two_names_never_meet_in_redis(one: Name, other: Name) -> None:
     assert (value_key(one) == value_key(other)) == (one == other)
     assert (self_token_key(one) == self_token_key(other)) == (one == other)
@@ -114,6 +117,8 @@ def test_two_names_never_meet_in_redis(one: Name, other: Name) -> None:
 
 
 @given(any_names, texts, any_names, texts)
+@example(Name("a", "b", "k"), "c:d", Name("a", "b:c", "k"), "d")
+@example(Name("a:b", "t", "k"), "c", Name("a", "t", "k"), "b:c")
 def test_two_tags_never_meet_in_redis(one: Name, tag: str, other: Name, other_tag: str) -> None:
     of_tenant, of_all = zip(tag_token_keys(one, tag), tag_token_keys(other, other_tag), strict=True)
     same_tag = (one.owner, tag) == (other.owner, other_tag)

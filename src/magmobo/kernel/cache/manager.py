@@ -8,7 +8,7 @@ invalidation is not given to anybody who asks after it, however late it arrives.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
@@ -73,7 +73,7 @@ class CacheManager:
         if config.redis_url is not None:
             self._redis = RedisLayer(
                 config.redis_url.reveal(),
-                origin=f"{node_id}/{secrets.token_hex(8)}",
+                origin=f"{node_id}/{os.urandom(8).hex()}",
                 timeout_s=config.redis_timeout_s,
                 heard=self._forget_here,
                 changed=self._redis_changed,

@@ -31,6 +31,7 @@ RETRY_S = 1.0
 PING_S = 2.0  # a subscription that hears nothing for so long is asked whether it is still there
 CONNECTIONS = 16
 MISSED_LIMIT = 1_000  # invalidations remembered one by one while Redis is gone; beyond, everything is forgotten
+MAX_VALUE_BYTES = 4 * 1_048_576  # one that is larger stays in memory: it would hold up Redis for everybody
 TOKEN_TTL_MS = 86_400_000  # of a token nobody uses; one that a value depends on outlives the value
 
 _GET = """
@@ -179,6 +180,10 @@ class RedisLayer:
 
         Without tokens it is newer than what lies there, so when that cannot be replaced now it is forgotten later.
         """
+        if len(value) > MAX_VALUE_BYTES:
+            if not tokens:
+                await self.forget(forget_key(name))
+            return
         ttl_ms, stale_ms = max(1, int(ttl_s * 1000)), int(stale_s * 1000)
         body = body_of(name, value, tags, stale_ms)
         keys = [value_key(name), *token_keys(name, tags)]

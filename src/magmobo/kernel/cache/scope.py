@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from magmobo.kernel.cache.manager import CacheManager
 
 MAX_TAGS = 100
+LONGEST_S = 3_650 * 86_400.0
 
 
 class Terms(Struct, frozen=True):
@@ -28,8 +28,8 @@ class Terms(Struct, frozen=True):
 class ScopedCache:
     """Implements `contracts.stores.Cache` for `owner`.
 
-    Raises (from `put` and `get_or_load`): ValueError for times that are not finite or not positive, or more than 100
-    tags; TypeError for a value that is not bytes.
+    Raises (from `put` and `get_or_load`): ValueError for times that are not positive or above 10 years, or more than
+    100 tags; TypeError for a value that is not bytes.
     """
 
     def __init__(self, manager: CacheManager, owner: str) -> None:
@@ -72,8 +72,10 @@ def checked(value: object) -> bytes:
 
 
 def _terms(ttl_s: float, stale_s: float, tags: Sequence[str]) -> Terms:
-    if not (math.isfinite(ttl_s) and ttl_s > 0 and math.isfinite(stale_s) and stale_s >= 0):
-        raise ValueError(f"ttl_s = {ttl_s!r} must be above 0, stale_s = {stale_s!r} not below, both finite")
+    if not (0 < ttl_s <= LONGEST_S and 0 <= stale_s <= LONGEST_S):  # false for NaN too
+        raise ValueError(
+            f"ttl_s = {ttl_s!r} must be above 0, stale_s = {stale_s!r} not below, and neither above 10 years"
+        )
     if isinstance(tags, str) or len(tags) > MAX_TAGS:
         raise ValueError(f"tags are a list of at most {MAX_TAGS}")
     return Terms(ttl_s, stale_s, tuple(dict.fromkeys(tags)))
