@@ -54,12 +54,14 @@ from magmobo.kernel.watchdog import LoopWatchdog
 KernelState = Literal["booting", "ready", "degraded", "stopping", "stopped", "failed"]
 
 
+_LAST_WORDS_S = 10.0  # beyond the components' own deadlines, for closing the stores
 _HANDLER_HELP = "Duration of event handlers, one call in 64."
 
 
 class Choice(Struct, frozen=True):
-    """Which of the components take part (see `selection.select`), and what was found out about them.
+    """Which of the components take part (see `selection.select`), and what is known about them.
 
+    `descriptors_wanted`, `ports`: what the self-test looks at for them (see `selftest.run`).
     `sources`: component name -> where it comes from, for people; `notices`: what could not be loaded, a line each.
     """
 
@@ -68,6 +70,8 @@ class Choice(Struct, frozen=True):
     optional: Sequence[str] = ()
     missing: Sequence[str] = ()
     safe: bool = False
+    descriptors_wanted: int = 0
+    ports: Sequence[tuple[str, int]] = ()
     sources: Mapping[str, str] = {}
     notices: Sequence[str] = ()
 
@@ -212,9 +216,14 @@ class Kernel:
         self._began_s, self._began_at_s = self._clock.monotonic_s(), self._clock.time_s()
         timeline = self._around.timeline
         timeline.spans.clear()
-        stage_timeout_s = self._settings.stage_timeout_s
         sequence = BootSequence(
-            self._stages(), self._undo, self.bus, self._clock, timeline, stage_timeout_s=stage_timeout_s
+            self._stages(),
+            self._undo,
+            self.bus,
+            self._clock,
+            timeline,
+            stage_timeout_s=self._settings.stage_timeout_s,
+            rollback_timeout_s=2 * self._settings.shutdown_timeout_s + _LAST_WORDS_S,
         )
         try:
             await sequence.run()
@@ -256,6 +265,8 @@ class Kernel:
         former = await self._journal.begin(time_s=self._began_at_s, stage="kernel_init", pid=os.getpid())
         if former is not None and (former.died_booting or former.died_serving):
             self._log.warning("the run before this one did not end", stage=former.stage, outcome=former.outcome)
+        if self._journal.problem:
+            self._log.warning("the boot journal cannot be kept", problem=self._journal.problem)
         await self._memory.begin(self._identity())
         selection = select(
             self._components,
@@ -282,7 +293,11 @@ class Kernel:
     async def _self_test(self) -> None:
         former = self._journal.former
         self._findings = selftest.run(
-            self._around.data_dir, time_s=self._clock.time_s(), last_time_s=former.time_s if former else None
+            self._around.data_dir,
+            time_s=self._clock.time_s(),
+            last_time_s=former.time_s if former else None,
+            descriptors_wanted=self._choice.descriptors_wanted,
+            ports=self._choice.ports,
         )
         selftest.refuse_fatal(self._findings)
         check_components(self._components, self.config)

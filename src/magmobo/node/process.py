@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -176,6 +177,7 @@ class Node:
                 optional=found.optional,
                 missing=found.missing,
                 safe=settings.safe,
+                **_wishes(config),
                 sources=found.sources,
                 notices=found.notices,
             ),
@@ -194,6 +196,14 @@ class Node:
     def _end(self, reason: str) -> None:
         self._ended_because = self._ended_because or reason
         self._stop.set()
+
+
+def _wishes(config: Config) -> dict[str, Any]:
+    """What the public port will want of the machine, when this node has one."""
+    if "listener" not in config.sections:
+        return {}
+    listener = config.section("listener")
+    return {"descriptors_wanted": listener.max_connections, "ports": [(listener.host, listener.port)]}
 
 
 def _find(settings: Settings) -> Found:
