@@ -17,15 +17,14 @@ from msgspec import Struct
 
 from magmobo.contracts.component import Component
 from magmobo.contracts.health import HealthReport
-from magmobo.kernel.context import ComponentContext, Surroundings
+from magmobo.kernel.belongings import Belongings, Footprint
+from magmobo.kernel.context import Surroundings
 from magmobo.kernel.errors import IllegalTransition, describe
 from magmobo.kernel.handles import Link
 from magmobo.kernel.lifecycle import Lifecycle, State
 from magmobo.kernel.registry import Declaration
-from magmobo.kernel.subscriptions import ComponentBus
 from magmobo.kernel.supervision.errors import HookEscaped, HookStuck, NeverBooted, NotNow
 from magmobo.kernel.supervision.hooks import HookRunner
-from magmobo.kernel.tasks import TaskSet
 
 if TYPE_CHECKING:
     import structlog
@@ -41,13 +40,6 @@ class PhaseFailed(Exception):
     def __init__(self, component: str, phase: str, cause: BaseException) -> None:
         super().__init__(component, phase, cause)
         self.component, self.phase, self.cause = component, phase, cause
-
-
-class Footprint(Struct, frozen=True):
-    """What a component holds at this moment."""
-
-    tasks: int
-    subscriptions: int
 
 
 class Deadlines(Struct, frozen=True):
@@ -71,11 +63,7 @@ class Slot:
         self.notes: deque[RestartNote] = deque(maxlen=NOTES_KEPT)
         self.lifecycle = Lifecycle(self.name, around.bus, around.clock.time_s)
         self._declaration, self._around, self._on_failure = declaration, around, on_failure
-        self._bus = ComponentBus(around.bus, self.name)
-        self._tasks = TaskSet(self.name, self._task_failed)
-        self._context = ComponentContext(
-            self.name, around, self._bus, self._tasks, capabilities=declaration.component_type.capabilities
-        )
+        self._belongings = Belongings(self.name, around, declaration.component_type.capabilities, self._task_failed)
         self._hooks = HookRunner(self.name)
         self._component: Component | None = None
         self._boot_entered = self._booted = self._start_entered = False
@@ -99,12 +87,12 @@ class Slot:
     @property
     def log(self) -> structlog.stdlib.BoundLogger:
         """The component's own log."""
-        return self._context.log
+        return self._belongings.context.log
 
     @property
     def footprint(self) -> Footprint:
         """What it holds now."""
-        return Footprint(len(self._tasks), len(self._bus))
+        return self._belongings.footprint
 
     @property
     def package(self) -> str:
@@ -118,7 +106,7 @@ class Slot:
         """Build the component and give it its configuration. Raises: PhaseFailed."""
         arguments = dict(collaborators)
         if self._declaration.context_parameter:
-            arguments[self._declaration.context_parameter] = self._context
+            arguments[self._declaration.context_parameter] = self._belongings.context
         with self._span("configure"), self._judged("configure"):
             try:
                 self._component = self._declaration.component_type(**arguments)
@@ -226,9 +214,7 @@ class Slot:
 
     def _begin_serving(self) -> None:
         self._half_way, self.error = True, None
-        self._tasks.begin_serving()
-        self._bus.begin_serving()
-        self._context.begin_serving()
+        self._belongings.begin_serving()
 
     async def _rise(self, phase: str, hook: Callable[[], Coroutine[Any, Any, None]], timeout_s: float) -> None:
         if self._leaving:
@@ -360,7 +346,7 @@ class Slot:
         try:
             error = await self._leave("stop", timeout_s)
         finally:
-            await self._end_serving()
+            await self._belongings.end_serving()
         self._half_way = isinstance(error, HookStuck)  # it was not asked, so it must be another time
         return error
 
@@ -369,15 +355,6 @@ class Slot:
         error = await self._tidy(timeout_s)
         if isinstance(error, HookStuck):
             raise error
-
-    async def _end_serving(self) -> None:
-        self._context.end_serving()
-        await self._bus.end_serving()
-        self._complain(await self._tasks.end_serving())
-
-    def _complain(self, left: list[str]) -> None:
-        if left:
-            self.log.warning("tasks of the component do not end", tasks=left)
 
     async def shutdown(self, timeout_s: float) -> None:
         """Run the `shutdown` hook if `boot` was entered, then end everything that belongs to the component.
@@ -392,9 +369,7 @@ class Slot:
                     self._boot_entered = self._booted = False
                     await self._leave("shutdown", timeout_s)
             finally:
-                self._complain(await self._tasks.close())
-                await self._bus.close()
-                await self._context.close()
+                await self._belongings.close()
 
     async def _leave(self, phase: str, timeout_s: float) -> BaseException | None:
         """On the way down a failing component must not keep the others from leaving."""

@@ -72,7 +72,7 @@ async def test_a_stall_is_reported_once_with_the_line_that_holds_the_loop() -> N
         reports.hold(longer_s=4 * STALL_S)  # all of it is one stall
         [text] = reports.named
         line = Reports.hold.__code__.co_firstlineno + 2
-        assert re.match(rf"\S+/test_watchdog.py:{line} in hold; stack: ", text)
+        assert re.match(rf"\S+/test_watchdog.py:{line} in hold, task .*; stack: ", text)
         assert "test_a_stall_is_reported_once" in text.partition("stack: ")[2]
         assert min(reports.stalls_s) >= STALL_S
         await turned(watchdog)
