@@ -42,15 +42,26 @@ def children_of(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return of_process(pid, "cmdline")
 
 
 def environment(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/environ").read_bytes()
+    return of_process(pid, "environ")
+
+
+def of_process(pid: int, what: str) -> bytes:
+    """Nothing for a worker of the database that has ended since it was listed."""
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def open_files(pid: int) -> list[str]:
-    return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+    try:
+        return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 async def mag(*arguments: str, cwd: Path, environ: dict[str, str]) -> bytes:
@@ -120,6 +131,7 @@ async def test_an_embedded_database_is_private_whatever_the_umask_says(tmp_path:
         os.umask(former)
 
     assert postgres
+    assert shown
     assert not [path for path, mode in modes.items() if stat.S_IMODE(mode) & 0o077 and "/cluster/" not in path]
     secrets = [word for word in kept.decode().split('"') if len(word) > 20]
     secrets += [generated["magws"]["apps"][0]["secret"], generated["demo"]["jwt_secret"], node.admin_token]

@@ -34,7 +34,7 @@ class Node:
         self.url = announced["realtime"]
         self.http = announced["http"]
         self.port = int(self.http.rsplit(":", 1)[1])
-        component = kernel._slot("magws").component
+        component = kernel.assembly.board.slot("magws").component
         assert isinstance(component, MagWS)
         self.component = component
 

@@ -17,7 +17,7 @@ class CommandUnknown(MagError):
     code = "MAG-CMD-001"
     exit_code = 2
     http_status = 404
-    remedy = "`kernel:commands` lists the commands of this node."
+    remedy = "`mag kernel:commands` lists the commands of this node."
 
     def __init__(self, name: str, suggestion: str = "") -> None:
         super().__init__(name, suggestion)

@@ -12,8 +12,8 @@ class CapabilityDenied(MagError):
     exit_code = 6
     http_status = 403
     remedy = (
-        "Ask as somebody whose role holds it. In an emergency ask in break-glass mode with a justification; "
-        "that is always recorded as critical."
+        'Ask as somebody whose role holds it. In an emergency: `mag --breakglass "why" …`, which is always recorded as '
+        "critical."
     )
 
     def __init__(self, actor: str, capability: str, context: str, least_role: str) -> None:
