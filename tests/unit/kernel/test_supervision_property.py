@@ -205,3 +205,40 @@ def test_many_random_lives_with_a_fixed_seed() -> None:
             life.hooks_of_one_component_never_overlap()
         life.every_state_followed_from_the_one_before()
         life.teardown()
+
+
+@pytest.mark.parametrize("first_seed", [0, 100, 200])
+def test_the_node_ends_in_the_middle_of_anything(first_seed: int) -> None:
+    """Whatever is under way is ended in a bounded time, nothing begins after, and nothing is left."""
+    for seed in range(first_seed, first_seed + 30):
+        random, life = Random(seed), Life()
+        life.boot(seed, random.randrange(5))
+        for _ in range(random.randrange(25)):
+            name = random.choice(NAMES)
+            match random.randrange(4):
+                case 0:
+                    life.ask(name, random.choice(("restart", "start", "stop")))
+                case 1:
+                    life.teach(name, random.choice(("start", "stop")), random.choice(BEHAVIOURS))
+                case 2:
+                    life.crash(name)
+                case _:
+                    life.wait(random.choice((0.0, 0.3, 1.0, 2.5)))
+        life.loop.run_until_complete(_end_at_once(life))
+        life.every_state_followed_from_the_one_before()
+        assert not asyncio.all_tasks(life.loop)
+        life.loop.close()
+
+
+async def _end_at_once(life: Life) -> None:
+    life.polling.cancel()
+    began_s = life.loop.time()
+    await life.node.close()
+    assert life.loop.time() - began_s < 25  # ten seconds were given, and each hook has its grace
+    calls = {name: list(actor.calls) for name, actor in life.actors.items()}
+    await asyncio.sleep(WELL_AGAIN_S)
+    assert {name: actor.calls for name, actor in life.actors.items()} == calls
+    assert all(one[-1] == "shutdown" for one in calls.values())
+    assert {life.node.slot(name).state for name in NAMES} <= RESTING - {State.RUNNING}
+    await asyncio.gather(*life.asked, *life.calling, return_exceptions=True)
+    assert life.loop.complaints == []
