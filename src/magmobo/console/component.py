@@ -12,6 +12,7 @@ class Console(Component):
     """Shows components and live changes to whoever has the admin token."""
 
     name = "console"
+    essential = False
 
     def __init__(
         self, context: Context, listener: Needs[Listener], operators: Needs[Operators], realtime: Wants[Realtime]

@@ -109,6 +109,8 @@ class Component:
     after: ClassVar[tuple[str, ...]] = ()
     config_type: ClassVar[type[Struct] | None] = None
     capabilities: ClassVar[tuple[str, ...]] = ()
+    essential: ClassVar[bool] = True
+    """Whether the node is not ready (`/readyz`) while this component does not serve."""
 
     def configure(self, config: Any) -> None:
         """Take the validated, frozen section of `config_type`. Called once, before `boot`."""

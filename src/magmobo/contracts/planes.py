@@ -248,7 +248,7 @@ class Realtime(Protocol):
 
 
 class ComponentStatus(Struct, frozen=True):
-    """One line of `mag component:list`. `since` is RFC 3339 in UTC."""
+    """One line of `mag component:list`. `since` is RFC 3339 in UTC; `essential`: the node is not ready without it."""
 
     name: str
     state: str
@@ -256,6 +256,7 @@ class ComponentStatus(Struct, frozen=True):
     restarts: int
     since: str
     detail: str = ""
+    essential: bool = True
 
 
 class NodeStatus(Struct, frozen=True):

@@ -1,8 +1,8 @@
 """What the probes answer, for whichever door serves them: `/livez`, `/readyz`, `/startupz`. Pure.
 
-Liveness depends on nothing: who answers, lives; a database that is away must not get the node killed. Readiness is the
-node's state. Startup is 503 until the node was ready once, then 200 for ever, so that an orchestrator's patience with a
-slow first boot does not also cover what happens later.
+Liveness depends on nothing: who answers, lives; a database that is away must not get the node killed. Readiness asks
+whether the essential components serve. Startup is 503 until the node was ready once, then 200 for ever, so that an
+orchestrator's patience with a slow first boot does not also cover what happens later.
 """
 
 from __future__ import annotations
@@ -39,17 +39,28 @@ def live() -> ProbeAnswer:
 
 
 def ready(node: NodeStatus | None, *, verbose: bool = False) -> ProbeAnswer:
-    """200 while the node is `ready`. `None`: nobody can tell, hence not ready.
+    """200 while the node is `ready`, or `degraded` by components alone that are not essential. `None`: nobody can tell,
+    hence not ready.
 
     verbose: text instead of JSON, the state and then a line `name: state/health` for each component, and nothing else:
     details of errors may name hosts and tables.
     """
-    state = UNKNOWN if node is None else node.state
+    state, is_good = (UNKNOWN, False) if node is None else (node.state, _serves(node))
     if not verbose:
-        return _answer(state, is_good=state == "ready")
+        return _answer(state, is_good=is_good)
     components = () if node is None else node.components
     lines = [state, *(f"{one.name}: {one.state}/{one.health}" for one in components)]
-    return ProbeAnswer(200 if state == "ready" else 503, "".join(f"{line}\n" for line in lines).encode(), TEXT)
+    return ProbeAnswer(200 if is_good else 503, "".join(f"{line}\n" for line in lines).encode(), TEXT)
+
+
+def _serves(node: NodeStatus) -> bool:
+    if node.state != "degraded":
+        return node.state == "ready"
+    return all(
+        one.state == "disabled" or (one.state == "running" and one.health != "unhealthy")
+        for one in node.components
+        if one.essential
+    )
 
 
 class StartupProbe:

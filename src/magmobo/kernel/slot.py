@@ -95,6 +95,11 @@ class Slot:
         return self._belongings.footprint
 
     @property
+    def essential(self) -> bool:
+        """Whether the node is not ready without it."""
+        return self._declaration.component_type.essential
+
+    @property
     def package(self) -> str:
         """The Python package of the component's class; the module itself for one without a package."""
         module = self._declaration.component_type.__module__

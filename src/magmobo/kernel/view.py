@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from magmobo.contracts.component import Announcement
 from magmobo.contracts.health import HealthReport, HealthStatus
-from magmobo.contracts.planes import ComponentStatus
 from magmobo.kernel.errors import describe
 from magmobo.kernel.health import worst_detail
 from magmobo.kernel.lifecycle import State
@@ -19,6 +18,7 @@ from magmobo.kernel.slot import Slot
 
 if TYPE_CHECKING:
     from magmobo.contracts.operations import ComponentDetail
+    from magmobo.contracts.planes import ComponentStatus
 
 
 def utc(time_s: float) -> str:
@@ -43,6 +43,8 @@ def announcement_of(slot: Slot) -> Announcement:
 
 def component_status(slot: Slot, idle_reason: str = "", caused_by: str = "") -> ComponentStatus:
     """One line of `mag component:list`."""
+    from magmobo.contracts.planes import ComponentStatus  # asked for by operators only
+
     health = slot.health if slot.state is State.RUNNING else None
     return ComponentStatus(
         name=slot.name,
@@ -51,6 +53,7 @@ def component_status(slot: Slot, idle_reason: str = "", caused_by: str = "") -> 
         restarts=slot.restarts,
         since=utc(slot.lifecycle.since_s),
         detail=_detail(slot, health, idle_reason, caused_by),
+        essential=slot.essential,
     )
 
 

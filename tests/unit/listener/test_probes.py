@@ -9,7 +9,7 @@ import pytest
 from magmobo.components.listener.errors import MethodNotAllowed
 from magmobo.components.listener.probes import Probes
 from magmobo.contracts.planes import ComponentStatus, NodeStatus
-from magmobo.contracts.probes import wants_verbose
+from magmobo.contracts.probes import ready, wants_verbose
 
 COMPONENTS = (
     ComponentStatus("magds", "running", "unhealthy", 2, "now", "connection to db.internal failed"),
@@ -129,3 +129,23 @@ def test_what_counts_as_verbose(query: str, verbose: bool) -> None:
 async def test_only_reading_is_allowed(path: str) -> None:
     with pytest.raises(MethodNotAllowed):
         await ask(probes_of(Node()), path, method="POST")
+
+
+@pytest.mark.parametrize(
+    ("state", "health", "essential", "status"),
+    [
+        ("quarantined", "unknown", False, 200),
+        ("running", "unhealthy", False, 200),
+        ("stopped", "unknown", True, 503),
+        ("running", "unhealthy", True, 503),
+        ("running", "degraded", True, 200),
+        ("disabled", "unknown", True, 200),
+    ],
+)
+def test_only_what_is_essential_makes_a_degraded_node_unready(
+    state: str, health: str, essential: bool, status: int
+) -> None:
+    well = ComponentStatus("magds", "running", "healthy", 0, "")
+    other = ComponentStatus("other", state, health, 0, "", essential=essential)
+    node = NodeStatus("test", "degraded", "test", "0", 1.0, (well, other))
+    assert ready(node).status == ready(node, verbose=True).status == status

@@ -15,6 +15,7 @@ class AuditExport(Component):
     """Audit records in a table of the user's, besides the log."""
 
     name = "auditexport"
+    essential = False
     config_type = AuditExportConfig
 
     def __init__(self, context: Context, database: Needs[Database]) -> None:

@@ -27,6 +27,7 @@ class Demo(Component):
     """Real rows for the first minute; only `mag up --demo` brings it in."""
 
     name = "demo"
+    essential = False
     config_type = DemoConfig
 
     def __init__(self, context: Context, database: Needs[Database], listener: Wants[Listener]) -> None:
