@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-
 
 class Secret:
     """Holds a secret string. Text, repr, JSON and pickles of it show `***`; `reveal()` is the only way in."""
@@ -19,7 +17,7 @@ class Secret:
 
     def matches(self, candidate: str) -> bool:
         """Whether `candidate` is the secret, compared in constant time."""
-        return hmac.compare_digest(self._value.encode(), candidate.encode())
+        return _same(self._value, candidate)
 
     def __repr__(self) -> str:
         return "***"
@@ -30,10 +28,16 @@ class Secret:
         return bool(self._value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+        return isinstance(other, Secret) and _same(self._value, other._value)
 
     def __hash__(self) -> int:
         return hash(self._value)
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
         return (Secret, ("***",))
+
+
+def _same(text: str, other: str) -> bool:
+    import hmac  # 1 ms that a start without a comparison does not pay
+
+    return hmac.compare_digest(text.encode(), other.encode())

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magmobo.contracts.component import Component
-from magmobo.contracts.operations import ComponentDetail
-from magmobo.contracts.planes import ComponentStatus
 from magmobo.kernel import view
 from magmobo.kernel.board import Board
 from magmobo.kernel.config.loader import Config
@@ -22,6 +19,12 @@ from magmobo.kernel.health import HealthMonitor
 from magmobo.kernel.selection import Selection
 from magmobo.kernel.slot import PhaseFailed, Slot
 from magmobo.kernel.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from magmobo.contracts.operations import ComponentDetail
+    from magmobo.contracts.planes import ComponentStatus
 
 
 class Assembly:
@@ -34,7 +37,7 @@ class Assembly:
         provided: Mapping[type, object],
         config: Config,
         *,
-        random: Random,
+        random: Random | None,
         on_exit: Callable[[str], None],
         is_active: Callable[[], bool],
     ) -> None:

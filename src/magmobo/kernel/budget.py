@@ -6,16 +6,21 @@ a component that ran for `window_s` since its last attempt has all of it again.
 
 from __future__ import annotations
 
-from random import Random
+from typing import TYPE_CHECKING
 
 from magmobo.kernel.config.core import RecoveryConfig
 
+if TYPE_CHECKING:
+    from random import Random
+
 
 class Budget:
-    """The restarts of one component. Times are monotonic seconds."""
+    """The restarts of one component. Times are monotonic seconds; `random` None: a source of its own."""
 
-    def __init__(self, config: RecoveryConfig, random: Random) -> None:
-        self._config, self._random = config, random
+    def __init__(self, config: RecoveryConfig, random: Random | None) -> None:
+        from random import Random  # no start needs it
+
+        self._config, self._random = config, random or Random()  # noqa: S311 - for pauses
         self._spent_s: list[float] = []
 
     def spent(self, now_s: float) -> int:

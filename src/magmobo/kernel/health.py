@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from random import Random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
@@ -29,6 +28,9 @@ from magmobo.kernel.errors import describe
 from magmobo.kernel.lifecycle import State
 from magmobo.kernel.slot import Slot
 from magmobo.kernel.supervision.errors import UnhealthyComponent
+
+if TYPE_CHECKING:
+    from random import Random
 
 JITTER = 0.1
 _SEVERITY = list(HealthStatus)
@@ -97,14 +99,17 @@ class HealthMonitor:
         random: Random | None = None,
     ) -> None:
         self._slots, self._needs, self._config, self._bus, self._clock = slots, needs, config, bus, clock
-        self._supervisor, self._random = supervisor, random or Random()  # noqa: S311 (it spreads load)
+        self._supervisor, self._random = supervisor, random
         self._records: dict[str, _Record] = {}
 
     async def run(self) -> None:
         """Ask until cancelled. The pause varies a little, so that nodes do not ask a shared database in step."""
+        from random import Random  # the first round is behind the start
+
+        random = self._random or Random()  # noqa: S311 (it spreads load)
         while True:
             await self.poll_once()
-            await self._clock.sleep(self._config.interval_s * (1 + self._random.uniform(-JITTER, JITTER)))
+            await self._clock.sleep(self._config.interval_s * (1 + random.uniform(-JITTER, JITTER)))
 
     async def poll_once(self) -> None:
         """One round: ask all together, judge all, then act, so that causes are known before anything is done."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from magmobo.contracts.clock import Clock
-from magmobo.contracts.planes import NodeStatus
 from magmobo.kernel import view
 from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.lifecycle import State
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         EventPage,
         Graph,
     )
+    from magmobo.contracts.planes import NodeStatus
     from magmobo.kernel.diagnostics import Sources
     from magmobo.kernel.kernel import Kernel
 
@@ -62,6 +62,8 @@ class Inspection:
 
     def status(self) -> NodeStatus:
         """How the node is, now. Never raises."""
+        from magmobo.contracts.planes import NodeStatus
+
         facts, slots = self._kernel.facts, self._kernel.slots
         announcements = [view.announcement_of(slot) for slot in slots if slot.state is State.RUNNING]
         return NodeStatus(

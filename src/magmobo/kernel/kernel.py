@@ -11,8 +11,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from random import Random
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
@@ -27,7 +26,6 @@ from magmobo.contracts.events import (
     SystemReady,
     SystemShutdown,
 )
-from magmobo.contracts.planes import NodeStatus
 from magmobo.kernel import selftest, view
 from magmobo.kernel.assembly import Assembly
 from magmobo.kernel.boot import BootSequence, Stage, check_components
@@ -50,6 +48,11 @@ from magmobo.kernel.services import KERNEL, KERNEL_ACTOR, Services
 from magmobo.kernel.slot import Slot
 from magmobo.kernel.timeline import Timeline
 from magmobo.kernel.watchdog import LoopWatchdog
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from magmobo.contracts.planes import NodeStatus
 
 KernelState = Literal["booting", "ready", "degraded", "stopping", "stopped", "failed"]
 
@@ -160,7 +163,7 @@ class Kernel:
         self._memory = Memory(self.services.states.scope(KERNEL), self._clock, self._log)
         self._chronicle = Chronicle(self.services.audit, self._log)
         self._journal = BootJournal(self.services.states.scope(KERNEL))
-        self._random = random or Random()  # noqa: S311 - for pauses
+        self._random = random
         self._watchdog: LoopWatchdog | None = None
         self.inspection = Inspection(self, self.bus, self.services, self._clock)
         self._assembly: Assembly | None = None

@@ -33,7 +33,7 @@ from magmobo.kernel.errors import (
 if TYPE_CHECKING:
     from magmobo.contracts.operations import Graph, GraphEdge
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_NAME = r"[a-z][a-z0-9_]{0,31}"
 RESERVED = frozenset(
     {
         "admin", "audit", "boot", "bus", "cache", "commands", "config", "health", "kernel", "logging", "node",
@@ -67,7 +67,7 @@ class Declaration(Struct, frozen=True):
 def declare(component_type: type[Component]) -> Declaration:
     """Read a component class. Raises: BadDeclaration."""
     name = getattr(component_type, "name", "")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         raise BadDeclaration(component_type.__qualname__, "its `name` is not a lower-case word of at most 32 letters")
     if name in RESERVED:
         raise BadDeclaration(name, "that name belongs to the node itself; choose another")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from magmobo.contracts.bus import Bus
@@ -27,6 +26,8 @@ from magmobo.kernel.slot import Deadlines, PhaseFailed, Slot
 from magmobo.kernel.supervision.errors import ComponentFailure, NotNow, UnhealthyComponent
 
 if TYPE_CHECKING:
+    from random import Random
+
     from magmobo.contracts.operations import RestartNote
 
 SUPERVISOR, OPERATOR = "supervisor", "operator"
@@ -62,7 +63,7 @@ class Supervisor:
         kernel: KernelConfig,
         bus: Bus,
         clock: Clock,
-        random: Random,
+        random: Random | None,
         on_exit: Callable[[str], None],
         is_active: Callable[[], bool],
     ) -> None:

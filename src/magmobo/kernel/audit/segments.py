@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +18,7 @@ SEGMENT_BYTES = 64 * 1_048_576
 LOCK_FILE = "writer.lock"
 MAX_SEQ = 10**15  # a name or a record beyond is none of ours
 _TOUCHED = "the segment was changed or replaced while it was being written; restart the node and run audit:verify"
-_SEGMENT = re.compile(r"audit-(\d{12,16})\.jsonl")
+_BEFORE, _AFTER = "audit-", ".jsonl"
 
 
 class Segment(Struct, frozen=True, order=True):
@@ -35,13 +34,20 @@ def segments_in(folder: Path) -> list[Segment]:
         names = os.listdir(folder)  # noqa: PTH208 (a listing of names; iterdir builds a path for each)
     except FileNotFoundError:
         return []
-    found = ((_SEGMENT.fullmatch(name), name) for name in names)
-    return sorted(Segment(int(match[1]), folder / name) for match, name in found if match and int(match[1]) <= MAX_SEQ)
+    found = ((_first_seq(name), name) for name in names)
+    return sorted(Segment(seq, folder / name) for seq, name in found if seq is not None and seq <= MAX_SEQ)
+
+
+def _first_seq(name: str) -> int | None:
+    """What the name of a segment promises, None for the name of anything else."""
+    digits = name.removeprefix(_BEFORE).removesuffix(_AFTER)
+    is_one = name == f"{_BEFORE}{digits}{_AFTER}" and 12 <= len(digits) <= 16 and digits.isascii() and digits.isdigit()
+    return int(digits) if is_one else None
 
 
 def segment_path(folder: Path, first_seq: int) -> Path:
     """Where the segment that begins with this record lies."""
-    return folder / f"audit-{first_seq:012d}.jsonl"
+    return folder / f"{_BEFORE}{first_seq:012d}{_AFTER}"
 
 
 def open_file(path: Path, flags: int) -> int:

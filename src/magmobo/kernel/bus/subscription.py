@@ -11,7 +11,9 @@ import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from types import CellType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from magmobo.contracts.bus import AsyncHandler, Handler
 from magmobo.contracts.events import Envelope, EventBusBackpressure
@@ -36,7 +38,7 @@ class Post(Protocol):
     def forget(self, subscription: BaseSubscription) -> None: ...
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True):
     """Where a subscription stands: whose it is, what it listens to, and when its turn comes."""
 
     owner: str
@@ -58,7 +60,7 @@ class BaseSubscription:
 
     def __init__(self, post: Post, place: Place, handler: Any, deliver: Callable[[Envelope[Any]], None]) -> None:
         self.post, self.handler = post, handler
-        self.owner, self.pattern, self.words, self.order = place
+        self.owner, self.pattern, self.words, self.order = place.owner, place.pattern, place.words, place.order
         self.failed = 0
         self.deliver = deliver
         self.cell = CellType(deliver)

@@ -14,7 +14,7 @@ from magmobo.contracts.events import Event
 from magmobo.kernel.bus.errors import BadPattern
 
 S = TypeVar("S")
-_WORD = re.compile(r"[a-z][a-z0-9_]*")
+_WORD = r"[a-z][a-z0-9_]*"
 
 
 def declared_events() -> Iterator[type[Event]]:
@@ -28,7 +28,7 @@ def declared_events() -> Iterator[type[Event]]:
 
 def is_topic(name: str) -> bool:
     """Whether `name` is lower-case words joined by dots."""
-    return all(_WORD.fullmatch(word) for word in name.split("."))
+    return all(re.fullmatch(_WORD, word) for word in name.split("."))
 
 
 def parse_pattern(pattern: str) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def parse_pattern(pattern: str) -> tuple[str, ...]:
     words = tuple(pattern.split("."))
     for position, word in enumerate(words):
         is_last = position == len(words) - 1
-        if not (_WORD.fullmatch(word) or word == "*" or (word == "**" and is_last)):
+        if not (re.fullmatch(_WORD, word) or word == "*" or (word == "**" and is_last)):
             raise BadPattern(pattern)
     return words
 

@@ -23,7 +23,7 @@ from magmobo.kernel.commands.handlers import Handler
 from magmobo.kernel.commands.idempotency import Slot
 
 MAX_TIMEOUT_S = 3_600.0
-_TOKEN = re.compile(r"[!-~]{1,128}")
+_PRINTABLE = r"[!-~]{1,128}"
 
 
 class Wish(Struct, frozen=True):
@@ -41,7 +41,7 @@ class Wish(Struct, frozen=True):
         if not (isinstance(self.timeout_s, (int, float)) and 0 < self.timeout_s <= MAX_TIMEOUT_S):  # NaN fails both
             found.append(f"timeout_s: expected a number above 0 and at most {MAX_TIMEOUT_S:g}")
         for name, token in (("idempotency_key", self.idempotency_key), ("trace_id", self.trace_id)):
-            if token and not _TOKEN.fullmatch(token):
+            if token and not re.fullmatch(_PRINTABLE, token):
                 found.append(f"{name}: expected at most 128 printable ASCII characters without blanks")
         return found
 

@@ -20,7 +20,7 @@ from magmobo.contracts.errors import Unavailable
 from magmobo.kernel.commands.decode import decode, decoder_for
 from magmobo.kernel.commands.errors import CommandTaken, CommandUnknown
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}:[a-z][a-z0-9_-]{0,31}")
+_NAME = r"[a-z][a-z0-9_-]{0,31}:[a-z][a-z0-9_-]{0,31}"
 
 
 class Handler:
@@ -126,7 +126,7 @@ class HandlerTable:
 def check_command_type(command_type: type[Command]) -> None:
     """Raises: ValueError that says what is wrong with the class."""
     config = command_type.__struct_config__
-    if not _NAME.fullmatch(command_type.name):
+    if not re.fullmatch(_NAME, command_type.name):
         problem = "needs a name of the form noun:verb"
     elif not (isinstance(command_type.reply, type) and issubclass(command_type.reply, Struct)):
         problem = "needs a Struct as its reply"

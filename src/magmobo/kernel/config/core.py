@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = r"[0-9a-f]{64}"
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
@@ -62,7 +62,7 @@ class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = None
 
     def __post_init__(self) -> None:
-        if self.token_sha256 is not None and not _SHA256.fullmatch(self.token_sha256.reveal()):
+        if self.token_sha256 is not None and not re.fullmatch(_SHA256, self.token_sha256.reveal()):
             raise ValueError("token_sha256 is not the sha256 of a token: expected 64 lower-case hex digits")
 
 

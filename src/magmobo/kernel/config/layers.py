@@ -17,7 +17,7 @@ from magmobo.kernel.errors import ConfigFileError
 
 MAX_FILE_BYTES = 1_048_576
 FALLBACKS = {"DATABASE_URL": ("magds", "dsn"), "PORT": ("listener", "port")}
-_VARIABLE = re.compile(r"MAG_([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)((?:__[A-Z0-9]+(?:_[A-Z0-9]+)*)+)")
+_VARIABLE = r"MAG_([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)((?:__[A-Z0-9]+(?:_[A-Z0-9]+)*)+)"
 
 
 class Text(str):
@@ -78,7 +78,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     origins: dict[str, str] = {}
     problems: list[str] = []
     for variable in sorted(environ):
-        if not (match := _VARIABLE.fullmatch(variable)):
+        if not (match := re.fullmatch(_VARIABLE, variable)):
             continue
         path = [match[1].lower(), *match[2].lower().split("__")[1:]]
         text = environ[variable]

@@ -19,10 +19,8 @@ from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.expected import expectation
 from magmobo.kernel.config.layers import Text
 
-_SOUNDS_SECRET = re.compile(
-    r"pass(word|wd|phrase)?|secret|token|credential|authorization|private|key|dsn", re.IGNORECASE
-)
-_URL_PASSWORD = re.compile(r"(://[^\s:/@]*):\S*@")
+_SENSITIVE = r"(?i)pass(word|wd|phrase)?|secret|token|credential|authorization|private|key|dsn"
+_USERINFO = r"(://[^\s:/@]*):\S*@"
 _SHOWN_CHARS = 80
 
 
@@ -170,9 +168,9 @@ def shown(value: Any, path: str, type_: Any) -> str:
         return "a table"
     if isinstance(value, (list, tuple)):
         return "a list"
-    if isinstance(value, Secret) or holds_secret(type_) or _SOUNDS_SECRET.search(path):
+    if isinstance(value, Secret) or holds_secret(type_) or re.search(_SENSITIVE, path):
         return "***"
     if isinstance(value, str):
-        text = _URL_PASSWORD.sub(r"\1:***@", value)
+        text = re.sub(_USERINFO, r"\1:***@", value)
         return json.dumps(text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…", ensure_ascii=False)
     return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)[:_SHOWN_CHARS]

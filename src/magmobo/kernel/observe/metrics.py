@@ -26,8 +26,7 @@ DURATION_BUCKETS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
 Kind = Literal["counter", "gauge", "histogram"]
-_NAME = re.compile(r"mag_[a-z][a-z0-9_]{0,80}")
-_LABEL = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_NAME, _LABEL = r"mag_[a-z][a-z0-9_]{0,80}", r"[a-z][a-z0-9_]{0,30}"
 
 
 class PlainCounter:
@@ -157,10 +156,10 @@ class MetricsRegistry:
         return content_type, encode(registry)
 
     def _declare(self, name: str, kind: Kind, help: str, label_names: tuple[str, ...]) -> _Declared:
-        if not _NAME.fullmatch(name) or (kind == "counter") != name.endswith("_total"):
+        if not re.fullmatch(_NAME, name) or (kind == "counter") != name.endswith("_total"):
             raise ValueError(f"{name!r} is no name for a {kind}: mag_ and lower-case words, _total for counters alone")
         for label in label_names:
-            if not _LABEL.fullmatch(label):
+            if not re.fullmatch(_LABEL, label):
                 raise ValueError(f"{label!r} is no name for a label")
         declared = self._declared.setdefault(name, _Declared(name, kind, help, label_names))
         if (declared.kind, declared.label_names) != (kind, label_names):

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from magmobo.contracts.errors import StateUnavailable, VersionConflict
 from magmobo.contracts.stores import State, StateWatch
@@ -30,13 +32,13 @@ CHANGE_BYTES = 512  # what a change takes besides its values, about
 CLOSE_TIMEOUT_S = 10.0
 
 
-class _Write(NamedTuple):
+class _Write(Struct, frozen=True):
     change: Change
     size_bytes: int
     done: asyncio.Future[Sequence[Row]]
 
 
-class _Call(NamedTuple):
+class _Call(Struct, frozen=True):
     function: Callable[[], Any]
     done: asyncio.Future[Any]
 
