@@ -13,9 +13,13 @@ from msgspec import Raw, Struct
 
 
 class Event(Struct, frozen=True, gc=False):
-    """Base of every event; a subclass sets `topic`, lower-case words joined by dots."""
+    """Base of every event; a subclass sets `topic`, lower-case words joined by dots.
+
+    `private` names fields that hold users' data: subscribers get them, people who look at the node do not.
+    """
 
     topic: ClassVar[str] = ""
+    private: ClassVar[tuple[str, ...]] = ()
 
 
 E = TypeVar("E", bound=Event, covariant=True)
@@ -233,6 +237,7 @@ class DatabaseChange(Event, frozen=True, gc=False):
     """
 
     topic = "database.change"
+    private = ("record", "old_record")
     source: str
     schema: str
     table: str

@@ -111,7 +111,7 @@ class Inspection:
     async def events(self, after: int, limit: int, pattern: str, *, wait_s: float) -> EventPage:
         """Remembered events as CloudEvents; waits up to `wait_s` for the first. Raises: PatternRefused."""
         from magmobo.contracts.operations import EventPage
-        from magmobo.kernel.bus.cloudevents import cloudevent
+        from magmobo.kernel.bus.cloudevents import operator_view
 
         history = self._bus.history
         found, cursor, missed = history.page(after, limit, pattern)
@@ -121,7 +121,7 @@ class Inspection:
             found, cursor, more = history.page(cursor, limit, pattern)
             missed += more
         source = f"/mag/{self._kernel.facts.instance_id}"
-        return EventPage([cloudevent(envelope, source) for _, envelope in found], cursor, missed)
+        return EventPage([operator_view(envelope, source) for _, envelope in found], cursor, missed)
 
     async def audit_page(self, after: int, limit: int, *, wait_s: float) -> AuditPage:
         """Records of the audit log; waits up to `wait_s` for the first. Raises: AuditUnavailable."""
@@ -144,7 +144,7 @@ class Inspection:
     def _sources(self) -> Sources:
         import threading
 
-        from magmobo.kernel.bus.cloudevents import cloudevent
+        from magmobo.kernel.bus.cloudevents import operator_view
         from magmobo.kernel.diagnostics import Sources
 
         facts, history, audit = self._kernel.facts, self._bus.history, self._services.audit
@@ -154,7 +154,7 @@ class Inspection:
             boot=self.boot_report,
             components=lambda: [self.component(slot.name) for slot in self._kernel.slots],
             config=self._kernel.config,
-            events=lambda: [cloudevent(envelope, f"/mag/{facts.instance_id}") for _, envelope in page],
+            events=lambda: [operator_view(envelope, f"/mag/{facts.instance_id}") for _, envelope in page],
             metrics=self._metrics_text,
             audit=lambda: {"head_seq": audit.head_seq, "problems": list(audit.problems)},
             facts={

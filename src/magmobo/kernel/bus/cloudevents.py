@@ -1,6 +1,7 @@
 """Events as they leave the node: CloudEvents 1.0, JSON format.
 
 Type `dev.magmobo.<topic>.v1`. `traceid` and `causationid` are our extensions; what nothing caused has no `causationid`.
+What people are told of a node leaves out users' data: rows belong to whom the database shows them.
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 """
 
@@ -13,10 +14,21 @@ from msgspec import Raw, to_builtins
 
 from magmobo.contracts.events import Envelope, Event
 
+HIDDEN = "***"
+
 
 def event_type_name(topic: str) -> str:
     """The `type` attribute of a topic."""
     return f"dev.magmobo.{topic}.v1"
+
+
+def operator_view(envelope: Envelope[Any], source: str) -> dict[str, Any]:
+    """As `cloudevent`, with `***` in place of every private field that is set."""
+    told = cloudevent(envelope, source)
+    for name in envelope.data.private:
+        if told["data"][name] is not None:
+            told["data"][name] = HIDDEN
+    return told
 
 
 def cloudevent(envelope: Envelope[Any], source: str) -> dict[str, Any]:
