@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +12,19 @@ from msgspec import Struct
 from magmobo.contracts.audit import Audit
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
-from magmobo.contracts.commands import C, Command, CommandHandler, CommandRegistration
-from magmobo.contracts.metrics import Metrics
 from magmobo.contracts.stores import Cache, State
 from magmobo.kernel.bus.bus import EventBus
-from magmobo.kernel.commands.bus import ScopedCommands
-from magmobo.kernel.commands.handlers import Handler
 from magmobo.kernel.services import Services
 from magmobo.kernel.tasks import TaskSet
 from magmobo.kernel.timeline import Timeline
 
 if TYPE_CHECKING:
     import structlog
+
+    from magmobo.contracts.commands import C, Command, CommandHandler, CommandRegistration
+    from magmobo.contracts.metrics import Metrics
+    from magmobo.kernel.commands.bus import ScopedCommands
+    from magmobo.kernel.commands.handlers import Handler
 
 
 class Surroundings(Struct, frozen=True):
@@ -42,9 +43,13 @@ class Surroundings(Struct, frozen=True):
 class ComponentCommands:
     """Implements `contracts.commands.Commands`. What is answered since the component serves ends when it stops."""
 
-    def __init__(self, scoped: ScopedCommands) -> None:
-        self._scoped = scoped
+    def __init__(self, open_scope: Callable[[], ScopedCommands]) -> None:
+        self._open_scope = open_scope
         self._serving: list[Handler] | None = None
+
+    @cached_property
+    def _scoped(self) -> ScopedCommands:
+        return self._open_scope()  # a component without commands needs no command bus
 
     def handle(self, command_type: type[C], handler: CommandHandler[C]) -> CommandRegistration:
         registration = self._scoped.handle(command_type, handler)
@@ -77,7 +82,7 @@ class ComponentContext:
         self.bus, self.clock = bus, around.clock
         self.spawn = tasks.spawn
         self._services = around.services
-        self.commands = ComponentCommands(around.services.commands_of(component, capabilities))
+        self.commands = ComponentCommands(lambda: around.services.commands_of(component, capabilities))
         self.metrics: Metrics = around.services.metrics.scoped(component)
         self.state: State = around.services.states.scope(component)
         self.audit: Audit = around.services.audit

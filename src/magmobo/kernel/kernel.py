@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,12 +38,9 @@ from magmobo.kernel.config.loader import Config
 from magmobo.kernel.context import Surroundings
 from magmobo.kernel.deadline import end
 from magmobo.kernel.errors import BootFailed, NotReady, describe
-from magmobo.kernel.figures import Figures
-from magmobo.kernel.inspection import Facts, Inspection
 from magmobo.kernel.journal import BootJournal
 from magmobo.kernel.memory import Memory
 from magmobo.kernel.observe.quiet import QuietLog
-from magmobo.kernel.operations import Operations
 from magmobo.kernel.selection import select
 from magmobo.kernel.services import KERNEL, KERNEL_ACTOR, Services
 from magmobo.kernel.slot import Slot
@@ -53,6 +51,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from magmobo.contracts.planes import NodeStatus
+    from magmobo.kernel.commands.bus import CommandBus
+    from magmobo.kernel.inspection import Facts, Inspection
+    from magmobo.kernel.observe.metrics import Family
 
 KernelState = Literal["booting", "ready", "degraded", "stopping", "stopped", "failed"]
 
@@ -149,6 +150,7 @@ class Kernel:
             bus=self.bus,
             clock=self._clock,
             log=self._log,
+            furnish=self._answer_commands,
         )
         self._around = Surroundings(
             instance_id=instance_id,
@@ -165,7 +167,6 @@ class Kernel:
         self._journal = BootJournal(self.services.states.scope(KERNEL))
         self._random = random
         self._watchdog: LoopWatchdog | None = None
-        self.inspection = Inspection(self, self.bus, self.services, self._clock)
         self._assembly: Assembly | None = None
         self._chores: list[asyncio.Task[None]] = []
         self._findings: Sequence[selftest.Finding] = ()
@@ -174,8 +175,7 @@ class Kernel:
         self._is_booting = self._was_started = False
         self._leaving = asyncio.Lock()
         self._reset: asyncio.Task[None] | None = None
-        Operations(self).register(self.services.commands.scoped(KERNEL, KERNEL_ACTOR))
-        self.services.metrics.collect_from(KERNEL, Figures(self).families)
+        self.services.metrics.collect_from(KERNEL, self._figures)
 
     # ------------------------------------------------------------ up
 
@@ -449,9 +449,18 @@ class Kernel:
         """Every component's place; none before they are known."""
         return () if self._assembly is None else tuple(self._assembly.board.slots.values())
 
+    @cached_property
+    def inspection(self) -> Inspection:
+        """What can be asked about this node."""
+        from magmobo.kernel.inspection import Inspection
+
+        return Inspection(self, self.bus, self.services, self._clock)
+
     @property
     def facts(self) -> Facts:
         """What is known of the present boot."""
+        from magmobo.kernel.inspection import Facts
+
         return Facts(
             instance_id=self._around.instance_id,
             environment=self._around.environment,
@@ -476,6 +485,16 @@ class Kernel:
         }
 
     # ------------------------------------------------------------ inside
+
+    def _answer_commands(self, commands: CommandBus) -> None:
+        from magmobo.kernel.operations import Operations  # 2 ms with their types
+
+        Operations(self).register(commands.scoped(KERNEL, KERNEL_ACTOR))
+
+    def _figures(self) -> Iterable[Family]:
+        from magmobo.kernel.figures import Figures
+
+        return Figures(self).families()
 
     def _ask_to_end(self, reason: str) -> None:
         self._log.critical("the node should end", reason=reason)
