@@ -65,7 +65,8 @@ def tail(folder: DataFolder, limit: int) -> Sequence[AuditRecord]:
     """
     place = _place(folder)
     head, _ = _head_of(folder)
-    last_seq = head.seq if head is not None else last_link(segments_in(place))[0]
+    end_seq = last_link(segments_in(place))[0]
+    last_seq = end_seq if head is None else min(head.seq, end_seq)  # a tail that was cut leaves a head that is too high
     return list(_readable(records_in(place, after_seq=max(0, last_seq - limit), up_to_seq=last_seq)))
 
 

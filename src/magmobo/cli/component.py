@@ -10,6 +10,7 @@ import click
 from magmobo.cli import options, statuses
 from magmobo.cli.context import ask, client_of, fields_of
 from magmobo.cli.output import echo, print_json, printable
+from magmobo.cli.statuses import counted
 from magmobo.cli.watch import repeated
 from magmobo.contracts.commands import Command
 from magmobo.contracts.operations import (
@@ -69,8 +70,8 @@ def detail_lines(detail: ComponentDetail) -> Iterator[str]:
         yield f"{_row('check', check.name)}  {statuses.coloured(check.status)}  {printable(check.detail)}".rstrip()
     for note in detail.restarts:
         yield _row("restarted", f"{note.at} by {note.by}, away {note.away_s:.1f} s: {note.reason}")
-    yield _row("holds", f"{detail.tasks} tasks, {detail.subscriptions} subscriptions")
-    yield _row("budget", f"{detail.budget_left} restarts left")
+    yield _row("holds", f"{counted(detail.tasks, 'task')}, {counted(detail.subscriptions, 'subscription')}")
+    yield _row("budget", f"{counted(detail.budget_left, 'restart')} left")
 
 
 def _row(label: str, text: str) -> str:
@@ -178,7 +179,7 @@ def _tell(command: str, status: ComponentStatus, done: str, *, as_json: bool) ->
     if as_json:
         print_json(command, fields_of(status))
     else:
-        state = f"{statuses.coloured(status.state)}, health {statuses.coloured(status.health)}"
-        detail = f"  {printable(status.detail)}" if status.detail not in ("", status.state) else ""
-        echo(f"{done} {printable(status.name)}: {state}{detail}")
+        now = [statuses.coloured(word) for word in (status.state, status.health) if word not in ("unknown", done)]
+        detail = [printable(status.detail)] if status.detail not in ("", status.state) else []
+        echo(f"{done} {printable(status.name)}" + (f"; it is {', '.join([*now, *detail])}" if now or detail else ""))
     return 0

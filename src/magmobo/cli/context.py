@@ -32,6 +32,15 @@ def session() -> Session:
     return click.get_current_context().ensure_object(Session)
 
 
+def insist_on_operator(command: str) -> None:
+    """For commands that no node checks. Raises: RoleTooLow for who asked to be less than an operator."""
+    from magmobo.cli.errors import RoleTooLow
+
+    role = session().role
+    if role in ("viewer", "developer"):
+        raise RoleTooLow(role, command)
+
+
 def settings_of(data_dir: Path | None, dsn: str | None = None) -> Settings:
     """The settings that `mag up` would read from here. Raises: ConfigError."""
     from magmobo.node.settings import NodeOptions, read_settings

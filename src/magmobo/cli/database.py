@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from magmobo.cli import options
-from magmobo.cli.context import settings_of
+from magmobo.cli.context import insist_on_operator, settings_of
 from magmobo.cli.output import as_typed, print_json, printable
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def detach(dsn: str | None, data_dir: Path | None, dry_run: bool, yes: bool, tim
     """Remove everything MagMoBo made in the database at DSN. Your own tables are not touched."""
     from magmobo.cli.errors import DatabaseNotNamed
 
+    if not dry_run:
+        insist_on_operator("detach")
     settings = settings_of(data_dir, dsn)
     database = settings.dsn()
     if database is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from magmobo.cli import options
-from magmobo.cli.context import folder_of
+from magmobo.cli.context import folder_of, insist_on_operator
 from magmobo.cli.output import print_json
 
 
@@ -19,6 +19,7 @@ def psql(data_dir: Path | None, arguments: tuple[str, ...]) -> None:
     """Open psql on the embedded database, as the node's own role. ARGUMENTS go to psql, such as -c 'select 1'."""
     from magmobo.admin.offline import embedded_access
 
+    insist_on_operator("magds:psql")
     dsn, program = embedded_access(folder_of(data_dir))
     # The environment of a process is its owner's to read, its command line is everybody's: the password goes there.
     values = dict(os.environ) | _as_environment(dsn)
@@ -32,6 +33,7 @@ def dsn(data_dir: Path | None, as_json: bool) -> int:
     """Print the connection string of the embedded database. It holds the password of the node's own role."""
     from magmobo.admin.offline import embedded_access
 
+    insist_on_operator("magds:dsn")
     text, _ = embedded_access(folder_of(data_dir))
     if as_json:
         print_json("magds:dsn", {"dsn": text})

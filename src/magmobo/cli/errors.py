@@ -71,6 +71,21 @@ class NotConfirmed(MagError):
         return "nothing was changed: the command was not confirmed"
 
 
+class RoleTooLow(MagError):
+    """The command goes past the node, straight at the database, with a role that is only there to look."""
+
+    code = "MAG-CLI-010"
+    exit_code = 6
+    remedy = "Leave out --role and MAG_ROLE if you mean to change something."
+
+    def __init__(self, role: str, command: str) -> None:
+        super().__init__(role, command)
+        self.role, self.command = role, command
+
+    def __str__(self) -> str:
+        return f'the role "{self.role}" may not {self.command}: that asks for "operator"'
+
+
 class OutputFileExists(MagError):
     """The file that the command should write is there already; it is never overwritten."""
 

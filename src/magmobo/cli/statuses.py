@@ -6,7 +6,7 @@ what JSON made of `contracts.planes.NodeStatus`. Raises: KeyError or TypeError f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from magmobo.cli.output import as_typed, printable, styled
@@ -50,7 +50,7 @@ def status_fields(node: Fields) -> dict[str, Any]:
 
 def component_list_fields(node: Fields) -> dict[str, Any]:
     """The fields of `component:list --json`: with the reason when one is not well."""
-    names = (*_FIELDS, "detail")
+    names = (*_FIELDS, "detail", "essential")
     return {"components": [{name: component[name] for name in names} for component in node["components"]]}
 
 
@@ -67,12 +67,13 @@ def component_list_lines(node: Fields) -> Iterator[str]:
 
 
 def status_lines(node: Fields) -> Iterator[str]:
-    """The node, who is not well, and what it offers."""
+    """The node, who is not well or left out, and what it offers."""
     running = sum(component["state"] == "running" for component in node["components"])
     yield f"{coloured(node['state'])}  {running} of {len(node['components'])} components run  {_head(node)}"
     for component in node["components"]:
         if not is_fine(component):
             yield component_line(component)
+    yield from _off_lines(node["components"])
     for label, url in node["urls"].items():
         yield f"  {printable(label):<10}{as_typed(printable(url))}"
     for label, lines in (("try", node["examples"]), ("note", node["notices"])):
@@ -82,10 +83,33 @@ def status_lines(node: Fields) -> Iterator[str]:
 
 def component_line(component: Fields) -> str:
     """Name, state, health, since when, restarts, and the reason when it is not well."""
-    state, health = coloured(f"{component['state']:<12}"), coloured(f"{component['health']:<10}")
-    restarts = f"{component['restarts']} restarts" if component["restarts"] else ""
+    state, health = coloured(f"{component['state']:<12}"), coloured(f"{health_word(component):<10}")
+    restarts = counted(component["restarts"], "restart") if component["restarts"] else ""
     name, since, detail = (printable(component[key]) for key in ("name", "since", "detail"))
-    return f"  {name:<12}{state}{health}since {since}  {restarts}  {detail}".rstrip()
+    reason = "" if detail == component["state"] else detail
+    return f"  {name:<12}{state}{health}" + "  ".join(filter(None, (f"since {since}", restarts, reason)))
+
+
+def health_word(component: Fields) -> str:
+    """Its health for people: nobody asks a component that does not run, nor one that has only just come up."""
+    if component["health"] != "unknown":
+        return str(component["health"])
+    return "unchecked" if component["state"] == "running" else "-"
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 restart`, `2 restarts`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _off_lines(components: Iterable[Fields]) -> Iterator[str]:
+    """Who is kept from starting, a line for each reason."""
+    names: dict[str, list[str]] = {}
+    for component in components:
+        if component["state"] == "disabled":
+            names.setdefault(component["detail"], []).append(component["name"])
+    for reason, group in names.items():
+        yield f"  {'off':<10}{printable(', '.join(group))}" + (f" ({printable(reason)})" if reason else "")
 
 
 def coloured(word: str) -> str:

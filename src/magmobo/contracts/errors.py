@@ -49,7 +49,7 @@ class DeadlineExceeded(MagError):
     exit_code = 7
     http_status = 504
     retryable = True
-    remedy = "Try again with a longer deadline; `mag status` shows what is slow."
+    remedy = "Try again with a longer deadline. Of a node that hangs, `mag diagnostics:dump` keeps what it waits for."
 
     def __init__(self, what: str, timeout_s: float) -> None:
         super().__init__(what, timeout_s)

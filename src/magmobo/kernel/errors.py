@@ -35,8 +35,9 @@ class DuplicateComponent(RegistryError):
         self.name, self.first, self.second, self.involved = name, first, second, (name,)
 
     def __str__(self) -> str:
-        who = f"{self.first}, twice" if self.first == self.second else f"{self.first} and {self.second}"
-        return f'two components are named "{self.name}": {who}'
+        if self.first == self.second:
+            return f'component "{self.name}" is there already: {self.first}'
+        return f'two components are named "{self.name}": {self.first} and {self.second}'
 
 
 class MissingProvider(RegistryError):
@@ -112,7 +113,7 @@ class UnknownComponent(RegistryError):
     code = "MAG-REG-007"
     exit_code = 2
     http_status = 404
-    remedy = "`mag component:list` shows the names."
+    remedy = "Check the name; `mag component:list` shows those of a running node."
 
     def __init__(self, name: str, known: Sequence[str] = ()) -> None:
         super().__init__(name, known)
@@ -204,6 +205,13 @@ class IllegalTransition(MagError):
 
     def __str__(self) -> str:
         return f'component "{self.component}" cannot go from {self.old_state} to {self.new_state}'
+
+    def next_step(self) -> str:
+        if (self.old_state, self.new_state) == ("disabled", "starting"):
+            return f"`mag component:enable {self.component}` lets it start again."
+        if (self.old_state, self.new_state) == ("running", "starting"):
+            return f"It runs already; `mag component:restart {self.component}` starts it anew."
+        return self.remedy
 
 
 class NotReady(MagError):

@@ -59,6 +59,11 @@ class Inspection:
 
     def __init__(self, kernel: Kernel, bus: EventBus, services: Services, clock: Clock) -> None:
         self._kernel, self._bus, self._services, self._clock = kernel, bus, services, clock
+        self._own_urls: dict[str, str] = {}
+
+    def offer(self, label: str, url: str) -> None:
+        """Name an address of the node's own in its status, behind those of its components."""
+        self._own_urls[label] = url
 
     def status(self) -> NodeStatus:
         """How the node is, now. Never raises."""
@@ -73,7 +78,7 @@ class Inspection:
             version=facts.version,
             uptime_s=facts.uptime_s,
             components=self._kernel.assembly.statuses() if slots else [],
-            urls={label: url for one in announcements for label, url in one.urls.items()},
+            urls={label: url for one in announcements for label, url in one.urls.items()} | self._own_urls,
             examples=[example for one in announcements for example in one.examples],
             notices=[*self._own_notices(facts), *(notice for one in announcements for notice in one.notices)],
         )

@@ -35,11 +35,6 @@ class Doors:
         }
         self._http = AdminHttp(config.host, config.port, pages)
 
-    @property
-    def metrics_url(self) -> str:
-        """Where Prometheus finds the figures."""
-        return f"{self._http.base_url}/metrics"
-
     async def open(self) -> None:
         """Raises: DataFolderError and its kinds, ControlPathTooLong, AdminPortTaken; then neither is open."""
         await self._control.open()
@@ -48,6 +43,7 @@ class Doors:
         except BaseException:
             await self._control.hang_up()
             raise
+        self._operators.kernel.inspection.offer("metrics", f"{self._http.base_url}/metrics")
 
     def shut(self) -> None:
         """Take no new conversation over the socket and remove it; call it while still holding the lock."""

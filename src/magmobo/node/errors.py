@@ -10,7 +10,7 @@ class ComponentNotLoadable(MagError):
 
     code = "MAG-CORE-017"
     exit_code = 5
-    remedy = "Correct kernel.components (`module:Class` or an installed name), or install the package that holds it."
+    remedy = "Correct the name (`module:Class`, or that of an installed one), or install the package that holds it."
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)

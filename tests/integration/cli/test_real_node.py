@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ def test_json_is_the_published_reply(folder: Path, command: str) -> None:
     assert found.pop("schema") == f"dev.magmobo.cli.{command.replace(':', '_')}.v1"
     assert found.pop("command") == command
     msgspec.convert(found, kind.reply, strict=True)
+
+
+def test_a_status_says_where_the_metrics_are(folder: Path) -> None:
+    url = answer("status", cwd=folder)["urls"]["metrics"]
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as page:
+        assert b"# TYPE mag_" in page.read()
 
 
 @pytest.mark.parametrize("command", LOOKING)
@@ -201,6 +208,9 @@ def test_the_audit_log_is_read_whole_and_exported_without_a_node(tmp_path: Path)
     broken = mag("audit:verify", cwd=tmp_path)
     assert (broken.returncode, broken.stdout[:6]) == (1, "BROKEN")
     assert answer("audit:verify", cwd=tmp_path)["ok"] is False
+    kept = lines[:-2]
+    segment.write_bytes(b"".join(line + b"\n" for line in kept))
+    assert [record["seq"] for record in answer("audit:tail", "--lines", "1", cwd=tmp_path)["records"]] == [len(kept)]
 
 
 # ---------------------------------------------------------------- the archive

@@ -16,7 +16,7 @@ from magmobo.cli.group import COMMANDS, NounVerbGroup, mag
 from magmobo.cli.main import main
 from magmobo.cli.operate import node_fields
 from magmobo.cli.reference import runbooks, title_of
-from magmobo.cli.statuses import exit_code_of
+from magmobo.cli.statuses import component_line, exit_code_of, status_lines
 from magmobo.contracts.errors import DeadlineExceeded, MagError
 from magmobo.contracts.planes import ComponentStatus, NodeStatus
 
@@ -209,3 +209,34 @@ def test_an_error_of_ours_is_one_line_and_a_next_step(broken: Path, capsys: Capt
 
 def test_an_interrupt_is_130(broken: Path) -> None:
     assert main(["interrupted"]) == 130
+
+
+def line_of(state: str, health: str, restarts: int, detail: str) -> str:
+    return component_line(
+        {"name": "x", "state": state, "health": health, "restarts": restarts, "since": "noon", "detail": detail}
+    )
+
+
+def test_a_component_is_told_in_words_that_are_true() -> None:
+    assert line_of("running", "unknown", 1, "").split()[1:] == ["running", "unchecked", "since", "noon", "1", "restart"]
+    assert line_of("running", "healthy", 2, "").endswith("2 restarts")
+    assert line_of("stopped", "unknown", 0, "").split() == ["x", "stopped", "-", "since", "noon"]
+    assert line_of("disabled", "unknown", 0, "disabled").endswith("since noon")
+    assert line_of("failed", "unknown", 0, "no disk").endswith("since noon  no disk")
+
+
+def test_a_status_names_who_is_kept_from_starting_and_why() -> None:
+    off = ("disabled", "unknown")
+    fields = msgspec.to_builtins(node("ready", ("running", "healthy"), off, off))
+    for component in fields["components"][1:]:
+        component["detail"] = "safe mode"
+    assert [line.split() for line in status_lines(fields)][1:] == [["off", "c1,", "c2", "(safe", "mode)"]]
+
+
+@pytest.mark.parametrize("role", ["viewer", "developer"])
+@pytest.mark.parametrize("words", [["magds:psql", "-c", "drop table t"], ["magds:dsn"], ["detach", "--yes"]])
+def test_who_only_looks_is_kept_from_commands_that_no_node_checks(
+    role: str, words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["--role", role, words[0], "--data-dir", str(tmp_path), *words[1:]]) == 6
+    assert "[MAG-CLI-010]" in capsys.readouterr().err

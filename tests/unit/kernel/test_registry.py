@@ -92,7 +92,7 @@ def test_names_and_protocols_are_unique() -> None:
 
     with pytest.raises(DuplicateComponent, match=r'"storage": .*:Storage and .*:test_names.*\.Namesake'):
         Registry([Storage, Namesake])
-    with pytest.raises(DuplicateComponent, match=r":Storage, twice"):
+    with pytest.raises(DuplicateComponent, match=r"there already: .*:Storage"):
         Registry([Storage], idle=[Storage])
     with pytest.raises(AmbiguousProvider, match='Store is provided by both "storage" and "other"'):
         Registry([Storage, Other])
