@@ -135,7 +135,7 @@ async def test_a_lost_session_and_a_silent_node_are_told() -> None:
     async with signed_in() as (visit, console, _pusher):
         await console.listener.stop()
         banner = visit.page.get_by_text("This node does not answer. Trying again…")
-        await expect(banner).to_be_visible(timeout=15_000)
+        await expect(banner).to_be_visible(timeout=60_000)  # each idle connection of the browser may ask once more
         await console.listener.start()
         await expect(banner).to_be_hidden(timeout=15_000)
         await console.console.stop()
