@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from magmobo.contracts.audit import AuditAction
 
 BREAK_FOUND, CHECKPOINT, TORN_RECORD = "audit.break_found", "audit.checkpoint", "audit.torn_record"
+OWN = "audit"
+"""Category of what the log says of itself."""
 
 _ACTIONS = (
     AuditAction("kernel.boot", "info", "kernel", privileged=False),
@@ -31,9 +33,9 @@ _ACTIONS = (
     AuditAction("security.denied", "warning", "security", privileged=False),
     AuditAction("security.breakglass", "critical", "security"),
     AuditAction("diagnostics.dump", "notice", "diagnostics"),
-    AuditAction(BREAK_FOUND, "critical", "audit", privileged=False),
-    AuditAction(CHECKPOINT, "info", "audit", privileged=False),
-    AuditAction(TORN_RECORD, "warning", "audit", privileged=False),
+    AuditAction(BREAK_FOUND, "critical", OWN, privileged=False),
+    AuditAction(CHECKPOINT, "info", OWN, privileged=False),
+    AuditAction(TORN_RECORD, "warning", OWN, privileged=False),
 )
 CATALOGUE: Mapping[str, AuditAction] = {action.name: action for action in _ACTIONS}
 """Name -> entry."""

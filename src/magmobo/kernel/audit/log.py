@@ -14,7 +14,7 @@ from magmobo.contracts.audit import AuditAction, AuditRecord, Severity
 from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.errors import AuditUnavailable, UnknownAuditAction
 from magmobo.contracts.stores import State
-from magmobo.kernel.audit.catalogue import CATALOGUE
+from magmobo.kernel.audit.catalogue import CATALOGUE, OWN
 from magmobo.kernel.audit.disk import Sealed
 from magmobo.kernel.audit.reader import records_in
 from magmobo.kernel.audit.record import Draft, draft
@@ -95,7 +95,8 @@ class AuditLog:
         return self._writer.errors_total if self._writer is not None else 0
 
     def action(self, name: str) -> AuditAction:
-        if (known := CATALOGUE.get(name)) is None:
+        known = CATALOGUE.get(name)
+        if known is None or known.category == OWN:  # what the log says of itself is nobody else's to say
             raise UnknownAuditAction(name)
         return known
 

@@ -29,9 +29,13 @@ class Segment(Struct, frozen=True, order=True):
 
 
 def segments_in(folder: Path) -> list[Segment]:
-    """Every segment, oldest first; none when there is no folder. Raises: OSError."""
+    """Every segment, oldest first; none when there is no folder. What is no file, a pipe for instance, is none.
+
+    Raises: OSError.
+    """
     try:
-        names = os.listdir(folder)  # noqa: PTH208 (a listing of names; iterdir builds a path for each)
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if _first_seq(entry.name) is not None and _is_file(entry)]
     except FileNotFoundError:
         return []
     found = ((_first_seq(name), name) for name in names)
@@ -43,6 +47,13 @@ def _first_seq(name: str) -> int | None:
     digits = name.removeprefix(_BEFORE).removesuffix(_AFTER)
     is_one = name == f"{_BEFORE}{digits}{_AFTER}" and 12 <= len(digits) <= 16 and digits.isascii() and digits.isdigit()
     return int(digits) if is_one else None
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def segment_path(folder: Path, first_seq: int) -> Path:

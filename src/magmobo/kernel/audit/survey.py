@@ -93,7 +93,7 @@ def set_aside(folder: Path, leftover: Leftover) -> Path:
 
 def unreported(folder: Path) -> list[Path]:
     """Files that were set aside and are not yet in the log, by name. Raises: OSError."""
-    return sorted(folder.glob(f"torn-*{_PENDING}"))
+    return sorted(path for path in folder.glob(f"torn-*{_PENDING}") if path.is_file())
 
 
 def whole_records(kept: Path) -> int:

@@ -213,7 +213,7 @@ class _Walk:
         """The node itself found the log, or its key, not as it had left it."""
         try:
             told = json.decode(link.payload, type=_Told)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):  # the bytes of a payload are looked at here first
             told = _Told(link.seq, "it does not say what")
         self._break(told.seq, "recorded_break", f"record {link.seq}, by the node itself: {told.reason}")
 
