@@ -85,7 +85,7 @@ class World:
         self.listener, self.node = listener, node
         self.sessions: list[Session] = []
         self.requests: list[tuple[str, str, bytes]] = []
-        self.release = asyncio.Event()
+        self.release, self.streaming = asyncio.Event(), asyncio.Event()
         self.mount = listener.mount_websocket("/app/", self.make_session)
         listener.mount_http("/http/", self.application)
 
@@ -118,6 +118,13 @@ class World:
         if scope["path"] == "/http/torn":
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
             raise RuntimeError("half way")
+        if scope["path"] == "/http/stream":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+            await send({"type": "http.response.body", "body": b"12", "more_body": True})
+            self.streaming.set()
+            await self.release.wait()
+            await send({"type": "http.response.body", "body": b"34"})
+            return
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})

@@ -7,7 +7,7 @@ One shared ticker replaces a timer per connection: whoever owes the port somethi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, Protocol
 
 TICK_S = 0.5
@@ -59,7 +59,7 @@ class Connections:
         self.websockets: set[Any] = set()
         self.deadlines = Deadlines(now_s)
         self._max_connections = max_connections
-        self._departure: asyncio.Event | None = None
+        self._movement: asyncio.Event | None = None
 
     def __len__(self) -> int:
         return len(self.http) + len(self.websockets)
@@ -74,21 +74,25 @@ class Connections:
         """Whether so many are open that a newcomer is dropped without an answer."""
         return len(self) > self._max_connections + _COURTESY_CONNECTIONS
 
-    def left(self) -> None:
-        """A connection ended and is in no set any more."""
-        if self._departure is not None:
-            self._departure.set()
+    def moved(self) -> None:
+        """A connection ended and is in no set any more, or an answer did."""
+        if self._movement is not None:
+            self._movement.set()
 
-    async def wait_gone(self, timeout_s: float, among: Collection[Any] | None = None) -> bool:
-        """Whether these connections, or all, ended within `timeout_s`."""
-        self._departure = asyncio.Event()
+    async def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Whether `condition`, asked again whenever something moved, came true within `timeout_s`."""
+        self._movement = asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
-                while len(self) if among is None else self.http.intersection(among):
-                    self._departure.clear()
-                    await self._departure.wait()
+                while not condition():
+                    self._movement.clear()
+                    await self._movement.wait()
         except TimeoutError:
             return False
         finally:
-            self._departure = None
+            self._movement = None
         return True
+
+    async def wait_gone(self, timeout_s: float) -> bool:
+        """Whether all connections ended within `timeout_s`."""
+        return await self.wait_until(lambda: not len(self), timeout_s)

@@ -72,7 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._port.connections.deadlines.clear(self)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        self._port.connections.left()
+        self._port.connections.moved()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -141,6 +141,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._reading, self._fruitless_bytes = _Reading.NOTHING, 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._port.connections.moved()
+
     def _count_head(self, size_bytes: int) -> None:
         self._head_bytes += size_bytes
         if self._head_bytes > self._port.config.max_head_bytes:
@@ -150,6 +154,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def answering(self) -> bool:
+        """Whether a request was read whose answer is not complete."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _watch(self) -> None:
@@ -195,9 +200,12 @@ class HttpProtocol(HttpToolsProtocol):
     # ------------------------------------------------------------ ends
 
     def drain(self) -> None:
-        """Answer what was asked, or once more, saying that this is the end; nobody's request is cut off by it."""
+        """Answer what was asked, or once more, saying that this is the end; nobody's request is cut off by it.
+
+        An answer that has begun cannot say so any more: the one after it will.
+        """
         self._is_last = True
-        if self.answering and not self.pipeline:
+        if self.answering and not self.cycle.response_started:  # of requests in a row `cycle` is the newest
             self.cycle.keep_alive = False
 
     def _upgrade(self, early_bytes: bytes) -> None:

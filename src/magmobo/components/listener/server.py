@@ -12,6 +12,7 @@ import asyncio
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from email.utils import formatdate
 from typing import Any
 
@@ -32,6 +33,7 @@ from magmobo.contracts.planes import Scope
 from magmobo.contracts.websocket import Upgrade, WebSocketSession
 
 BACKLOG = 2_048
+_TURNS_TO_ENTER = 3  # one to attach, one to be told the protocol, one to spare
 _LAST_WORDS_S = 1.0  # for close frames to leave, once the drain time is over
 
 
@@ -70,26 +72,33 @@ class PortServer:
         """
         if self._server is None:
             return
-        self._server.close()
-        self._server = None
+        http = self.connections.http
+        busy = [connection for connection in http if connection.answering]
+        tasks = list(self.uvicorn_state.tasks)
+        self._drain()
+        await self._stop_accepting()
+        self._drain()  # who came in by then
+
+        def answered() -> bool:
+            return not any(connection.answering for connection in http.intersection(busy))
+
+        if not await self.connections.wait_until(answered, self.config.drain_timeout_s):
+            left = [connection for connection in http.intersection(busy) if connection.answering]
+            self._log.warning("drain_timeout", http=len(left), timeout_s=self.config.drain_timeout_s)
+            await _cancel(tasks)
+            if not await self.connections.wait_until(answered, _LAST_WORDS_S):
+                for connection in http.intersection(left):
+                    connection.transport.abort()
+
+    def _drain(self) -> None:
         for connection in list(self.connections.http):
             connection.drain()
-        busy = [connection for connection in self.connections.http if connection.answering]
-        if not await self.connections.wait_gone(self.config.drain_timeout_s, busy):
-            left = self.connections.http.intersection(busy)
-            self._log.warning("drain_timeout", http=len(left), timeout_s=self.config.drain_timeout_s)
-            await self._end_requests()
-            if not await self.connections.wait_gone(_LAST_WORDS_S, left):
-                for connection in self.connections.http.intersection(left):
-                    connection.transport.abort()
 
     async def stop(self) -> None:
         """Accept nothing more, let requests and sessions end within `drain_timeout_s`, then end them."""
         if self._ticker is None:
             return
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        await self._stop_accepting()
         for connection in list(self.connections.http):
             connection.shutdown()
         for connection in list(self.connections.websockets):
@@ -112,18 +121,26 @@ class PortServer:
         )
         for connection in list(self.connections.websockets):
             connection.close(SERVICE_RESTART, "the server restarts")
-        await self._end_requests()
+        await _cancel(list(self.uvicorn_state.tasks))
         if not await self.connections.wait_gone(_LAST_WORDS_S):
             self._abort_all()
             await self.connections.wait_gone(_LAST_WORDS_S)
 
-    async def _end_requests(self) -> None:
-        """Cancel what the applications are doing; who asked is told so."""
-        tasks = list(self.uvicorn_state.tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
+    async def _stop_accepting(self) -> None:
+        """Close the door behind whoever was accepted in this very turn of the loop.
+
+        asyncio attaches an accepted connection to its server a turn later, and loses it when that is closed by then.
+        """
+        server, self._server = self._server, None
+        if server is None:
+            return
+        try:
+            for listening in server.sockets:
+                self.loop.remove_reader(listening.fileno())
+            for _ in range(_TURNS_TO_ENTER):
+                await asyncio.sleep(0)
+        finally:
+            server.close()
 
     def _abort_all(self) -> None:
         for connection in list(self.connections.http):
@@ -161,6 +178,14 @@ class PortServer:
         for connection in self.connections.http:
             connection.watch_closing()
         self.connections.deadlines.expire()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel what the applications are doing; who asked is told so."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
 
 
 def _uvicorn_config(router: Router, config: ListenerConfig) -> Config:

@@ -165,7 +165,7 @@ class WebSocketProtocol(asyncio.Protocol):
             session.on_close(self._close_code or ABNORMAL)
         except Exception:
             self._log.exception("websocket_session_failed", hook="on_close")
-        self._connections.left()
+        self._connections.moved()
 
     # ------------------------------------------------------------ what the port calls
 
