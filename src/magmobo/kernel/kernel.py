@@ -263,14 +263,13 @@ class Kernel:
         self.bus.emit(SystemBoot(instance_id=self._around.instance_id, environment=self._around.environment))
 
     async def _kernel_init(self) -> None:
-        selftest.check_data_dir(self._around.data_dir)
+        self._findings = [selftest.check_data_dir(self._around.data_dir)]
         await self.services.open()
         former = await self._journal.begin(time_s=self._began_at_s, stage="kernel_init", pid=os.getpid())
         if former is not None and (former.died_booting or former.died_serving):
             self._log.warning("the run before this one did not end", stage=former.stage, outcome=former.outcome)
         if self._journal.problem:
             self._log.warning("the boot journal cannot be kept", problem=self._journal.problem)
-        await self._memory.begin(self._identity())
         selection = select(
             self._components,
             tuple(self._provided),
@@ -295,8 +294,10 @@ class Kernel:
 
     async def _self_test(self) -> None:
         former = self._journal.former
+        [writable] = self._findings
         self._findings = selftest.run(
             self._around.data_dir,
+            writable=writable,
             time_s=self._clock.time_s(),
             last_time_s=former.time_s if former else None,
             descriptors_wanted=self._choice.descriptors_wanted,
@@ -318,7 +319,8 @@ class Kernel:
         self.bus.subscribe(KERNEL, ComponentStateChanged, self._memory.note)
         self._chores.append(asyncio.create_task(self._memory.write_states(), name="kernel:memory"))
         self.bus.subscribe(KERNEL, ComponentQuarantined, self._chronicle.quarantined)
-        await asyncio.gather(self._journal.ended("ready"), self._chronicle.booted(self._identity()))
+        self.bus.subscribe(KERNEL, SystemReady, lambda _: self._chronicle.booted(self._identity()))
+        await asyncio.gather(self._journal.ended("ready"), self._memory.note_node(self._identity()))
 
     async def _undo(self) -> None:
         self._log.warning("boot did not succeed, taking everything back")
@@ -361,6 +363,7 @@ class Kernel:
         """Everything of this boot; the services stay."""
         if self._assembly is not None:
             await self._assembly.take_down(timeout_s)
+        await self._chronicle.settle()
         for chore in self._chores:
             await end(chore)
         self._chores.clear()

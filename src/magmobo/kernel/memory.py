@@ -30,11 +30,9 @@ class Memory:
         self._states: dict[str, str] = {}
         self._changed = asyncio.Event()
 
-    async def begin(self, node: Mapping[str, Any]) -> Mapping[str, str]:
-        """Note who this node is, and return the states in which its components were when it was last heard of."""
+    async def note_node(self, node: Mapping[str, Any]) -> None:
+        """Note who this node is."""
         await self._state.put(_NODE, dict(node))
-        entry = await self._state.get(_STATES)
-        return dict(entry.value) if entry is not None and isinstance(entry.value, dict) else {}
 
     async def disabled(self) -> frozenset[str]:
         """Names of the components that an operator disabled."""

@@ -45,6 +45,7 @@ class Finding(Struct, frozen=True):
 def run(
     data_dir: Path,
     *,
+    writable: Finding | None = None,
     time_s: float,
     last_time_s: float | None = None,
     descriptors_wanted: int = 0,
@@ -53,11 +54,12 @@ def run(
     """All checks of a boot, in a few milliseconds. Never raises.
 
     Args:
+        writable: what `check_data_dir` found just now; None: it is looked at again.
         time_s: wall time now; `last_time_s`: wall time that this node noted last, None when it never did.
         descriptors_wanted: connections that clients may open at the same time.
         ports: addresses that somebody will listen on later in the boot.
     """
-    writable = check_writable(data_dir)
+    writable = writable or check_writable(data_dir)
     if not writable.ok:
         return [writable]
     return [
@@ -77,9 +79,11 @@ def refuse_fatal(findings: Iterable[Finding]) -> None:
             raise SelfTestFailed(finding.name, finding.detail, finding.remedy)
 
 
-def check_data_dir(data_dir: Path) -> None:
+def check_data_dir(data_dir: Path) -> Finding:
     """The node must be able to write, and to make it durable, in its data folder. Raises: SelfTestFailed."""
-    refuse_fatal([check_writable(data_dir)])
+    found = check_writable(data_dir)
+    refuse_fatal([found])
+    return found
 
 
 # ------------------------------------------------------------ the data folder

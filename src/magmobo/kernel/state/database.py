@@ -251,7 +251,8 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     import sqlite3
 
     address = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(address, uri=True, timeout=LOCK_WAIT_S, isolation_level=None)
+    # The thread that opens and checks the file hands the connection that reads to another one.
+    connection = sqlite3.connect(address, uri=True, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     connection.text_factory = _text
     return connection
 

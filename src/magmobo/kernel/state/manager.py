@@ -60,7 +60,7 @@ class StateManager:
         self._writer: Worker[_Write | _Call] | None = None
         self._reader: Worker[_Call] | None = None
         self._writable: Database | None = None  # used by the writer's thread only
-        self._readable: Database | None = None  # used by the reader's thread only
+        self._readable: Database | None = None  # used by the reader's thread only, once it is open
 
     @property
     def problems(self) -> Sequence[str]:
@@ -78,8 +78,7 @@ class StateManager:
         self._loop = asyncio.get_running_loop()
         self._writer, self._reader = Worker("mag-state-write", self._write), Worker("mag-state-read", self._read)
         try:
-            problems = await self._call(self._writer, self._open_to_write)
-            await self._call(self._reader, self._open_to_read)
+            problems = await self._call(self._writer, self._open)
         except BaseException:
             await self.close()
             raise
@@ -150,12 +149,10 @@ class StateManager:
 
     # ------------------------------------------------------------ on the threads
 
-    def _open_to_write(self) -> Sequence[str]:
-        self._writable, problems = open_file(self.path)
-        return problems
-
-    def _open_to_read(self) -> None:
-        self._readable = Database(self.path, mode="ro")
+    def _open(self) -> Sequence[str]:
+        opened = open_file(self.path)
+        self._writable, self._readable = opened.writable, opened.readable
+        return opened.problems
 
     def _close_readable(self) -> None:
         database, self._readable = self._readable, None
@@ -163,6 +160,7 @@ class StateManager:
             database.close()
 
     def _close_writable(self) -> None:
+        self._close_readable()  # a start that was cancelled may have opened it after the reader had gone
         database, self._writable = self._writable, None
         if database is not None:
             database.close()

@@ -4,17 +4,33 @@ way back: a copy that can be put there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from msgspec import Struct
 
 from magmobo.kernel.state.database import Database, create, translated
 from magmobo.kernel.state.errors import StateDamaged, StateVanished, StateWentBack
 from magmobo.kernel.state.files import COMPANIONS, check_writable, companion, read_mark, set_aside, sync_folder
 
 
-def open_file(path: Path) -> tuple[Database, Sequence[str]]:
-    """A sound database, and problems in one line each.
+class Opened(Struct, frozen=True):
+    """A sound file, with one connection to write and one to read, and what was wrong before, a line each."""
+
+    writable: Database
+    readable: Database
+    problems: list[str]
+
+    def close(self) -> None:
+        """Let go of the file. The one that writes goes last: whoever closes last empties the write-ahead log."""
+        try:
+            self.readable.close()
+        finally:
+            self.writable.close()
+
+
+def open_file(path: Path) -> Opened:
+    """A sound file, opened.
 
     Only a file that is proven damaged is replaced, and it stays beside the new one under another name.
     Raises: StateUnavailable and its kinds, for everything else; the file is then as it was.
@@ -25,23 +41,23 @@ def open_file(path: Path) -> tuple[Database, Sequence[str]]:
         if not path.exists():
             acknowledged = _begin(path, acknowledged, problems)
         try:
-            database, commits = _opened(path)
+            opened, commits = _opened(path, problems)
         except StateDamaged as damage:
             aside = set_aside(path)
             problems.append(f"{damage}. It was set aside as {aside.name} and a new one was begun [{damage.code}]")
             create(path)
-            database, commits = _opened(path)
+            opened, commits = _opened(path, problems)
             acknowledged = 0
-        if commits < acknowledged:
-            loss = StateWentBack(commits, acknowledged)
-            aside = set_aside(path, keep=True)
-            problems.append(f"{loss}. It was copied as {aside.name} and is used as it is [{loss.code}]")
-    try:
-        database.keep_mark(path)
-    except BaseException:
-        database.close()
-        raise
-    return database, problems
+        try:
+            if commits < acknowledged:
+                loss = StateWentBack(commits, acknowledged)
+                aside = set_aside(path, keep=True)
+                problems.append(f"{loss}. It was copied as {aside.name} and is used as it is [{loss.code}]")
+            opened.writable.keep_mark(path)
+        except BaseException:
+            opened.close()
+            raise
+    return opened
 
 
 def _begin(path: Path, acknowledged: int, problems: list[str]) -> int:
@@ -58,17 +74,18 @@ def _begin(path: Path, acknowledged: int, problems: list[str]) -> int:
     return 0
 
 
-def _opened(path: Path) -> tuple[Database, int]:
-    """Checked by a connection that may only read: another one would, when it closes what it found damaged, merge the
-    write-ahead log into it, and what is set aside were no longer what was found.
+def _opened(path: Path, problems: list[str]) -> tuple[Opened, int]:
+    """Checked by a connection that may only read, and stays: another one would, when it closes what it found damaged,
+    merge the write-ahead log into it, and what is set aside were no longer what was found.
     """
     check_writable(path)
-    database = Database(path, mode="ro")
+    readable = Database(path, mode="ro")
     try:
-        commits = database.verify()
-    finally:
-        database.close()
-    return Database(path), commits
+        commits = readable.verify()
+        return Opened(Database(path), readable, problems), commits
+    except BaseException:
+        readable.close()
+        raise
 
 
 def write_snapshot(path: Path, target: Path, database: Database) -> None:
