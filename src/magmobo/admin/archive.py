@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from msgspec import Struct, to_builtins
 
@@ -80,27 +80,25 @@ def known_secrets(folder: DataFolder, settings_dir: Path, environ: Mapping[str, 
         yield from _all_texts(_table(path))
 
 
-def write_archive(descriptor: int, name: str, about: Sequence[str], parts: Sequence[DiagnosticsPart]) -> Archive:
-    """Write `parts` below the folder `name`, with a page that says what they are. Closes `descriptor`.
+def write_archive(file: BinaryIO, name: str, about: Sequence[str], parts: Sequence[DiagnosticsPart]) -> Archive:
+    """Write `parts` below the folder `name`, with a page that says what they are.
 
     Raises: OSError.
     """
     sizes = {part.name: len(part.text.encode(errors="replace")) for part in parts}
     listed = "\n".join(f"  {size:>9,} bytes  {part}" for part, size in sizes.items())
     readme = "\n".join([*about, "", "Files:", listed, ""])
-    with os.fdopen(descriptor, "wb") as file:
-        with (
-            gzip.GzipFile(filename="", mode="wb", fileobj=file) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-        ):
-            for part in (DiagnosticsPart(_README, readme), *parts):
-                content = part.text.encode(errors="replace")
-                entry = tarfile.TarInfo(f"{name}/{part.name}")
-                entry.size, entry.mtime, entry.mode = len(content), int(time.time()), 0o600
-                archive.addfile(entry, io.BytesIO(content))
-        file.flush()
-        size_bytes = file.tell()
-    return Archive(size_bytes, sizes)
+    with (
+        gzip.GzipFile(filename="", mode="wb", fileobj=file) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for part in (DiagnosticsPart(_README, readme), *parts):
+            content = part.text.encode(errors="replace")
+            entry = tarfile.TarInfo(f"{name}/{part.name}")
+            entry.size, entry.mtime, entry.mode = len(content), int(time.time()), 0o600
+            archive.addfile(entry, io.BytesIO(content))
+    file.flush()
+    return Archive(file.tell(), sizes)
 
 
 def _versions() -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -128,12 +130,26 @@ def export(data_dir: Path | None, after: int, output: Path | None, as_json: bool
 
 
 def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """How many were written. Raises: OutputFileExists, OutputFileRefused; then no half of a file is left."""
     count = 0
-    with os.fdopen(new_file(path), "wb") as file:
+    with written_whole(path, new_file(path)) as file:
         for line in lines:
             file.write(line)
             count += 1
     return count
+
+
+@contextmanager
+def written_whole(path: Path, descriptor: int) -> Iterator[BinaryIO]:
+    """The new file behind `descriptor`, gone again unless all of it could be written. Raises: OutputFileRefused."""
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OutputFileRefused(str(path), error.strerror or type(error).__name__) from error
+        raise
 
 
 def new_file(path: Path) -> int:

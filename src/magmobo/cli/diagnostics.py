@@ -39,7 +39,7 @@ def dump(data_dir: Path | None, output: Path | None, timeout_s: float, as_json: 
     """
     from magmobo.admin.archive import folder_parts, known_secrets, masked_parts, write_archive
     from magmobo.admin.offline import examine_folder
-    from magmobo.cli.audit import new_file
+    from magmobo.cli.audit import new_file, written_whole
     from magmobo.kernel.masking import Masker
 
     notes: list[str] = []
@@ -47,16 +47,12 @@ def dump(data_dir: Path | None, output: Path | None, timeout_s: float, as_json: 
     told = _told_by_node(client_for(folder, timeout_s), notes)
     name = f"mag-diagnostics-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     path = (output or Path(f"{name}.tar.gz")).absolute()
-    descriptor = new_file(path)
-    try:
+    with written_whole(path, new_file(path)) as file:
         masker = Masker(known_secrets(folder, Path.cwd(), os.environ))
         found = folder_parts(folder, asyncio.run(examine_folder(folder)))
         parts = masked_parts([*told, *found], masker)
         about = ["Made by `mag diagnostics:dump`. Secrets are shown as ***.", *(f"Note: {note}" for note in notes)]
-        archive = write_archive(descriptor, name, [masker.text(line) for line in about], parts)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        archive = write_archive(file, name, [masker.text(line) for line in about], parts)
     if as_json:
         listed = [{"name": part, "bytes": size} for part, size in archive.parts.items()]
         facts = {"file": str(path), "bytes": archive.bytes, "node_answered": bool(told), "notes": notes}

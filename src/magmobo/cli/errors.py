@@ -71,6 +71,23 @@ class NotConfirmed(MagError):
         return "nothing was changed: the command was not confirmed"
 
 
+class StopRefused(MagError):
+    """The node cannot take the order to stop: its audit log cannot record it, or the node is of another version."""
+
+    code = "MAG-CLI-011"
+    remedy = "Mend the named reason, or stop the node with a signal."
+
+    def __init__(self, reason: str, pid: int | None) -> None:
+        super().__init__(reason, pid)
+        self.reason, self.pid = reason, pid
+
+    def __str__(self) -> str:
+        return f"the node did not take the order: {self.reason}"
+
+    def next_step(self) -> str:
+        return self.remedy if self.pid is None else f"{self.remedy[:-1]}: `kill {self.pid}` drains it all the same."
+
+
 class RoleTooLow(MagError):
     """The command goes past the node, straight at the database, with a role that is only there to look."""
 

@@ -13,6 +13,8 @@ from magmobo.cli.output import flush_quietly, print_error
 from magmobo.contracts.errors import MagError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from magmobo.cli.context import Session
 
 INTERRUPTED = 130
@@ -71,18 +73,30 @@ def _told(error: Exception, session: Session | None) -> int:
 
 
 def _report_unexpected(error: Exception, session: Session | None) -> int:
+    folder = None if session is None else session.log_dir
+    places = [folder, None] if folder is not None and folder.is_dir() else [None]
+    where = "no file could be written for the details"
+    for place in places:
+        try:
+            where = f"details are in {_write_details(error, place)}"
+            break
+        except OSError:  # a full disk may be what happened
+            continue
+    return print_error(MagError(f"something unexpected happened ({type(error).__name__}); {where}"))
+
+
+def _write_details(error: Exception, folder: Path | None) -> str:
+    """The name of a new file with the traceback, in `folder` or where temporary files are. Raises: OSError."""
     import tempfile
     import traceback
 
     from magmobo.kernel.observe.redact import redact_text
 
-    folder = None if session is None else session.log_dir
     with tempfile.NamedTemporaryFile(
-        "w", prefix="mag-crash-", suffix=".txt", delete=False, encoding="utf-8",
-        dir=folder if folder is not None and folder.is_dir() else None,
-    ) as file:  # fmt: skip
+        "w", prefix="mag-crash-", suffix=".txt", delete=False, encoding="utf-8", dir=folder
+    ) as file:
         file.writelines(redact_text(part) for part in traceback.format_exception(error))
-    return print_error(MagError(f"something unexpected happened ({type(error).__name__}); details are in {file.name}"))
+    return file.name
 
 
 if __name__ == "__main__":

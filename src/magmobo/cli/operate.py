@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from magmobo.admin.errors import NodeRefused
 from magmobo.cli import options
-from magmobo.cli.context import client_of, fields_of
+from magmobo.cli.context import client_for, client_of, fields_of, folder_of
+from magmobo.cli.errors import StopRefused
 from magmobo.cli.fast import show
 from magmobo.cli.output import echo, print_json
 from magmobo.cli.statuses import kernel_status_fields
 from magmobo.cli.watch import repeated
+from magmobo.contracts.errors import AuditUnavailable
 
 if TYPE_CHECKING:
     from magmobo.contracts.planes import NodeStatus
+
+# The second one is what nodes before the command bus say to every command of today: mag was updated under them.
+_STOP_BY_SIGNAL = (AuditUnavailable.code, "MAG-ADMIN-002")
 
 
 @click.command()
@@ -24,7 +30,13 @@ if TYPE_CHECKING:
 @options.as_json
 def down(data_dir: Path | None, timeout_s: float, as_json: bool) -> int:
     """Stop the node and wait until it is gone."""
-    pid = client_of(data_dir, timeout_s).stop().get("pid")
+    folder = folder_of(data_dir)
+    try:
+        pid = client_for(folder, timeout_s).stop().get("pid")
+    except NodeRefused as error:
+        if error.fault_code in _STOP_BY_SIGNAL:
+            raise StopRefused(error.text, folder.holder_pid()) from error
+        raise
     if as_json:
         print_json("down", {"pid": pid, "stopped": True})
     else:

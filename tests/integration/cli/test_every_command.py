@@ -21,7 +21,7 @@ from magmobo.admin.wire import MAX_REQUEST_BYTES
 from magmobo.cli.group import COMMANDS
 from magmobo.cli.main import main
 from magmobo.contracts import operations as ops
-from magmobo.contracts.errors import DeadlineExceeded, MagError, Unavailable
+from magmobo.contracts.errors import AuditUnavailable, DeadlineExceeded, MagError, Unavailable
 from magmobo.contracts.planes import NodeStatus
 
 Capture = pytest.CaptureFixture[str]
@@ -126,6 +126,22 @@ def test_an_error_of_the_node_is_told_once_with_its_exit_code(
     assert "\x1b" not in err
     assert "Traceback" not in err
     assert len(node.asked) == 1
+
+
+class OfFormerVersion(MagError):
+    code = "MAG-ADMIN-002"
+
+
+@pytest.mark.parametrize("reason", [AuditUnavailable("the disk is full"), OfFormerVersion("no such command")])
+def test_a_stop_that_cannot_be_ordered_names_the_signal_that_stops(
+    node: FakeOperators, tmp_path: Path, capsys: Capture, reason: MagError
+) -> None:
+    node.replies["node:stop"] = reason
+    (tmp_path / "mag_data" / "node.lock").write_text("4321\n")
+    assert main(["down"]) == 1
+    err = capsys.readouterr().err
+    assert f"{reason} [MAG-CLI-011]" in err
+    assert "`kill 4321` drains it" in err
 
 
 @pytest.mark.parametrize("command", [*WORDS, "status", "down"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import msgspec
 import pytest
 
 import magmobo.cli.group
+from magmobo.cli.audit import written_whole
+from magmobo.cli.errors import OutputFileRefused
 from magmobo.cli.group import COMMANDS, NounVerbGroup, mag
 from magmobo.cli.main import main
 from magmobo.cli.operate import node_fields
@@ -198,6 +201,24 @@ def test_an_unexpected_error_names_a_file_with_the_details(broken: Path, capsys:
     assert "secret" not in err
     assert "ZeroDivisionError" in report.read_text()
     assert report.stat().st_mode & 0o077 == 0
+
+
+def test_an_unexpected_error_is_told_also_where_no_file_can_be_written(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(broken / "gone"))
+    assert main(["boom"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("mag: something unexpected happened (ZeroDivisionError); no file could be written")
+    assert "Traceback" not in err
+
+
+def test_half_a_file_is_taken_back_and_the_full_disk_named(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.touch()
+    with pytest.raises(OutputFileRefused, match="no space left"), written_whole(path, os.open("/dev/full", 1)) as file:
+        file.write(b"x")
+    assert not path.exists()
 
 
 def test_an_error_of_ours_is_one_line_and_a_next_step(broken: Path, capsys: Capture) -> None:

@@ -25,6 +25,10 @@ BreakKind = Literal[
     "bad_checkpoint", "head_mismatch", "beyond_head", "head_unknown", "recorded_break",
 ]  # fmt: skip
 MAX_LISTED = 20
+_BEYOND = (
+    "the log goes on behind the last acknowledged record, as a full disk or a crash leaves it; the next start "
+    "sets that aside"
+)
 
 
 class Break(Struct, frozen=True):
@@ -247,7 +251,7 @@ class _Walk:
         if self._head is None or self._seq + ahead <= self._head.seq:
             return False
         if not self._beyond:
-            self._break(self._head.seq + 1, "beyond_head", "the log goes on behind the last acknowledged record")
+            self._break(self._head.seq + 1, "beyond_head", _BEYOND)
         self._beyond = True
         return True
 
