@@ -1,8 +1,9 @@
-"""What the kernel itself costs: from nothing to a kernel without components that is ready, and a setting read.
+"""What the kernel itself costs: from nothing to a kernel without components that is ready, a setting read, a count.
 
 Both processes are timed from their spawn to a line they print: the yardstick when it has imported asyncio and msgspec,
 the kernel when it has booted; both run from compiled bytecode. A setting is read the way a component reads it, as an
-attribute of the section it was configured with; its yardstick is the same value in a dict.
+attribute of the section it was configured with; its yardstick is the same value in a dict. A counter of
+`context.metrics` is counted up by its method, and in the form for hot paths, beside a plain int in a slot.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from pathlib import Path
 from benchmarks.measure import Figure, Sample, compared, interleaved, median_of
 from magmobo.kernel.config.core import CORE_SECTIONS, HealthConfig
 from magmobo.kernel.config.loader import load_config
+from magmobo.kernel.observe.metrics import MetricsRegistry
 
-READY_LIMIT, READ_LIMIT = 1.7, 1.2
+READY_LIMIT, READ_LIMIT, COUNT_LIMIT = 1.7, 1.2, 2.0
 STARTS_A_ROUND = 5
 READS = 2_000_000
-IMPORTS, DICT = 'python -c "import asyncio, msgspec"', "a dict read"
+COUNTS = 1_000_000
+IMPORTS, DICT, PLAIN = 'python -c "import asyncio, msgspec"', "a dict read", "a plain int"
 PRINT_IMPORTED = "import asyncio, msgspec; print('ready', flush=True)"
 PRINT_BOOTED = """
 import asyncio, sys
@@ -44,12 +47,13 @@ asyncio.run(main())
 
 
 def run(rounds: int) -> list[Figure]:
-    """Milliseconds to ready and nanoseconds a read."""
+    """Milliseconds to ready, nanoseconds a read and a count."""
     with tempfile.TemporaryDirectory(prefix="mag-bench-") as folder:
         kernel = partial(_until_ready, PRINT_BOOTED, folder)
         kernel()  # the first start compiles
         starts = interleaved(rounds, {"kernel": kernel, IMPORTS: partial(_until_ready, PRINT_IMPORTED)})
     reads = interleaved(rounds, {"section": _read_section, DICT: _read_dict})
+    counts = interleaved(rounds, {"inc": _count_by_method, "value": _count_by_attribute, PLAIN: _count_plainly})
     return [
         compared(
             starts, "kernel", IMPORTS, "ready_ms", "kernel without components ready", "ms", "lower",
@@ -58,6 +62,14 @@ def run(rounds: int) -> list[Figure]:
         compared(
             reads, "section", DICT, "read_ns", "a setting read", "ns", "lower",
             note=_limit(reads["section"], reads[DICT], "read_ns", READ_LIMIT),
+        ),
+        compared(
+            counts, "inc", PLAIN, "count_ns", "counter.inc()", "ns", "lower",
+            note=_limit(counts["inc"], counts[PLAIN], "count_ns", COUNT_LIMIT),
+        ),
+        compared(
+            counts, "value", PLAIN, "count_ns", "counter.value += 1", "ns", "lower",
+            note=_limit(counts["value"], counts[PLAIN], "count_ns", COUNT_LIMIT),
         ),
     ]  # fmt: skip
 
@@ -100,3 +112,29 @@ def _read_dict() -> Sample:
 def _read(expression: str, *, section: object) -> Sample:
     elapsed_s = min(timeit.repeat(expression, globals={"section": section}, number=READS, repeat=3))
     return {"read_ns": elapsed_s / READS * 1e9}
+
+
+class _Plain:
+    """What counting would be without anything around it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+def _count_by_method() -> Sample:
+    return _count("one.inc()", MetricsRegistry().scoped("bench").counter("mag_bench_total", "Counts."))
+
+
+def _count_by_attribute() -> Sample:
+    return _count("one.value += 1", MetricsRegistry().scoped("bench").counter("mag_bench_total", "Counts."))
+
+
+def _count_plainly() -> Sample:
+    return _count("one.value += 1", _Plain())
+
+
+def _count(statement: str, one: object) -> Sample:
+    elapsed_s = min(timeit.repeat(statement, globals={"one": one}, number=COUNTS, repeat=5))
+    return {"count_ns": elapsed_s / COUNTS * 1e9}

@@ -10,13 +10,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, structs
 
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.kernel.audit.catalogue import BREAK_FOUND, CATALOGUE, CHECKPOINT, TORN_RECORD
-from magmobo.kernel.audit.checkpoint import CheckpointKey, load_or_make
 from magmobo.kernel.audit.record import GENESIS, Draft, Head, draft, seal
 from magmobo.kernel.audit.segments import Tail, lock
 from magmobo.kernel.audit.survey import (
@@ -29,6 +28,9 @@ from magmobo.kernel.audit.survey import (
     unreported,
     whole_records,
 )
+
+if TYPE_CHECKING:
+    from magmobo.kernel.audit.checkpoint import CheckpointKey
 
 MAX_DRAFTS = MAX_GROUP - 16  # of others; the rest of a group is for records of its own
 _KERNEL = Actor(name="kernel", role=Role.ADMIN, via="kernel")
@@ -157,6 +159,8 @@ class Disk:
         if not (due or asked):
             return None
         if self._key is None:
+            from magmobo.kernel.audit.checkpoint import load_or_make  # seldom, and not at the start
+
             try:
                 self._key, problem = load_or_make(self._folder, self._base.keys)
             except OSError as error:

@@ -16,7 +16,6 @@ from magmobo.contracts.errors import AuditUnavailable, UnknownAuditAction
 from magmobo.contracts.stores import State
 from magmobo.kernel.audit.catalogue import CATALOGUE, OWN
 from magmobo.kernel.audit.disk import Sealed
-from magmobo.kernel.audit.reader import records_in
 from magmobo.kernel.audit.record import Draft, draft
 from magmobo.kernel.audit.segments import SEGMENT_BYTES
 from magmobo.kernel.audit.writer import GroupWriter, open_writer, reason_of
@@ -143,6 +142,8 @@ class AuditLog:
         return self.head_seq > seq
 
     def _read(self, after_seq: int, limit: int, head_seq: int) -> list[AuditRecord]:
+        from magmobo.kernel.audit.reader import records_in  # for who asks
+
         found = records_in(self._folder, after_seq=after_seq, up_to_seq=head_seq)
         return [record for _, record in zip(range(limit), found, strict=False)]
 

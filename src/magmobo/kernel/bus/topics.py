@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from magmobo.contracts.events import Event
@@ -31,6 +32,7 @@ def is_topic(name: str) -> bool:
     return all(re.fullmatch(_WORD, word) for word in name.split("."))
 
 
+@lru_cache(maxsize=256)  # each topic is held against the same few patterns when a bus is made
 def parse_pattern(pattern: str) -> tuple[str, ...]:
     """The words of a pattern. Raises: BadPattern."""
     words = tuple(pattern.split("."))
