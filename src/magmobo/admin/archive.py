@@ -3,6 +3,8 @@
 Boundary: reads the data folder and the settings files beside the working folder, writes one new file (0600). Invariant:
 every text goes through the `Masker`, which knows the secrets of this folder, of the settings and of the environment;
 each part and so the whole is bounded, and the newest lines stay; a part that cannot be read says so in its place.
+The folder may be another user's and the node a stranger: links, pipes and devices are not read, and what a node calls
+its parts names nothing outside of the archive.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import io
 import json
 import os
 import platform
+import re
 import stat
 import tarfile
 import time
@@ -25,7 +28,7 @@ from msgspec import Struct, to_builtins
 
 from magmobo import __version__
 from magmobo.admin import audit
-from magmobo.admin.data_folder import DataFolder
+from magmobo.admin.data_folder import DataFolder, open_regular
 from magmobo.admin.offline import Check
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.operations import DiagnosticsPart
@@ -34,9 +37,11 @@ from magmobo.kernel.masking import Masker, named_secrets, secret_parts
 
 _LOG_BYTES = 2_097_152
 _SMALL_BYTES = 262_144
+_SETTINGS_BYTES = 1_048_576  # the settings reader takes no more
 _MAX_CRASHES = 3
 _MAX_LISTED = 2_000
 _AUDIT_RECORDS = 20
+_MAX_NAME_CHARS = 100
 _README = "README.txt"
 
 
@@ -73,11 +78,13 @@ def known_secrets(folder: DataFolder, settings_dir: Path, environ: Mapping[str, 
     """
     for variable, value in environ.items():
         yield from named_secrets(value, variable)
+        if variable.endswith("_FILE"):
+            yield from named_secrets(_settings_text(Path(value)).strip(), variable)
     for path in (*settings_dir.glob("mag*.toml"), *settings_dir.glob("mag.d/*.toml")):
         yield from named_secrets(_table(path))
     secret_files = [*folder.secrets_file.parent.glob("*.toml"), *folder.path.glob("postgres/*.json")]
     for path in secret_files:
-        yield from _all_texts(_table(path))
+        yield from _all_texts(_table(path, follow=False))
 
 
 def write_archive(file: BinaryIO, name: str, about: Sequence[str], parts: Sequence[DiagnosticsPart]) -> Archive:
@@ -85,6 +92,7 @@ def write_archive(file: BinaryIO, name: str, about: Sequence[str], parts: Sequen
 
     Raises: OSError.
     """
+    parts = [DiagnosticsPart(safe_name(part.name, number), part.text) for number, part in enumerate(parts, 1)]
     sizes = {part.name: len(part.text.encode(errors="replace")) for part in parts}
     listed = "\n".join(f"  {size:>9,} bytes  {part}" for part, size in sizes.items())
     readme = "\n".join([*about, "", "Files:", listed, ""])
@@ -99,6 +107,15 @@ def write_archive(file: BinaryIO, name: str, about: Sequence[str], parts: Sequen
             archive.addfile(entry, io.BytesIO(content))
     file.flush()
     return Archive(file.tell(), sizes)
+
+
+def safe_name(name: str, number: int) -> str:
+    """`name`, if it is one for a file inside of the archive, else one made of `number`."""
+    words = name.split("/")
+    is_safe = len(name) <= _MAX_NAME_CHARS and all(
+        re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", word) for word in words
+    )
+    return name if is_safe else f"{'node/' if words[0] == 'node' else ''}part-{number}.txt"
 
 
 def _versions() -> dict[str, Any]:
@@ -134,7 +151,9 @@ def _listing(path: Path) -> str:
     """Mode, size and age of what is in the folder, two levels deep, without contents."""
     now_s = time.time()
     lines = []
-    for found in sorted([path, *path.glob("*"), *path.glob("*/*")])[:_MAX_LISTED]:
+    inside = [place for place in path.glob("*") if place.is_dir() and not place.is_symlink()]
+    everything = [path, *path.glob("*"), *(found for place in inside for found in place.glob("*"))]
+    for found in sorted(everything)[:_MAX_LISTED]:
         with suppress(OSError):  # it may have gone meanwhile
             facts = found.lstat()
             age_s = max(0, round(now_s - facts.st_mtime))
@@ -150,14 +169,21 @@ def _audit(folder: DataFolder) -> str:
 
 def _crashes(log_dir: Path) -> Sequence[Path]:
     """The newest reports of unexpected errors."""
-    found = [path for path in log_dir.glob("mag-crash-*.txt") if path.is_file()]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[:_MAX_CRASHES]
+    found: list[tuple[float, Path]] = []
+    for path in log_dir.glob("mag-crash-*.txt"):
+        with suppress(OSError):  # it may have gone meanwhile
+            facts = path.lstat()
+            if stat.S_ISREG(facts.st_mode):
+                found.append((facts.st_mtime, path))
+    return [path for _, path in sorted(found, reverse=True)[:_MAX_CRASHES]]
 
 
 def _end_of(path: Path, limit_bytes: int) -> str:
-    if not path.is_file():
+    try:
+        descriptor = open_regular(path)
+    except FileNotFoundError:
         return "there is no such file\n"
-    with path.open("rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         size_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(0, size_bytes - limit_bytes))
         return tail(file.read(limit_bytes).decode(errors="replace"), limit_bytes - 1)
@@ -172,11 +198,18 @@ def _made(make: Callable[[], str]) -> str:
         return f"this part could not be made: {type(error).__name__}: {error}\n"
 
 
-def _table(path: Path) -> Any:
-    with suppress(OSError, ValueError, RecursionError):
-        text = path.read_text(encoding="utf-8")
+def _table(path: Path, *, follow: bool = True) -> Any:
+    with suppress(ValueError, RecursionError):
+        text = _settings_text(path, follow=follow)
         return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     return {}
+
+
+def _settings_text(path: Path, *, follow: bool = True) -> str:
+    """What is in a file of settings, nothing where none can be read. Settings may be links, what is ours is not."""
+    with suppress(OSError, ValueError), os.fdopen(open_regular(path, follow=follow), "rb") as file:
+        return file.read(_SETTINGS_BYTES).decode()
+    return ""
 
 
 def _all_texts(value: Any) -> Iterator[str]:

@@ -6,6 +6,7 @@ it dies with the process, also by kill -9, and a removed lock file would let two
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pwd
@@ -104,8 +105,10 @@ class DataFolder:
     def _check_room(self) -> None:
         """Write a megabyte and take it away again, so that a full disk is found before anything is half done."""
         probe = self.path / ".room"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            probe.write_bytes(bytes(_ROOM_BYTES))
+            with os.fdopen(os.open(probe, flags, 0o600), "wb") as file:
+                file.write(bytes(_ROOM_BYTES))
         finally:
             with suppress(FileNotFoundError):
                 probe.unlink()
@@ -149,6 +152,19 @@ class NodeLock:
             descriptor, self._descriptor = self._descriptor, None
             os.ftruncate(descriptor, 0)
             os.close(descriptor)
+
+
+def open_regular(path: Path, *, follow: bool = False) -> int:
+    """A descriptor to read a file from. A pipe, a device or, without `follow`, a link is none, and nobody waits for it.
+
+    Raises: OSError.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "this is no regular file", str(path))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -132,6 +132,8 @@ async def _node_check(folder: DataFolder) -> Check:
         node = msgspec.convert(answer, NodeStatus)
     except NodeNotRunning:
         return Check("node", True, "none runs on this data folder")
+    except msgspec.ValidationError:
+        return Check("node", False, "its answer is not one we understand", "Is it of the version of this `mag`?")
     except MagError as error:
         return Check("node", False, f"{error} [{error.code}]", error.next_step())
     sick = [part.name for part in node.components if part.state != "running" or part.health == "unhealthy"]

@@ -163,7 +163,8 @@ def _report_to(descriptor: int, chosen: NodeOptions) -> int:
 def _write_output_to(folder: DataFolder) -> None:
     """From here on, whatever would go to a terminal goes to a file of the data folder."""
     remember_log_dir(folder)
-    descriptor = os.open(folder.output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(folder.output_file, flags, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

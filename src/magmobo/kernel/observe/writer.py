@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol, TextIO
 MAX_WAITING = 10_000
 MAX_FILE_BYTES = 32 * 1_048_576
 KEPT_FILES = 3
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Target(Protocol):
@@ -52,7 +53,7 @@ class FileTarget:
         self._file = self._open()
 
     def _open(self) -> BinaryIO:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, _FLAGS, 0o600)
         return os.fdopen(descriptor, "ab", buffering=0)
 
     def write(self, lines: bytes) -> None:

@@ -49,7 +49,7 @@ def make_private(path: Path) -> None:
 
 def check_writable(path: Path) -> None:
     """SQLite would quietly open a file that it may only read. Raises: OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         if os.fstat(descriptor).st_mode & 0o077:
             os.fchmod(descriptor, 0o600)
@@ -97,7 +97,7 @@ class Mark:
     """The open mark of one state file. Raises: OSError."""
 
     def __init__(self, path: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(companion(path, "-mark"), flags, 0o600)
 
     def write(self, commits: int) -> None:
