@@ -216,7 +216,7 @@ def _storable(value: Any) -> Any:
 def _clean(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
-    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
 def _short(text: str, mask: Callable[[Any], Any]) -> str:
