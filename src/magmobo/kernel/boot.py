@@ -17,7 +17,7 @@ from magmobo.contracts.component import Component
 from magmobo.contracts.events import SystemBootFailed, SystemBootStage
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.deadline import end, waiting_at
-from magmobo.kernel.errors import BadDeclaration, BootFailed, StageTimeout, describe
+from magmobo.kernel.errors import BadDeclaration, BootFailed, StageTimeout, describe, located
 from magmobo.kernel.slot import PhaseFailed
 from magmobo.kernel.timeline import Timeline
 
@@ -116,7 +116,7 @@ class BootSequence:
             error.rollback = "the rollback was cancelled"
         elif (failure := task.exception()) is not None:
             error.rollback = f"the rollback failed: {describe(failure)}"
-        cause = f"{describe(error.cause)}; {error.rollback}" if error.rollback else describe(error.cause)
+        cause = f"{located(error.cause)}; {error.rollback}" if error.rollback else located(error.cause)
         self._bus.emit(SystemBootFailed(stage=error.stage, component=error.component, error=cause))
 
     async def _outlast(self, task: asyncio.Task[None], timeout_s: float) -> None:

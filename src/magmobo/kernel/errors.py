@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from magmobo.contracts.errors import ConfigError, MagError
+
+_PYTHON = os.__file__.removesuffix("os.py")
 
 
 class ConfigFileError(ConfigError):
@@ -189,7 +192,7 @@ class ComponentNotAdded(RegistryError):
         self.name, self.phase, self.cause, self.involved = name, phase, cause, (name,)
 
     def __str__(self) -> str:
-        return f'component "{self.name}" was not added ({self.phase}): {describe(self.cause)}'
+        return f'component "{self.name}" was not added ({self.phase}): {located(self.cause)}'
 
 
 class IllegalTransition(MagError):
@@ -247,7 +250,7 @@ class BootFailed(MagError):
     def __str__(self) -> str:
         where = f'component "{self.component}", {self.phase}' if self.component else self.stage
         after = f"; {self.rollback}" if self.rollback else ""
-        return f"the node did not start ({where}): {describe(self.cause)}{after}"
+        return f"the node did not start ({where}): {located(self.cause)}{after}"
 
     def next_step(self) -> str:
         return self.cause.next_step() if isinstance(self.cause, MagError) else self.remedy
@@ -311,3 +314,28 @@ def describe(error: BaseException) -> str:
     if isinstance(error, MagError):
         return f"{error} [{error.code}]"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def located(error: BaseException) -> str:
+    """The same, and for an error that is not ours the line that raised it: whoever wrote that line looks for it."""
+    place = "" if isinstance(error, MagError) else _raised_at(error)
+    return f"{describe(error)}, raised at {place}" if place else describe(error)
+
+
+def foreign(error: BaseException) -> BaseException | None:
+    """The error when it is not ours, so that its traceback is worth the room in the log."""
+    return None if isinstance(error, MagError) else error
+
+
+def _raised_at(error: BaseException) -> str:
+    """`file:line in function` of the innermost line outside Python's own library; empty when there is none."""
+    from magmobo.kernel.deadline import short_path  # which imports what imports this module
+
+    place, step = "", error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        is_python = code.co_filename.startswith((_PYTHON, "<")) and "site-packages" not in code.co_filename
+        if not is_python and "/magmobo/kernel/" not in code.co_filename:
+            place = f"{short_path(code.co_filename)}:{step.tb_lineno} in {code.co_name}"
+        step = step.tb_next
+    return place

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.events import ComponentFailed, ComponentStarted, ComponentStateChanged, ComponentStopped
-from magmobo.kernel.errors import IllegalTransition, describe
+from magmobo.kernel.errors import IllegalTransition, located
 
 
 class State(StrEnum):
@@ -74,4 +74,4 @@ class Lifecycle:
         """Go to `failed` from wherever that is allowed, and say why."""
         if self.can(State.FAILED):
             self.to(State.FAILED)
-            self._bus.emit(ComponentFailed(name=self.name, error=describe(error)))
+            self._bus.emit(ComponentFailed(name=self.name, error=located(error)))

@@ -20,7 +20,7 @@ from magmobo.contracts.events import ComponentQuarantined, ComponentRecoveryFail
 from magmobo.kernel.budget import Budget
 from magmobo.kernel.config.core import KernelConfig, RecoveryConfig
 from magmobo.kernel.deadline import GRACE_S, end
-from magmobo.kernel.errors import IllegalTransition, UnknownComponent, describe
+from magmobo.kernel.errors import IllegalTransition, UnknownComponent, describe, located
 from magmobo.kernel.lifecycle import State
 from magmobo.kernel.slot import Deadlines, PhaseFailed, Slot
 from magmobo.kernel.supervision.errors import ComponentFailure, NotNow, UnhealthyComponent
@@ -246,7 +246,7 @@ class Supervisor:
         if case.down_since_s is None:
             error = case.slot.error
             case.down_since_s = self._clock.monotonic_s()
-            case.reason = describe(error) if error is not None else "asked for"
+            case.reason = located(error) if error is not None else "asked for"
 
     def _note_return(self, case: _Case, by: str) -> None:
         from magmobo.contracts.operations import RestartNote  # not before it is needed

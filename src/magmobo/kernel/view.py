@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from magmobo.contracts.component import Announcement
 from magmobo.contracts.health import HealthReport, HealthStatus
-from magmobo.kernel.errors import describe
+from magmobo.kernel.errors import describe, located
 from magmobo.kernel.health import worst_detail
 from magmobo.kernel.lifecycle import State
 from magmobo.kernel.registry import Registry, class_path
@@ -27,9 +27,14 @@ def utc(time_s: float) -> str:
 
 
 def is_down(slot: Slot) -> bool:
-    """Whether the node is degraded because of it: it should run and does not, or says that it does not serve."""
+    """Whether a node that is up is degraded because of it: it should run and does not, or says that it does not serve.
+
+    One that never ran is just joining, and nobody can miss it yet.
+    """
     is_unhealthy = slot.health is not None and slot.health.status is HealthStatus.UNHEALTHY
-    return slot.state is not State.DISABLED and (slot.state is not State.RUNNING or is_unhealthy)
+    return (
+        slot.incarnation > 0 and slot.state is not State.DISABLED and (slot.state is not State.RUNNING or is_unhealthy)
+    )
 
 
 def announcement_of(slot: Slot) -> Announcement:
@@ -61,7 +66,7 @@ def _detail(slot: Slot, health: HealthReport | None, idle_reason: str, caused_by
     if slot.state is State.DISABLED:
         return idle_reason
     if slot.error is not None:
-        return describe(slot.error)
+        return located(slot.error)
     said = worst_detail(health) if health else ""
     return f"because of {caused_by}: {said}" if caused_by and said else said
 
