@@ -37,7 +37,7 @@ from magmobo.kernel.config.core import KernelConfig, ObservabilityConfig
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.context import Surroundings
 from magmobo.kernel.deadline import end
-from magmobo.kernel.errors import BootFailed, NotReady, describe
+from magmobo.kernel.errors import BootFailed, NotReady, describe, foreign
 from magmobo.kernel.journal import BootJournal
 from magmobo.kernel.memory import Memory
 from magmobo.kernel.observe.quiet import QuietLog
@@ -231,7 +231,8 @@ class Kernel:
         try:
             await sequence.run()
         except BootFailed as error:
-            self._log.error("the boot failed", stage=error.stage, failed=error.component, error=describe(error.cause))
+            at, cause = {"stage": error.stage, "failed": error.component}, error.cause
+            self._log.error("the boot failed", **at, error=describe(cause), exc_info=foreign(cause))
             raise
         finally:
             if self._state == "failed" and self._reset is None:
