@@ -14,7 +14,7 @@ import click
 
 from magmobo.cli import options
 from magmobo.cli.context import folder_of
-from magmobo.cli.output import printable
+from magmobo.cli.output import escaped, printable
 
 _POLL_S = 0.2
 _COLOURS = {"debug": "bright_black", "info": "green", "warning": "yellow", "error": "red", "critical": "red"}
@@ -70,7 +70,7 @@ def _was_replaced(path: Path, file: IO[str]) -> bool:
 
 
 def _print(line: str, *, as_json: bool) -> None:
-    click.echo(line.rstrip("\n") if as_json else pretty(line))
+    click.echo(escaped(line.rstrip("\n")) if as_json else pretty(line))
 
 
 def pretty(line: str) -> str:

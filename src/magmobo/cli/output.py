@@ -56,7 +56,33 @@ def echo_error(text: str) -> None:
 def print_json(command: str, fields: Mapping[str, Any]) -> None:
     """One JSON object on standard output; `schema` names its shape and `command` the question it answers."""
     schema = f"dev.magmobo.cli.{command.replace(':', '_').replace('-', '_')}.v1"
-    echo(json.dumps({"schema": schema, "command": command, **fields}, ensure_ascii=False))
+    echo(json_line({"schema": schema, "command": command, **fields}))
+
+
+def json_line(value: Any) -> str:
+    """`value` as JSON that any terminal can show and none obeys."""
+    text = escaped(json.dumps(value, ensure_ascii=False))
+    return text if _fits(text) else escaped(json.dumps(value))
+
+
+def escaped(text: str) -> str:
+    """JSON that means the same, with what cannot be printed spelt out."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _spelt(char) for char in text)
+
+
+def _spelt(char: str) -> str:
+    return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]  # which `json` takes for a letter
+
+
+def _fits(text: str) -> bool:
+    """Whether standard output can say it."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def print_error(error: MagError) -> int:

@@ -54,7 +54,7 @@ class LogOutput:
             writer.put(self._pretty_line(safe) if is_pretty else line)
 
     def _pretty_line(self, event: Mapping[str, Any]) -> bytes:
-        shown = {key: value for key, value in event.items() if key != "instance_id"}
+        shown = {key: _printable(value) for key, value in event.items() if key != "instance_id"}
         shown["timestamp"] = str(shown.pop("time", ""))[11:23]
         return f"{self._pretty(None, '', shown)}\n".encode(errors="replace")
 
@@ -147,6 +147,13 @@ def configure_logging(
 
 def _as_argument(logger: object, method: str, event: MutableMapping[str, Any]) -> tuple[tuple[Any], dict[str, Any]]:
     return (event,), {}
+
+
+def _printable(value: Any) -> Any:
+    """Text that cannot drive a terminal; a traceback keeps its lines."""
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in value)
 
 
 def _json_line(event: Mapping[str, Any]) -> bytes:
