@@ -152,7 +152,10 @@ class MetricsRegistry:
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_as_collector(self.families()))
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception:  # versions that are no numbers, for instance: whoever asks so gets the plain format
+            encode, content_type = choose_encoder("")
         return content_type, encode(registry)
 
     def _declare(self, name: str, kind: Kind, help: str, label_names: tuple[str, ...]) -> _Declared:
