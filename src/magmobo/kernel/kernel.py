@@ -8,44 +8,31 @@ may hold several.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct
-
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.component import Component
 from magmobo.contracts.errors import Unavailable
-from magmobo.contracts.events import (
-    ComponentQuarantined,
-    ComponentRegistered,
-    ComponentStateChanged,
-    SystemBoot,
-    SystemReady,
-    SystemShutdown,
-)
-from magmobo.kernel import selftest, view
+from magmobo.contracts.events import SystemReady, SystemShutdown
+from magmobo.kernel import view
 from magmobo.kernel.assembly import Assembly
-from magmobo.kernel.boot import BootSequence, Stage, check_components
+from magmobo.kernel.boot import BootSequence
 from magmobo.kernel.bus.bus import EventBus
-from magmobo.kernel.chronicle import Chronicle
+from magmobo.kernel.choice import EVERYTHING, Choice, Resolve
 from magmobo.kernel.clock import SystemClock
 from magmobo.kernel.config.core import KernelConfig, ObservabilityConfig
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.context import Surroundings
-from magmobo.kernel.deadline import end
 from magmobo.kernel.errors import BootFailed, NotReady, describe, foreign
-from magmobo.kernel.journal import BootJournal
-from magmobo.kernel.memory import Memory
+from magmobo.kernel.membership import Membership
 from magmobo.kernel.observe.quiet import QuietLog
-from magmobo.kernel.selection import select
 from magmobo.kernel.services import KERNEL, KERNEL_ACTOR, Services
 from magmobo.kernel.slot import Slot
+from magmobo.kernel.stages import Stages
 from magmobo.kernel.timeline import Timeline
-from magmobo.kernel.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
     from random import Random
@@ -57,42 +44,8 @@ if TYPE_CHECKING:
 
 KernelState = Literal["booting", "ready", "degraded", "stopping", "stopped", "failed"]
 
-
 _LAST_WORDS_S = 10.0  # beyond the components' own deadlines, for closing the stores
 _HANDLER_HELP = "Duration of event handlers, one call in 64."
-
-
-class Choice(Struct, frozen=True):
-    """Which of the components take part (see `selection.select`), and what is known about them.
-
-    `descriptors_wanted`, `ports`: what the self-test looks at for them (see `selftest.run`).
-    `sources`: component name -> where it comes from, for people; `notices`: what could not be loaded, a line each.
-    """
-
-    only: Sequence[str] = ()
-    without: Sequence[str] = ()
-    optional: Sequence[str] = ()
-    missing: Sequence[str] = ()
-    safe: bool = False
-    descriptors_wanted: int = 0
-    ports: Sequence[tuple[str, int]] = ()
-    sources: Mapping[str, str] = {}
-    notices: Sequence[str] = ()
-
-
-EVERYTHING = Choice()
-
-
-class Newcomer(Struct, frozen=True):
-    """A component that is to join the running node: its class, its validated section, and where it comes from."""
-
-    component_type: type[Component]
-    section: Any
-    source: str
-
-
-Resolve = Callable[[str], Newcomer]
-"""From `module:Class`, or the name of an installed component."""
 
 
 class Kernel:
@@ -128,12 +81,9 @@ class Kernel:
     ) -> None:
         self._clock: Clock = clock or SystemClock()
         self._log = QuietLog(component=KERNEL)
-        self._components, self.config, self._provided = tuple(components), config, dict(provided)
-        self._choice, self._resolve, self._on_exit = choice, resolve, on_exit
-        self._sources = dict(choice.sources)
+        self.config, self._notices, self._on_exit = config, choice.notices, on_exit
         self._settings: KernelConfig = config.section("kernel")
         observability: ObservabilityConfig = config.section("observability")
-        self._loop_stall_s = observability.loop_stall_s
         self.bus = EventBus(
             origin=instance_id,
             time_s=self._clock.time_s,
@@ -162,17 +112,20 @@ class Kernel:
             services=self.services,
             timeline=Timeline(self._clock.monotonic_s),
         )
-        self._memory = Memory(self.services.states.scope(KERNEL), self._clock, self._log)
-        self._chronicle = Chronicle(self.services.audit, self._log)
-        self._journal = BootJournal(self.services.states.scope(KERNEL))
-        self._random = random
-        self._watchdog: LoopWatchdog | None = None
-        self._assembly: Assembly | None = None
-        self._chores: list[asyncio.Task[None]] = []
-        self._findings: Sequence[selftest.Finding] = ()
-        self._began_s, self._began_at_s = self._clock.monotonic_s(), self._clock.time_s()
+        self._stages = Stages(
+            components,
+            config,
+            provided,
+            choice,
+            self._around,
+            self._log,
+            random=random,
+            on_exit=self._ask_to_end,
+            is_active=lambda: self._state == "ready",
+        )
+        self._membership = Membership(self._ready_assembly, self._stages.memory, resolve, choice.sources)
         self._state: KernelState = "booting"
-        self._is_booting = self._was_started = False
+        self._is_booting = self._was_started = self._is_leaving = False
         self._leaving = asyncio.Lock()
         self._reset: asyncio.Task[None] | None = None
         self.services.metrics.collect_from(KERNEL, self._figures)
@@ -184,7 +137,7 @@ class Kernel:
 
         Raises: BootFailed, or CancelledError when the caller is cancelled; both after everything was taken back.
         """
-        if self._was_started:
+        if self._was_started or self._is_leaving:
             raise RuntimeError("a kernel boots once; make another one, or reset it")
         self._was_started = True
         await self._go_up()
@@ -192,39 +145,45 @@ class Kernel:
     async def reset(self) -> None:
         """Shut every component down and boot again in place; doors, stores and what the bus counted stay.
 
-        It goes on when the caller is cancelled. Raises: NotReady unless the node is ready; BootFailed when it did not
-        come back: then nothing of it is left and the node should end.
+        It goes on when the caller is cancelled. Raises: NotReady unless the node is ready, and when a shutdown ends it;
+        BootFailed when it did not come back: then nothing of it is left and the node should end.
         """
-        if self._state != "ready" or self._reset is not None:
+        if self._state != "ready":
             raise NotReady(self.state)
+        self._state = "booting"
         self._reset = asyncio.create_task(self._down_and_up(), name="kernel:reset")
-        try:
-            await asyncio.shield(self._reset)
-        finally:
-            if self._reset.done():
-                self._reset = None
+        self._reset.add_done_callback(self._reset_ended)
+        await asyncio.shield(self._reset)
+
+    def _reset_ended(self, reset: asyncio.Task[None]) -> None:
+        self._reset = None
+        if not reset.cancelled():
+            reset.exception()  # whoever asked may have gone; the log has it
 
     async def _down_and_up(self) -> None:
         self._log.info("resetting")
-        self._state = "booting"
         try:
-            await self._take_down(self._settings.shutdown_timeout_s)
-            await self._go_up()
-        except BootFailed as error:
+            await self._stages.take_down(self._settings.shutdown_timeout_s)
+            await self._stages.journal.ended("stopped")
+            if not self._is_leaving:
+                await self._go_up()
+        except asyncio.CancelledError:  # by `shutdown`, which takes down what is left
+            self._state = "stopping"
+        except Exception as error:
+            self._state = "failed"
             self._ask_to_end(f"the node did not come back from its reset: {describe(error)}")
             raise
+        if self._state != "ready":
+            raise NotReady("stopping")
 
     async def _go_up(self) -> None:
         self._is_booting = True
-        self._began_s, self._began_at_s = self._clock.monotonic_s(), self._clock.time_s()
-        timeline = self._around.timeline
-        timeline.spans.clear()
         sequence = BootSequence(
-            self._stages(),
+            self._stages.begin(),
             self._undo,
             self.bus,
             self._clock,
-            timeline,
+            self._around.timeline,
             stage_timeout_s=self._settings.stage_timeout_s,
             rollback_timeout_s=2 * self._settings.shutdown_timeout_s + _LAST_WORDS_S,
         )
@@ -239,97 +198,21 @@ class Kernel:
                 await asyncio.shield(self.bus.close())  # the last to go: it has told of the failure
         self._is_booting, self._state = False, "ready"
         self.assembly.begin_supervision()
-        boot_s = self._clock.monotonic_s() - self._began_s
+        boot_s = self._clock.monotonic_s() - self._stages.began_s
         self._log.info("ready", boot_s=round(boot_s, 3), components=len(self.slots))
         self.bus.emit(
             SystemReady(instance_id=self._around.instance_id, environment=self._around.environment, boot_s=boot_s)
         )
 
-    def _stages(self) -> tuple[Stage, ...]:
-        return (
-            Stage("pre_boot", self._pre_boot),
-            Stage("kernel_init", self._kernel_init),
-            Stage("post", self._self_test),
-            Stage("component_load", self._load),
-            Stage("service_start", self._start),
-            Stage("ready", self._ready),
-        )
-
-    async def _pre_boot(self) -> None:
-        self._log.info("booting", version=self._around.version, environment=self._around.environment)
-        self._watchdog = LoopWatchdog(
-            self._loop_stall_s, self._loop_stalled, lambda: {slot.name: slot.package for slot in self.slots}
-        )
-        self._watchdog.start()
-        self.bus.emit(SystemBoot(instance_id=self._around.instance_id, environment=self._around.environment))
-
-    async def _kernel_init(self) -> None:
-        self._findings = [selftest.check_data_dir(self._around.data_dir)]
-        await self.services.open()
-        former = await self._journal.begin(time_s=self._began_at_s, stage="kernel_init", pid=os.getpid())
-        if former is not None and (former.died_booting or former.died_serving):
-            self._log.warning("the run before this one did not end", stage=former.stage, outcome=former.outcome)
-        if self._journal.problem:
-            self._log.warning("the boot journal cannot be kept", problem=self._journal.problem)
-        selection = select(
-            self._components,
-            tuple(self._provided),
-            only=self._choice.only,
-            without=(*self._choice.without, *self._settings.without),
-            disabled=await self._memory.disabled(),
-            optional=self._choice.optional,
-            missing=self._choice.missing,
-            safe=self._choice.safe,
-        )
-        self._assembly = Assembly(
-            selection,
-            self._around,
-            self._provided,
-            self.config,
-            random=self._random,
-            on_exit=self._ask_to_end,
-            is_active=lambda: self._state == "ready",
-        )
-        for name in self._assembly.board.slots:
-            self.bus.emit(ComponentRegistered(name=name))
-
-    async def _self_test(self) -> None:
-        former = self._journal.former
-        [writable] = self._findings
-        self._findings = selftest.run(
-            self._around.data_dir,
-            writable=writable,
-            time_s=self._clock.time_s(),
-            last_time_s=former.time_s if former else None,
-            descriptors_wanted=self._choice.descriptors_wanted,
-            ports=self._choice.ports,
-        )
-        selftest.refuse_fatal(self._findings)
-        check_components(self._components, self.config)
-
-    async def _load(self) -> None:
-        await self._journal.entered("component_load")
-        await self.assembly.load()
-
-    async def _start(self) -> None:
-        await self._journal.entered("service_start")
-        await self.assembly.start()
-
-    async def _ready(self) -> None:
-        self.assembly.check()
-        self.bus.subscribe(KERNEL, ComponentStateChanged, self._memory.note)
-        self._chores.append(asyncio.create_task(self._memory.write_states(), name="kernel:memory"))
-        self.bus.subscribe(KERNEL, ComponentQuarantined, self._chronicle.quarantined)
-        self.bus.subscribe(KERNEL, SystemReady, lambda _: self._chronicle.booted(self._identity()))
-        await asyncio.gather(self._journal.ended("ready"), self._memory.note_node(self._identity()))
-
     async def _undo(self) -> None:
         self._log.warning("boot did not succeed, taking everything back")
-        await self._take_down(self._settings.shutdown_timeout_s)
-        await self._journal.ended("failed")
-        if self._reset is None:  # else whoever asked for the reset is answered first, and `shutdown` closes them
-            await self.services.close()
-        self._is_booting, self._state = False, "failed"
+        try:
+            await self._stages.take_down(self._settings.shutdown_timeout_s)
+            await self._stages.journal.ended("failed")
+            if self._reset is None:  # else whoever asked for the reset is answered first, and `shutdown` closes them
+                await self.services.close()
+        finally:
+            self._is_booting, self._state = False, "failed"
 
     # ------------------------------------------------------------ down
 
@@ -337,14 +220,17 @@ class Kernel:
         """Stop and shut down every component in reverse order; returns within about `timeout_s`, whatever they do.
 
         The default is `kernel.shutdown_timeout_s`. Calling it again waits for the first call, then returns.
-        A boot under way is ended by cancelling `boot()`, which takes everything back itself; a reset under way is ended
-        here.
+        A boot under way is ended by cancelling `boot()`, which takes everything back itself. A reset under way is ended
+        here: what drains may drain, and what comes up is taken back.
         Raises: RuntimeError while `boot()` runs.
         """
-        if self._reset is not None:
-            await end(self._reset, grace_s=self._settings.shutdown_timeout_s)
-        if self._is_booting:
+        if self._is_booting and self._reset is None:
             raise RuntimeError("cancel boot() to end a boot")
+        self._is_leaving = True
+        if self._reset is not None:
+            if self._is_booting:
+                self._reset.cancel()
+            await asyncio.wait({self._reset})
         async with self._leaving:
             if self._state not in ("stopped", "failed"):
                 await self._leave(self._settings.shutdown_timeout_s if timeout_s is None else timeout_s)
@@ -355,23 +241,10 @@ class Kernel:
         self._state = "stopping"
         self._log.info("stopping", timeout_s=timeout_s)
         self.bus.emit(SystemShutdown(timeout_s=timeout_s))
-        await self._take_down(timeout_s)
-        await self._journal.ended("stopped")
+        await self._stages.take_down(timeout_s)
+        await self._stages.journal.ended("stopped")
         self._state = "stopped"
         self._log.info("stopped")
-
-    async def _take_down(self, timeout_s: float) -> None:
-        """Everything of this boot; the services stay."""
-        if self._assembly is not None:
-            await self._assembly.take_down(timeout_s)
-        await self._chronicle.settle()
-        for chore in self._chores:
-            await end(chore)
-        self._chores.clear()
-        await self._memory.write_now()
-        self.bus.cancel_all(KERNEL)
-        if self._watchdog is not None:
-            self._watchdog.stop()
 
     # ------------------------------------------------------------ single components
 
@@ -394,36 +267,24 @@ class Kernel:
         await self.assembly.supervisor.start(name)
 
     async def disable_component(self, name: str) -> None:
-        """Stop one and keep it from starting, over restarts of the node too. Raises: UnknownComponent, StillNeeded."""
-        registry = self.assembly.board.registry
-        if name not in registry.idle:
-            registry.with_disabled(name)  # refused while others need it, before anything is written
-        await self._memory.set_disabled(name, disabled=True)
-        await self.assembly.disable(name)
+        """Stop one and keep it from starting, over restarts of the node too. Raises: as `Membership.disable`."""
+        await self._membership.disable(name)
 
     async def enable_component(self, name: str) -> None:
-        """Undo that, and start it together with what could not do without it. Raises: as `Board.add`."""
-        self.assembly.board.slot(name)
-        await self._memory.set_disabled(name, disabled=False)
-        await self.assembly.enable(name)
+        """Undo that, and start it together with what could not do without it. Raises: as `Membership.enable`."""
+        await self._membership.enable(name)
 
     async def register_component(self, component_type: type[Component], section: Any = None) -> str:
-        """Add one to the running node; its name. Raises: as `Board.add`."""
-        return await self.assembly.register(component_type, section)
+        """Add one for this run; its name. Raises: as `Membership.register`."""
+        return await self._membership.register(component_type, section)
 
     async def register_source(self, source: str) -> str:
         """The same by `module:Class` or the name of an installed component. Raises: also ComponentNotLoadable."""
-        if self._resolve is None:
-            raise Unavailable("registering components by name")
-        newcomer = self._resolve(source)
-        name = await self.register_component(newcomer.component_type, newcomer.section)
-        self._sources[name] = newcomer.source
-        return name
+        return await self._membership.register_source(source)
 
     async def unregister_component(self, name: str) -> None:
-        """Take one off the running node. Raises: UnknownComponent, StillNeeded."""
-        await self.assembly.unregister(name)
-        self._memory.forget(name)
+        """Take one off the running node. Raises: NotReady, UnknownComponent, StillNeeded."""
+        await self._membership.unregister(name)
 
     # ------------------------------------------------------------ how it is
 
@@ -444,14 +305,15 @@ class Kernel:
     @property
     def assembly(self) -> Assembly:
         """The components of this boot. Raises: Unavailable before they are known."""
-        if self._assembly is None:
+        if self._stages.assembly is None:
             raise Unavailable("the board of components")
-        return self._assembly
+        return self._stages.assembly
 
     @property
     def slots(self) -> Sequence[Slot]:
         """Every component's place; none before they are known."""
-        return () if self._assembly is None else tuple(self._assembly.board.slots.values())
+        assembly = self._stages.assembly
+        return () if assembly is None else tuple(assembly.board.slots.values())
 
     @cached_property
     def inspection(self) -> Inspection:
@@ -465,30 +327,27 @@ class Kernel:
         """What is known of the present boot."""
         from magmobo.kernel.inspection import Facts
 
+        stages, around = self._stages, self._around
         return Facts(
-            instance_id=self._around.instance_id,
-            environment=self._around.environment,
-            version=self._around.version,
-            began_at_s=self._began_at_s,
-            sources=self._sources,
-            notices=self._choice.notices,
-            uptime_s=self._clock.monotonic_s() - self._began_s,
-            timeline=self._around.timeline,
-            findings=self._findings,
-            former_died_booting=self._journal.former is not None and self._journal.former.died_booting,
-            loop_lag_s=0.0 if self._watchdog is None else self._watchdog.lag_s,
+            instance_id=around.instance_id,
+            environment=around.environment,
+            version=around.version,
+            began_at_s=stages.began_at_s,
+            sources=self._membership.sources,
+            notices=self._notices,
+            uptime_s=self._clock.monotonic_s() - stages.began_s,
+            timeline=around.timeline,
+            findings=stages.findings,
+            former_died_booting=stages.journal.former is not None and stages.journal.former.died_booting,
+            loop_lag_s=stages.loop_lag_s,
         )
 
-    def _identity(self) -> Mapping[str, Any]:
-        return {
-            "instance_id": self._around.instance_id,
-            "version": self._around.version,
-            "environment": self._around.environment,
-            "booted_at": view.utc(self._began_at_s),
-            "cluster_role": "single",
-        }
-
     # ------------------------------------------------------------ inside
+
+    def _ready_assembly(self) -> Assembly:
+        if self._state != "ready":
+            raise NotReady(self.state)
+        return self.assembly
 
     def _answer_commands(self, commands: CommandBus) -> None:
         from magmobo.kernel.operations import Operations  # 2 ms with their types
@@ -504,9 +363,6 @@ class Kernel:
         self._log.critical("the node should end", reason=reason)
         if self._on_exit is not None:
             self._on_exit(reason)
-
-    def _loop_stalled(self, stalled_s: float, where: str) -> None:
-        self._log.warning("the event loop was blocked", stalled_s=round(stalled_s, 3), where=where)
 
     def _handler_took(self, topic: str, duration_s: float) -> None:
         metrics = self.services.metrics.scoped(KERNEL)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.errors import MagError
-from magmobo.contracts.events import ComponentStateChanged, Envelope
+from magmobo.contracts.events import ComponentStateChanged, ComponentUnregistered, Envelope
 from magmobo.contracts.stores import State
 
 if TYPE_CHECKING:
@@ -40,19 +40,25 @@ class Memory:
         return frozenset(entry.value) if entry is not None and isinstance(entry.value, list) else frozenset()
 
     async def set_disabled(self, name: str, *, disabled: bool) -> None:
-        """Durable when this returns."""
-        names = set(await self.disabled())
-        (names.add if disabled else names.discard)(name)
-        await self._state.put(_DISABLED, sorted(names))
+        """Durable when this returns. One call at a time: it reads before it writes."""
+        before = await self.disabled()
+        after = before | {name} if disabled else before - {name}
+        if after != before:
+            await self._state.put(_DISABLED, sorted(after))
+
+    def note_all(self, states: Mapping[str, str]) -> None:
+        """Which components there are, and in which states."""
+        self._states = dict(states)
+        self._changed.set()
 
     def note(self, envelope: Envelope[ComponentStateChanged]) -> None:
         """Handler of `component.state_changed`."""
         self._states[envelope.data.name] = envelope.data.new_state
         self._changed.set()
 
-    def forget(self, name: str) -> None:
-        """A component has left the node."""
-        self._states.pop(name, None)
+    def forget(self, envelope: Envelope[ComponentUnregistered]) -> None:
+        """Handler of `component.unregistered`."""
+        self._states.pop(envelope.data.name, None)
         self._changed.set()
 
     async def write_states(self) -> None:

@@ -27,9 +27,10 @@ from magmobo.contracts.commands import Call
 from magmobo.contracts.events import Envelope, SystemBoot, SystemReady
 from magmobo.contracts.operations import NodeStop, Stopping
 from magmobo.contracts.planes import Operators
+from magmobo.kernel.choice import Choice, Newcomer
 from magmobo.kernel.config.core import AdminConfig, LoggingConfig
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.kernel import Choice, Kernel, Newcomer
+from magmobo.kernel.kernel import Kernel
 from magmobo.kernel.observe.logging import configure_logging
 from magmobo.kernel.selection import select
 from magmobo.node.components import Found, find_components, load, locate, sections_of
@@ -194,8 +195,9 @@ class Node:
         return Stopping(os.getpid())
 
     def _end(self, reason: str) -> None:
-        self._ended_because = self._ended_because or reason
-        self._stop.set()
+        if not self._stop.is_set():  # else it was told to stop, and ends because of that
+            self._ended_because = reason
+            self._stop.set()
 
 
 def _wishes(config: Config) -> dict[str, Any]:

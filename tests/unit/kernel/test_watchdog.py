@@ -16,7 +16,7 @@ import pytest
 from magmobo.contracts.component import Component, Context
 from magmobo.contracts.events import Envelope, Event
 from magmobo.contracts.health import HealthReport
-from magmobo.kernel.kernel import Kernel
+from magmobo.kernel.stages import Stages
 from magmobo.kernel.watchdog import LoopWatchdog
 from magmobo.testing.harness import make_kernel
 
@@ -240,7 +240,7 @@ async def test_whichever_hook_of_a_component_blocks_the_loop_is_named(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports = Reports()
-    monkeypatch.setattr(Kernel, "_loop_stalled", lambda _, stalled_s, where: reports(stalled_s, where))
+    monkeypatch.setattr(Stages, "_loop_stalled", lambda _, stalled_s, where: reports(stalled_s, where))
 
     class Here(Blocking):
         where = place
