@@ -12,7 +12,7 @@ from msgspec import Struct
 from magmobo.contracts.audit import Audit
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
-from magmobo.contracts.stores import Cache, State
+from magmobo.contracts.stores import Cache, State, StateEntry, StateWatch
 from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.services import Services
 from magmobo.kernel.tasks import TaskSet
@@ -71,6 +71,32 @@ class ComponentCommands:
         self._serving = []
 
 
+class ComponentState:
+    """Implements `contracts.stores.State`. What is watched since the component serves ends when it stops."""
+
+    def __init__(self, scope: State) -> None:
+        self.get, self.entries = scope.get, scope.entries
+        self.put, self.put_all, self.delete = scope.put, scope.put_all, scope.delete
+        self._watch = scope.watch
+        self._serving: list[StateWatch] | None = None
+
+    def watch(self, prefix: str, handler: Callable[[StateEntry | None, str], None]) -> StateWatch:
+        watch = self._watch(prefix, handler)
+        if self._serving is not None:
+            self._serving.append(watch)
+        return watch
+
+    def begin_serving(self) -> None:
+        """What is watched from now on ends with `end_serving`."""
+        self._serving = []
+
+    def end_serving(self) -> None:
+        """Watch no more what was watched since `begin_serving`."""
+        for watch in self._serving or ():
+            watch.cancel()
+        self._serving = []
+
+
 class ComponentContext:
     """Implements `contracts.component.Context`."""
 
@@ -84,7 +110,8 @@ class ComponentContext:
         self._services = around.services
         self.commands = ComponentCommands(lambda: around.services.commands_of(component, capabilities))
         self.metrics: Metrics = around.services.metrics.scoped(component)
-        self.state: State = around.services.states.scope(component)
+        self._state = ComponentState(around.services.states.scope(component))
+        self.state: State = self._state
         self.audit: Audit = around.services.audit
 
     @cached_property
@@ -101,10 +128,12 @@ class ComponentContext:
     def begin_serving(self) -> None:
         """What is asked for from now on ends with `end_serving`."""
         self.commands.begin_serving()
+        self._state.begin_serving()
 
     def end_serving(self) -> None:
         """End what was asked for since `begin_serving`."""
         self.commands.end_serving()
+        self._state.end_serving()
 
     async def close(self) -> None:
         """End everything that the component asked for."""
