@@ -27,6 +27,7 @@ DURATION_BUCKETS_S = (
 )  # fmt: skip
 Kind = Literal["counter", "gauge", "histogram"]
 _NAME, _LABEL = r"mag_[a-z][a-z0-9_]{0,80}", r"[a-z][a-z0-9_]{0,30}"
+_TAKEN_LABELS = ("le", "quantile")  # the format's own
 
 
 class PlainCounter:
@@ -118,12 +119,15 @@ class MetricsRegistry:
     def series(
         self, owner: str, name: str, kind: Kind, help: str, labels: Mapping[str, str], make: Callable[[], Any]
     ) -> Any:
-        """The series of these labels, made by `make` when it is new. Raises: ValueError."""
+        """The series of these labels, made by `make` when it is new. Raises: ValueError.
+
+        A gauge is made anew for its owner: after a restart there are other things to read.
+        """
         declared = self._declare(name, kind, help, tuple(sorted(labels)))
-        values = tuple(str(labels[label])[:MAX_LABEL_CHARS] for label in declared.label_names)
+        values = tuple(_label_value(labels[label]) for label in declared.label_names)
         if values not in declared.series and len(declared.series) >= MAX_SERIES:
             values = (OTHER,) * len(values)
-        if values not in declared.series:
+        if values not in declared.series or (kind == "gauge" and declared.owners[values] == owner):
             declared.series[values] = make()
             declared.owners[values] = owner
         return declared.series[values]
@@ -138,12 +142,17 @@ class MetricsRegistry:
                 del self._declared[name]
 
     def families(self) -> list[Family]:
-        """Everything, by name. A collector that raises costs its own families only."""
-        found = [declared.family() for declared in self._declared.values()]
+        """Everything, by name. A collector that raises costs its own families only; what it has shown nobody else
+        shows again, because Prometheus refuses a page with one name in two places.
+        """
+        found: dict[str, Family] = {}
         for collect in [collect for collectors in self._collectors.values() for collect in collectors]:
             with suppress(Exception):  # a figure that cannot be read must not hide the others
-                found.extend(collect())
-        return sorted(found, key=lambda family: family.name)
+                for family in collect():
+                    found.setdefault(family.name, family)
+        for declared in self._declared.values():
+            found.setdefault(declared.name, declared.family())
+        return sorted(found.values(), key=lambda family: family.name)
 
     def exposition(self, accept: str = "") -> tuple[str, bytes]:
         """Content type and text for Prometheus, in the format that `accept` (an HTTP header) asks for."""
@@ -162,7 +171,7 @@ class MetricsRegistry:
         if not re.fullmatch(_NAME, name) or (kind == "counter") != name.endswith("_total"):
             raise ValueError(f"{name!r} is no name for a {kind}: mag_ and lower-case words, _total for counters alone")
         for label in label_names:
-            if not re.fullmatch(_LABEL, label):
+            if not re.fullmatch(_LABEL, label) or label in _TAKEN_LABELS:
                 raise ValueError(f"{label!r} is no name for a label")
         declared = self._declared.setdefault(name, _Declared(name, kind, help, label_names))
         if (declared.kind, declared.label_names) != (kind, label_names):
@@ -193,6 +202,11 @@ class ScopedMetrics:
             self._owner, name, "histogram", help, labels, lambda: PlainHistogram(bounds)
         )
         return histogram
+
+
+def _label_value(value: object) -> str:
+    """As text of a bounded length that can be written as UTF-8."""
+    return str(value)[:MAX_LABEL_CHARS].encode(errors="replace").decode()
 
 
 def _read(series: Any) -> float | None:
