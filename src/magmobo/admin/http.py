@@ -1,8 +1,10 @@
 """The operators' HTTP listener: `/metrics`, `/livez`, `/readyz`, `/startupz`, on loopback unless told otherwise.
 
 It answers while every component is down, so it has no component's code: one short answer per connection, read and
-written under a deadline. Boundary: GET and HEAD of four paths; no login, no secret, no ids. A request that names a host
-which is not this machine's is refused, so that a page in a browser cannot read figures by a name of its own.
+written under a deadline. Whoever comes when too many are there takes the place of the one who has been there longest,
+so that silent connections never keep a probe out. Boundary: GET and HEAD of four paths; no login, no secret, no ids.
+On loopback a request that names another host is refused, so that a page in a browser cannot read figures by a name of
+its own.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ _MAX_HEAD_BYTES = 8192
 _MAX_CONNECTIONS = 32
 _DEADLINE_S = 5.0
 _TEXT = "text/plain; charset=utf-8"
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Reply(Struct, frozen=True):
@@ -42,7 +45,8 @@ class AdminHttp:
     def __init__(self, host: str, port: int | None, pages: Mapping[str, Page]) -> None:
         self._host, self._port, self._pages = host, port, pages
         self._server: asyncio.Server | None = None
-        self._conversations: set[asyncio.Task[None]] = set()
+        self._conversations: dict[asyncio.Task[None], None] = {}  # oldest first
+        self._is_local = True
 
     @property
     def base_url(self) -> str:
@@ -50,6 +54,7 @@ class AdminHttp:
         if self._server is None:
             return ""
         host, port = self._server.sockets[0].getsockname()[:2]
+        host = _ANY_ADDRESS.get(host, host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def open(self) -> None:
@@ -65,6 +70,8 @@ class AdminHttp:
                 problem = AdminPortTaken(self._host, port, reason)
                 problem.__cause__ = error
             else:
+                bound = [str(one.getsockname()[0]).partition("%")[0] for one in self._server.sockets]
+                self._is_local = all(ipaddress.ip_address(address).is_loopback for address in bound)
                 return
         raise problem
 
@@ -80,7 +87,8 @@ class AdminHttp:
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         conversation = asyncio.current_task()
         assert conversation is not None  # noqa: S101 - a stream callback that is a coroutine runs in a task of its own
-        self._conversations.add(conversation)
+        self._make_room()
+        self._conversations[conversation] = None
         try:
             async with asyncio.timeout(_DEADLINE_S):
                 reply, with_body = await self._converse(reader)
@@ -89,12 +97,16 @@ class AdminHttp:
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the peer left, dawdled, or we close: there is nobody to tell
         finally:
-            self._conversations.discard(conversation)
+            self._conversations.pop(conversation, None)
             writer.close()
 
+    def _make_room(self) -> None:
+        while len(self._conversations) >= _MAX_CONNECTIONS:
+            oldest = next(iter(self._conversations))
+            del self._conversations[oldest]
+            oldest.cancel()
+
     async def _converse(self, reader: asyncio.StreamReader) -> tuple[Reply, bool]:
-        if len(self._conversations) > _MAX_CONNECTIONS:
-            return _plain(HTTPStatus.SERVICE_UNAVAILABLE), True
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
@@ -117,10 +129,19 @@ class AdminHttp:
         if page is None:
             known = "".join(f"{known}\n" for known in self._pages).encode()
             return Reply(HTTPStatus.NOT_FOUND, b"not found; there are:\n" + known), method == "GET"
-        return page(headers, query), method == "GET"
+        try:
+            return page(headers, query), method == "GET"
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler({"message": f"{path} failed", "exception": error})
+            return _plain(HTTPStatus.INTERNAL_SERVER_ERROR), method == "GET"
 
     def _is_here(self, host: str) -> bool:
-        """Whether `host` (with a port) names this machine by address, as localhost, or as the user configured it."""
+        """Whether `host` (with a port) names this machine by address, as localhost, or as the user configured it.
+
+        Who listens to other machines is known to them by names that only they know.
+        """
+        if not self._is_local:
+            return True
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
         if name in ("", "localhost", self._host):
             return True
