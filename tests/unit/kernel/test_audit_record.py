@@ -195,6 +195,6 @@ def test_the_catalogue_holds_what_the_contract_names() -> None:
 
 
 def test_every_audited_command_of_the_node_is_in_the_catalogue_and_fails_closed() -> None:
+    """But for the stop: a node whose disk is full must still be one that its operators can stop."""
     audited = [command.audit_action for command in OPERATIONS if command.audit_action]
-    assert audited
-    assert all(CATALOGUE[action].privileged for action in audited)
+    assert [action for action in audited if not CATALOGUE[action].privileged] == ["kernel.stop"]

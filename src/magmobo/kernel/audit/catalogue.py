@@ -15,7 +15,8 @@ OWN = "audit"
 
 _ACTIONS = (
     AuditAction("kernel.boot", "info", "kernel", privileged=False),
-    AuditAction("kernel.stop", "notice", "kernel"),
+    # A node whose disk is full, or whose log is broken, must still be one that its operators can stop.
+    AuditAction("kernel.stop", "notice", "kernel", privileged=False),
     AuditAction("kernel.reset", "warning", "kernel"),
     AuditAction("component.start", "notice", "component"),
     AuditAction("component.stop", "notice", "component"),
