@@ -43,6 +43,7 @@ class Assembly:
     ) -> None:
         self.selection, self._config = selection, config
         self._settings = config.section("kernel")
+        self._exit_on: Sequence[str] = config.section("recovery").exit_on
         reasons = {name: one.reason for name, one in selection.left_out.items()}
         self.board = Board(selection.registry, around, provided, self._failed, reasons)
         self.supervisor = Supervisor(
@@ -126,6 +127,14 @@ class Assembly:
         return [other for other, why in self.selection.left_out.items() if why.because_of == name]
 
     # ------------------------------------------------------------ how they are
+
+    def notices(self) -> list[str]:
+        """What an operator should know about who takes part, a line each."""
+        strangers = [name for name in self._exit_on if name not in self.board.slots]
+        return [
+            *self.selection.notices(),
+            *(f"recovery.exit_on names {name}, which this node does not have: nothing follows" for name in strangers),
+        ]
 
     def statuses(self) -> list[ComponentStatus]:
         """In the order in which they come up; idle ones last."""

@@ -85,8 +85,8 @@ class Inspection:
 
     def _own_notices(self, facts: Facts) -> list[str]:
         advice = [f"{one.name}: {one.detail}. {one.remedy}" for one in facts.findings if not one.ok]
-        selection = self._kernel.assembly.selection.notices() if self._kernel.slots else []
-        return [*self._services.problems, *selection, *facts.notices, *advice]
+        members = self._kernel.assembly.notices() if self._kernel.slots else []
+        return [*self._services.problems, *members, *facts.notices, *advice]
 
     def component(self, name: str) -> ComponentDetail:
         """Everything about one component. Raises: UnknownComponent."""
