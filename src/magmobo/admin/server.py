@@ -4,7 +4,8 @@ Boundary: it reads lines, says who asks, puts each command to `Operators`, write
 that ends the node. Rules: only the node's own user and root are served; a request, the wait for one, what is read
 ahead, an answer, the time to take it and the number of connections are bounded; a bad request costs its sender a coded
 answer and the node nothing; who went away has its command cancelled. A connection that asked the node to stop stays
-open until the node is gone, so that its end is the news.
+open until the node is gone, so that its end is the news. However many look on, the node can be told to stop: when all
+places are taken, the oldest silent connection loses its own, and who finds none may still say that one command.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import select
 import socket
 import struct
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     import structlog
 
 _MAX_CONNECTIONS = 32
+_PLACES_FOR_STOP = 8  # beyond those
+_SILENT_S = 1.0  # so long a connection may think before it gives way to another
+_CROWDED_S = 5.0
 _READ_AHEAD = 16
 _IDLE_S = 60.0
 _WRITE_S = 10.0
@@ -44,7 +49,7 @@ class ControlServer:
     ) -> None:
         self._path, self._operators, self._log, self._idle_s = path, operators, log, idle_s
         self._server: asyncio.Server | None = None
-        self._conversations: set[asyncio.Task[None]] = set()
+        self._conversations: dict[asyncio.Task[None], _Conversation] = {}  # oldest first
 
     async def open(self) -> None:
         """Listen. Call it only while holding the node's lock: a socket that is there already is nobody's.
@@ -86,23 +91,36 @@ class ControlServer:
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a stream callback that is a coroutine runs in a task of its own
-        self._conversations.add(task)
+        self._make_room()
+        uid, others = _peer_uid(writer), len(self._conversations)
+        is_crowded = others >= _MAX_CONNECTIONS
+        conversation = _Conversation(reader, writer, self._operators, uid, self._log, is_crowded=is_crowded)
+        self._conversations[task] = conversation
         try:
-            uid = _peer_uid(writer)
-            if len(self._conversations) > _MAX_CONNECTIONS:
+            if others >= _MAX_CONNECTIONS + _PLACES_FOR_STOP:
                 await _dismiss(reader, writer, TooManyConnections(_MAX_CONNECTIONS))
             elif uid not in (0, os.geteuid()):  # the mode of socket and folder says the same already
                 self._log.warning("control.denied", uid=uid)
                 await _dismiss(reader, writer, AccessDenied("the control socket"))
             else:
-                await _Conversation(reader, writer, self._operators, uid, self._log).hold(self._idle_s)
+                await conversation.hold(min(_CROWDED_S, self._idle_s) if is_crowded else self._idle_s)
         except (TimeoutError, OSError, _PeerLeft):
             self._log.debug("control.peer_left")
         except asyncio.CancelledError:
             self._log.debug("control.hung_up")  # `hang_up` ends us; the stream library would call the loop's handler
         finally:
-            self._conversations.discard(task)
+            self._conversations.pop(task, None)
             writer.close()
+
+    def _make_room(self) -> None:
+        """When all places are taken, the connection that has been silent for longest loses its own."""
+        if len(self._conversations) < _MAX_CONNECTIONS:
+            return
+        silent = [(one.silent_s, task) for task, one in self._conversations.items() if one.silent_s is not None]
+        silent_s, longest = max(silent, key=itemgetter(0), default=(0.0, None))
+        if longest is not None and silent_s > _SILENT_S:
+            del self._conversations[longest]
+            longest.cancel()
 
 
 class _PeerLeft(Exception):
@@ -110,7 +128,10 @@ class _PeerLeft(Exception):
 
 
 class _Conversation:
-    """One connection: requests are read ahead, and answered one after the other."""
+    """One connection: requests are read ahead, and answered one after the other.
+
+    `is_crowded`: one of too many, which is heard out for one request and may do nothing but end the node.
+    """
 
     def __init__(
         self,
@@ -119,10 +140,19 @@ class _Conversation:
         operators: Operators,
         uid: int,
         log: structlog.stdlib.BoundLogger,
+        *,
+        is_crowded: bool,
     ) -> None:
         self._reader, self._writer, self._operators, self._uid, self._log = reader, writer, operators, uid, log
+        self._is_crowded = is_crowded
+        self._silent_since_s: float | None = asyncio.get_running_loop().time()
         self._requests: asyncio.Queue[bytes | RequestTooLarge] = asyncio.Queue(_READ_AHEAD)
         self._gone = asyncio.Event()
+
+    @property
+    def silent_s(self) -> float | None:
+        """How long it has waited for the peer to say something, None while a request is being answered."""
+        return None if self._silent_since_s is None else asyncio.get_running_loop().time() - self._silent_since_s
 
     async def hold(self, idle_s: float) -> None:
         """Answer until the peer has no more to ask, says nothing for `idle_s` seconds, or says too much at once.
@@ -133,8 +163,10 @@ class _Conversation:
         try:
             limit_s: float | None = idle_s
             while True:
+                self._silent_since_s = None if limit_s is None else asyncio.get_running_loop().time()
                 async with asyncio.timeout(limit_s):
                     line = await self._requests.get()
+                self._silent_since_s = None
                 if isinstance(line, RequestTooLarge):
                     await _dismiss(self._reader, self._writer, line)
                     return
@@ -142,6 +174,8 @@ class _Conversation:
                     return
                 if await self._answer(line):
                     limit_s = None
+                elif self._is_crowded:
+                    return
         finally:
             await _end(reading)
 
@@ -176,6 +210,8 @@ class _Conversation:
 
     async def _run(self, request: wire.Request) -> bytes:
         """The reply of the command. Raises: _PeerLeft when the peer went away; the command is ended then."""
+        if self._is_crowded and request.command != _STOP:
+            raise TooManyConnections(_MAX_CONNECTIONS)
         actor = Actor(
             name=f"uid:{self._uid}",
             role=request.role or Role.ADMIN,  # whoever may enter is an admin, and may be less
