@@ -48,6 +48,10 @@ async def test_a_wrong_token_is_told_and_the_right_one_opens_the_page(tmp_path: 
         await expect(page.get_by_role("heading", name="Components")).to_be_visible()
         await expect(page.get_by_role("row", name="magds")).to_contain_text("degraded")
         await expect(page.get_by_role("row", name="magds")).to_contain_text("<b>disk</b> nearly full")
+        for name, words in (("fresh", "unchecked"), ("off", "disabled"), ("stuck", "quarantined–")):
+            await expect(page.get_by_role("row", name=name)).to_contain_text(words)
+        assert "unknown" not in await page.inner_text("#components")
+        assert (await page.inner_text("#components")).count("disabled") == 1
         await expect(page.get_by_text("wal_level is replica: no live changes")).to_be_visible()
         await expect(page.locator("#uptime")).to_have_text("1 d 02:03:04")
         assert await page.evaluate("document.cookie") == ""

@@ -9,7 +9,7 @@ import click
 
 from magmobo.cli import options, statuses
 from magmobo.cli.context import ask, client_of, fields_of
-from magmobo.cli.output import echo, print_json, printable
+from magmobo.cli.output import as_typed, echo, print_json, printable
 from magmobo.cli.statuses import counted
 from magmobo.cli.watch import repeated
 from magmobo.contracts.commands import Command
@@ -30,6 +30,10 @@ from magmobo.contracts.operations import (
 from magmobo.contracts.planes import ComponentStatus
 
 _name = click.argument("component")
+_NEXT = {
+    "quarantined": "mend the cause, then `mag component:start {}`",
+    "stopped": "`mag component:start {}`",
+}  # by state: how it comes up again
 
 
 @click.command("component:show")
@@ -72,6 +76,8 @@ def detail_lines(detail: ComponentDetail) -> Iterator[str]:
         yield _row("restarted", f"{note.at} by {note.by}, away {note.away_s:.1f} s: {note.reason}")
     yield _row("holds", f"{counted(detail.tasks, 'task')}, {counted(detail.subscriptions, 'subscription')}")
     yield _row("budget", f"{counted(detail.budget_left, 'restart')} left")
+    if step := _NEXT.get(detail.status.state):
+        yield as_typed(_row("next", step.format(detail.status.name)))
 
 
 def _row(label: str, text: str) -> str:

@@ -61,6 +61,9 @@ class OneToken:
     components: Sequence[ComponentStatus] = (
         ComponentStatus("listener", "running", "healthy", 0, "2026-01-02T03:04:05Z"),
         ComponentStatus("magds", "running", "degraded", 2, "2026-01-02T03:04:05Z", "<b>disk</b> nearly full"),
+        ComponentStatus("fresh", "running", "unknown", 0, "2026-01-02T03:04:05Z"),
+        ComponentStatus("off", "disabled", "unknown", 0, "2026-01-02T03:04:05Z", "disabled"),
+        ComponentStatus("stuck", "quarantined", "unknown", 3, "2026-01-02T03:04:05Z", "no disk"),
     )
 
     def status(self) -> NodeStatus:

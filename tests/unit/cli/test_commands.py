@@ -14,6 +14,7 @@ import pytest
 
 import magmobo.cli.group
 from magmobo.cli.audit import written_whole
+from magmobo.cli.component import detail_lines
 from magmobo.cli.errors import OutputFileRefused
 from magmobo.cli.group import COMMANDS, NounVerbGroup, mag
 from magmobo.cli.main import main
@@ -21,6 +22,7 @@ from magmobo.cli.operate import node_fields
 from magmobo.cli.reference import runbooks, title_of
 from magmobo.cli.statuses import component_line, exit_code_of, status_lines
 from magmobo.contracts.errors import DeadlineExceeded, MagError
+from magmobo.contracts.operations import ComponentDetail
 from magmobo.contracts.planes import ComponentStatus, NodeStatus
 
 Capture = pytest.CaptureFixture[str]
@@ -261,3 +263,11 @@ def test_who_only_looks_is_kept_from_commands_that_no_node_checks(
 ) -> None:
     assert main(["--role", role, words[0], "--data-dir", str(tmp_path), *words[1:]]) == 6
     assert "[MAG-CLI-010]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("state", "step"), [("quarantined", "mend the cause"), ("stopped", "`"), ("running", "")])
+def test_a_component_that_is_down_is_shown_with_the_order_that_brings_it_back(state: str, step: str) -> None:
+    detail = ComponentDetail(status=ComponentStatus("x", state, "unknown", 0, "noon"), version="1", source="s:X")
+    rows = [line for line in detail_lines(detail) if line.startswith("  next")]
+    assert len(rows) == bool(step)
+    assert all(step in row and "component:start x" in row for row in rows)

@@ -4,7 +4,8 @@ const byId = (id) => document.getElementById(id);
 
 const GOOD = new Set(["ready", "running", "healthy"]);
 const BAD = new Set(["failed", "quarantined", "unhealthy"]);
-const tone = (word) => (GOOD.has(word) ? "good" : BAD.has(word) ? "bad" : word ? "warn" : "");
+const NEUTRAL = new Set(["", "disabled", "unchecked"]);
+const tone = (word) => (GOOD.has(word) ? "good" : BAD.has(word) ? "bad" : NEUTRAL.has(word) ? "" : "warn");
 
 export function element(tag, className = "", text = "") {
   const made = document.createElement(tag);
@@ -22,12 +23,15 @@ export function duration(seconds) {
   return days ? `${days} d ${text}` : text;
 }
 
+// Nobody asks a component that does not run, nor one that has only just come up.
+const healthWord = ({ state, health }) => (health !== "unknown" ? health : state === "running" ? "unchecked" : "");
+
 const componentRow = (component) => {
   const row = element("tr");
   const name = element("th", "", component.name);
   name.scope = "row";
-  if (component.detail) name.append(element("span", "detail", component.detail));
-  const cells = [pill(component.state), pill(component.health)].map((content) => {
+  if (component.detail && component.detail !== component.state) name.append(element("span", "detail", component.detail));
+  const cells = [pill(component.state), pill(healthWord(component))].map((content) => {
     const cell = element("td");
     cell.append(content);
     return cell;
