@@ -90,8 +90,10 @@ class Asked:
 
     # ------------------------------------------------------------ what the audit log is told
 
-    def denial(self, error: MagError) -> Mapping[str, Any]:
-        return {"command": self.name, "capability": self.handler.command_type.capability, "code": error.code}
+    def denial(self, error: MagError, unrecorded: int) -> Mapping[str, Any]:
+        """`unrecorded`: how many denials like this one came before it and were not recorded."""
+        said = {"command": self.name, "capability": self.handler.command_type.capability, "code": error.code}
+        return said | {"unrecorded": unrecorded} if unrecorded else said
 
     def broken_glass(self) -> Mapping[str, Any]:
         return {**self.intent(), "capability": self.handler.command_type.capability}

@@ -2,7 +2,8 @@
 
 Bytes are decoded here, then `passage` leads the command from the gate to its answer. Invariants: the actor never comes
 from the bytes; the number of commands in flight is bounded, and a handler that ignores its cancellation keeps its place
-among them. Boundary: one event loop, no I/O of its own.
+among them; a quarter of the places is for people, so that components cannot keep them from steering the node.
+Boundary: one event loop, no I/O of its own.
 """
 
 from __future__ import annotations
@@ -216,7 +217,7 @@ class CommandBus:
             raise
         asked = Asked(handler, command, call, wish.timeout_s, wants_bytes=wants_bytes)
         try:
-            with self._place(), self._trace(call.trace_id):
+            with self._place(call.actor), self._trace(call.trace_id):
                 return await self._passage.lead(asked)
         except asyncio.CancelledError:
             asked.result = "cancelled"
@@ -233,11 +234,12 @@ class CommandBus:
             self._count(asked.name, asked.result)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self, actor: Actor) -> Iterator[None]:
         if self._closed:
             raise Unavailable("the command bus")
-        if self.in_flight >= self._max_in_flight:
-            raise TooManyCommands(self._max_in_flight)
+        limit = self._max_in_flight if actor.via != "component" else max(1, self._max_in_flight * 3 // 4)
+        if self.in_flight >= limit:
+            raise TooManyCommands(limit)
         self._in_flight += 1
         self._quiet.clear()
         try:

@@ -18,6 +18,7 @@ from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.errors import AuditUnavailable, MagError, Unavailable
 from magmobo.kernel.commands.asked import Asked
 from magmobo.kernel.commands.decode import encode_special
+from magmobo.kernel.commands.denials import Denials
 from magmobo.kernel.commands.errors import (
     CommandCancelled,
     CommandFailed,
@@ -72,6 +73,7 @@ class Passage:
         self._gate, self._audit, self._answers = gate, audit, answers
         self._monotonic_s, self._on_failure = monotonic_s, on_failure
         self._claims: dict[str, _Claim] = {}
+        self._denials = Denials(monotonic_s)
         self.stuck: set[asyncio.Task[Any]] = set()
         self.settling: set[asyncio.Task[None]] = set()
 
@@ -97,7 +99,10 @@ class Passage:
 
     async def _note_denial(self, asked: Asked, error: MagError) -> None:
         """A denial stands, recorded or not."""
-        await self._attempt(asked, lambda: self._record(asked, "security.denied", asked.denial(error)))
+        unrecorded = self._denials.admit(asked.call.actor.name, asked.name)
+        if unrecorded is not None:
+            payload = asked.denial(error, unrecorded)
+            await self._attempt(asked, lambda: self._record(asked, "security.denied", payload))
 
     # ------------------------------------------------------------ idempotency
 
