@@ -39,6 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "kernel:events": Entry("magmobo.cli.kernel", "events", "What happened in the node, and what happens now."),
     "kernel:reset": Entry("magmobo.cli.kernel", "reset", "Unboot and boot the running node in place."),
     "kernel:commands": Entry("magmobo.cli.kernel", "commands", "Every command that the node answers."),
+    "kernel:call": Entry("magmobo.cli.call", "call", "Send any of them, also those of your components."),
     "component:list": Entry("magmobo.cli.operate", "component_list", "The components, a line each."),
     "component:show": Entry("magmobo.cli.component", "show", "One component in detail."),
     "component:restart": Entry("magmobo.cli.component", "restart", "Restart one component; no other is touched."),

@@ -107,6 +107,17 @@ def test_a_command_asks_for_itself_alone(node: FakeOperators, capsys: Capture, c
     msgspec.convert(node.asked[0].params, kind, strict=True)
 
 
+def test_a_command_of_a_component_is_called_by_its_name(node: FakeOperators, capsys: Capture) -> None:
+    node.replies["tally:show"] = b'{"inserted": {"orders": 3}}'
+    answer = json.loads(said(capsys, "kernel", "call", "tally:show", '{"table": "orders"}', "--json", "--dry-run"))
+    assert (answer["name"], answer["reply"]) == ("tally:show", {"inserted": {"orders": 3}})
+    assert json.loads(said(capsys, "kernel:call", "tally:show")) == answer["reply"]
+    assert [(one.command, one.params, one.dry_run) for one in node.asked] == [
+        ("tally:show", {"table": "orders"}, True),
+        ("tally:show", {}, False),
+    ]
+
+
 # ---------------------------------------------------------------- exit codes
 
 

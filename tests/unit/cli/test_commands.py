@@ -265,9 +265,16 @@ def test_who_only_looks_is_kept_from_commands_that_no_node_checks(
     assert "[MAG-CLI-010]" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("fields", ["[]", "nonsense", "[" * 100_000, ""])
+def test_fields_of_a_command_are_one_object(fields: str, capsys: Capture) -> None:
+    assert main(["kernel:call", "tally:show", fields]) == 2
+    assert "one JSON object" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("state", "step"), [("quarantined", "mend the cause"), ("stopped", "`"), ("running", "")])
 def test_a_component_that_is_down_is_shown_with_the_order_that_brings_it_back(state: str, step: str) -> None:
-    detail = ComponentDetail(status=ComponentStatus("x", state, "unknown", 0, "noon"), version="1", source="s:X")
+    status = ComponentStatus("x", state, "unknown", 0, "noon")
+    detail = ComponentDetail(status, "1", "s:X", [], [], [], [], [], [], [], "", [], 3, 0, 0)
     rows = [line for line in detail_lines(detail) if line.startswith("  next")]
     assert len(rows) == bool(step)
     assert all(step in row and "component:start x" in row for row in rows)
