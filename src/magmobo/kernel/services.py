@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.clock import Clock
-from magmobo.contracts.errors import Unavailable
+from magmobo.contracts.errors import AuditUnavailable, MagError, StateUnavailable, Unavailable
 from magmobo.kernel.audit.log import AuditLog
 from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.bus.trace import cause_here
@@ -115,8 +115,8 @@ class Services:
         """Open what is not open yet. Raises: StateUnavailable, AuditUnavailable and their kinds; then all is closed."""
         if self._is_open:
             return
-        for folder in (state_file(self._data_dir).parent, audit_dir(self._data_dir)):
-            folder.mkdir(mode=0o700, exist_ok=True)
+        _make_folder(state_file(self._data_dir).parent, StateUnavailable)
+        _make_folder(audit_dir(self._data_dir), AuditUnavailable)
         try:
             await self.states.open()
             await self.audit.open()
@@ -186,6 +186,15 @@ def _masked(value: Any) -> Any:
     from magmobo.kernel.observe.redact import redact  # 1 ms, behind the start
 
     return redact(value)
+
+
+def _make_folder(folder: Path, unavailable: Callable[[str], MagError]) -> None:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError as error:
+        raise unavailable(f"what is called {folder.name} in the data folder is no folder") from error
+    except OSError as error:
+        raise unavailable(f"{folder.name} in the data folder: {error.strerror}") from error
 
 
 def _current_trace() -> str:
