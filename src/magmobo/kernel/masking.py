@@ -41,6 +41,7 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _HEADER = re.compile(r"((?:authorization|cookie)[\"']?\s{0,4}[=:]\s{0,4}[\"']?)[^\"'\r\n]+", re.IGNORECASE)
+_ESCAPE = re.compile(r"%[0-9A-F]{2}")
 _USERINFO = re.compile(r"://[^\s:/@]*:([^\s/]+)@")
 _LIBPQ = re.compile(r"\bpassword\s*=\s*(?:'((?:[^'\\]|\\.)+)'|(\S+))")
 
@@ -49,9 +50,9 @@ class Masker:
     """Hides secrets. `known`: values that must not appear, whatever stands around them."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        texts = {form for secret in known if len(secret) >= _KNOWN_CHARS for form in _forms(secret)}
-        longest_first = sorted(texts, key=lambda text: (-len(text), text))
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        secrets = {secret for secret in known if len(secret) >= _KNOWN_CHARS}
+        forms = {form for secret in secrets for form in _forms(secret) if len(form) >= _KNOWN_CHARS}
+        self._known = sorted(forms, key=lambda form: (-len(form), form))
 
     def text(self, text: str) -> str:
         """Any number of lines, each without secrets, control characters, and what is past 16 Ki characters."""
@@ -96,7 +97,9 @@ class Masker:
         return redact_text(_NAMED.sub(_hidden, line))
 
     def _without_known(self, text: str) -> str:
-        return text if self._known is None else self._known.sub(HIDDEN, text)
+        for form in self._known:  # faster than one pattern: most are not there, and a search for one text is quick
+            text = text.replace(form, HIDDEN)
+        return text
 
 
 def _hidden(found: re.Match[str]) -> str:
@@ -150,13 +153,27 @@ def _passwords_in(text: str) -> Iterator[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """As it is, as JSON spells it, percent-encoded and decoded."""
-    from urllib.parse import quote, unquote
+    """As it is, and as JSON (twice, too), Python, URLs, base64 and hexadecimal digits spell it."""
+    from urllib.parse import quote, quote_plus, unquote
 
-    yield secret
-    yield json.dumps(secret)[1:-1]
-    yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield quote(secret, safe="")
-    decoded = unquote(secret)
-    if len(decoded) >= _KNOWN_CHARS:
-        yield decoded
+    as_bytes = secret.encode(errors="surrogatepass")
+    as_json = json.dumps(secret)[1:-1]
+    yield from (secret, as_json, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(as_json)[1:-1])
+    yield from (repr(secret)[1:-1], as_bytes.hex(), as_bytes.hex().upper())
+    for quoted in (quote(as_bytes, safe=""), quote(as_bytes), quote_plus(as_bytes)):
+        yield quoted
+        yield _ESCAPE.sub(lambda found: found[0].lower(), quoted)
+    for offset in range(3):
+        yield from _inside_base64(as_bytes, offset)
+    yield unquote(secret)
+
+
+def _inside_base64(secret: bytes, offset: int) -> Iterator[str]:
+    """What base64 of `secret` behind `offset` bytes (modulo 3) always holds, whatever stands before and behind."""
+    from base64 import b64encode
+
+    text = b64encode(bytes(offset) + secret).decode()
+    begin, rest = (0, 2, 3)[offset], (offset + len(secret)) % 3
+    text = text[begin : len(text) - (0, 3, 2)[rest]]
+    yield text
+    yield text.replace("+", "-").replace("/", "_")
