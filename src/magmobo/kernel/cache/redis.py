@@ -34,11 +34,12 @@ MISSED_LIMIT = 1_000  # invalidations remembered one by one while Redis is gone;
 MAX_VALUE_BYTES = 4 * 1_048_576  # one that is larger stays in memory: it would hold up Redis for everybody
 TOKEN_TTL_MS = 86_400_000  # of a token nobody uses; one that a value depends on outlives the value
 
-_GET = """
+# Nothing that is not ours is taken: somebody else's list or set at our place, or a text larger than any of ours.
+_GET = f"""
 local function get(key)
-  local found = redis.pcall('GET', key)
-  if type(found) == 'table' then return false end  -- somebody else's list or set at our place
-  return found
+  local size = redis.pcall('STRLEN', key)
+  if type(size) ~= 'number' or size > {2 * MAX_VALUE_BYTES} then return false end
+  return redis.call('GET', key)
 end
 """
 # A value, the time it has left, and tokens; with ARGV[1] the tokens that are missing are made from it.
