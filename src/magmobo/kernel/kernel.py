@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 KernelState = Literal["booting", "ready", "degraded", "stopping", "stopped", "failed"]
 
 _LAST_WORDS_S = 10.0  # beyond the components' own deadlines, for closing the stores
-_HANDLER_HELP = "Duration of event handlers, one call in 64."
+_HANDLER_HELP = "Duration of event handlers, of a sample of their calls."
 
 
 class Kernel:

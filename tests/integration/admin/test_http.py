@@ -103,3 +103,40 @@ async def test_without_a_port_two_nodes_get_along() -> None:
     assert first.base_url != second.base_url
     await first.close()
     await second.close()
+
+
+async def test_a_thousand_silent_connections_keep_no_probe_out() -> None:
+    async with serving() as http:
+        port = int(http.base_url.rpartition(":")[2])
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1_000)]
+        for _, writer in silent[::10]:
+            writer.write(b"GET /met")
+        for _ in range(5):
+            assert (await asked(http, get("/metrics"))).startswith(b"HTTP/1.1 200 ")
+        assert len(http._conversations) <= 32
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_a_page_that_fails_is_an_answer() -> None:
+    def broken(headers: Mapping[str, str], query: str) -> Reply:
+        raise RuntimeError("secret detail")
+
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    http = AdminHttp("127.0.0.1", 0, {"/metrics": broken})
+    await http.open()
+    reply = await asked(http, get("/metrics"))
+    await http.close()
+    assert reply.startswith(b"HTTP/1.1 500 ")
+    assert b"secret" not in reply
+    assert told == ["/metrics failed"]
+
+
+async def test_names_count_on_loopback_alone() -> None:
+    async with serving("0.0.0.0") as http:
+        assert http.base_url.startswith("http://127.0.0.1:")
+        assert (await asked(http, get("/metrics", host="node7.example"))).startswith(b"HTTP/1.1 200 ")
+    async with serving("::1") as http:
+        assert http.base_url.startswith("http://[::1]:")
+        assert (await asked(http, get("/metrics", host="node7.example"))).startswith(b"HTTP/1.1 421 ")

@@ -156,3 +156,33 @@ class Environ(Component):
         with (self._context.data_dir / "child_environ").open("wb") as file:
             child = await asyncio.create_subprocess_exec("env", stdout=file)
             await child.wait()
+
+
+class SlowStop(Component):
+    """Takes a moment to stop, and says when it begins and ends."""
+
+    name = "slowstop"
+
+    def __init__(self, context: Context) -> None: ...
+
+    async def stop(self) -> None:
+        print("stopping slowly", file=sys.stderr, flush=True)
+        await asyncio.sleep(1.5)
+        print("stopped slowly", file=sys.stderr, flush=True)
+
+
+class Brittle(Component):
+    """Runs until a file called `break` is there."""
+
+    name = "brittle"
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def start(self) -> None:
+        self._context.spawn(self._watch(), name="watch")
+
+    async def _watch(self) -> None:
+        while not (self._context.data_dir / "break").exists():
+            await asyncio.sleep(0.02)
+        raise OutOfLuck
