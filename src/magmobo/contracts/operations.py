@@ -16,6 +16,11 @@ from magmobo.contracts.commands import Command
 from magmobo.contracts.planes import ComponentStatus, NodeStatus
 
 ComponentName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+# As Python and packages name things, so that the module that is run is not masked in the record of it. The look-ahead
+# is the end: `$` would let a line break pass.
+ComponentSource = Annotated[
+    str, Meta(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_.]*)?(?![\s\S])")
+]
 Limit = Annotated[int, Meta(ge=1, le=1000)]
 
 
@@ -240,7 +245,7 @@ class RegisterComponent(Command, frozen=True, kw_only=True):
     capability = "kernel.component.register"
     audit_action = "component.register"
     reply = ComponentStatus
-    source: Annotated[str, Meta(min_length=1, max_length=200)]
+    source: ComponentSource
 
 
 class UnregisterComponent(Command, frozen=True, kw_only=True):
