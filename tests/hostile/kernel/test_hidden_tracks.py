@@ -11,7 +11,8 @@ from magmobo.kernel.observe.redact import redact
 KNOWN = ["my_package.component:Class", "magds", "weather-station", "a.b.c:D.E", "_private:_Class"]
 SLY = [
     "token=evil:Class", "password: evil:Class", "x://a:evil@b:Class", "evil:Class\n", "evil\x1b[2J:Class",
-    "../evil:Class", ".evil:Class", "evil:Class\u202e", "evil evil:Class", "'evil':Class", "evil:", ":Class", "a:b:c", "",
+    "../evil:Class", ".evil:Class", "evil:Class\u202e", "evil evil:Class", "'evil':Class", "evil:", ":Class", "a:b:c",
+    "",
 ]  # fmt: skip
 
 

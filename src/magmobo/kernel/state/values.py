@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from magmobo.contracts.errors import StateValueRefused
+from magmobo.kernel.state.errors import StateDamaged
 
 MAX_KEY_CHARACTERS = 200
 MAX_VALUE_BYTES = 1_048_576
@@ -39,8 +40,11 @@ def encoded(key: str, value: Any) -> bytes:
 
 
 def decoded(text: bytes) -> Any:
-    """What `encoded` was given, in JSON's own types."""
-    return msgspec.json.decode(text)
+    """What `encoded` was given, in JSON's own types. Raises: StateDamaged for what it never made."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StateDamaged(f"the value of an entry is no JSON ({type(error).__name__})") from error
 
 
 def _has_no_number(value: Any) -> bool:
