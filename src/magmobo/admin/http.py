@@ -65,8 +65,8 @@ class AdminHttp:
         for port in (DEFAULT_PORT, 0) if self._port is None else (self._port,):
             try:
                 self._server = await asyncio.start_server(self._welcome, self._host, port, limit=_MAX_HEAD_BYTES)
-            except OSError as error:
-                reason = error.strerror or type(error).__name__
+            except (OSError, UnicodeError) as error:  # the latter for a host that cannot be a name
+                reason = getattr(error, "strerror", None) or type(error).__name__
                 problem = AdminPortTaken(self._host, port, reason)
                 problem.__cause__ = error
             else:

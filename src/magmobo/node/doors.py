@@ -64,7 +64,9 @@ class Doors:
         return _reply(probes.live())
 
     def _ready(self, headers: Mapping[str, str], query: str) -> Reply:
-        return _reply(probes.ready(self._operators.status(), verbose=probes.wants_verbose(query)))
+        node = self._operators.status()
+        self._startup.answer(node)  # so that a node that is only ever asked for readiness is remembered, too
+        return _reply(probes.ready(node, verbose=probes.wants_verbose(query)))
 
     def _started(self, headers: Mapping[str, str], query: str) -> Reply:
         return _reply(self._startup.answer(self._operators.status()))

@@ -29,6 +29,7 @@ from magmobo.contracts.operations import NodeStop, Stopping
 from magmobo.contracts.planes import Operators
 from magmobo.kernel.choice import Choice, Newcomer
 from magmobo.kernel.config.core import AdminConfig, LoggingConfig
+from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.kernel import Kernel
 from magmobo.kernel.observe.logging import configure_logging
@@ -94,9 +95,10 @@ class Node:
             if self._folder_ready is not None:
                 self._folder_ready(folder)
             generated = GeneratedSecrets(folder)
-            config = settings.config(sections, generated.layer(demo=settings.demo is not None))
+            layer = generated.layer(demo=settings.demo is not None)
+            config = settings.config(sections, layer)
             with _logging(config.section("logging"), folder), stopping_on_signals(self._stop.set):
-                kernel, operators = self._assemble(settings, found, config)
+                kernel, operators = self._assemble(settings, found, config, layer)
                 self._notifier.status(f"booting, data folder {folder.path}")
                 async with self._notifier.pinging():
                     await self._serve(kernel, operators, folder, generated, lock)
@@ -143,14 +145,14 @@ class Node:
         boot, stop = asyncio.create_task(kernel.boot()), asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({boot, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not boot.done():
-                boot.cancel()
-                await asyncio.wait({boot})
-                if boot.cancelled() or boot.exception() is not None:
-                    raise StartInterrupted
-            await boot
         finally:
             stop.cancel()
+            if is_interrupted := not boot.done():  # told to stop, or cancelled: nothing may go on to boot
+                boot.cancel()
+                await asyncio.wait({boot})
+        if is_interrupted and (boot.cancelled() or boot.exception() is not None):
+            raise StartInterrupted
+        await boot
 
     def _ready(self, operators: NodeOperators, folder: DataFolder, admin_token: str | None) -> Ready:
         return Ready(
@@ -162,7 +164,9 @@ class Node:
             admin_token=admin_token,
         )
 
-    def _assemble(self, settings: Settings, found: Found, config: Config) -> tuple[Kernel, NodeOperators]:
+    def _assemble(
+        self, settings: Settings, found: Found, config: Config, generated: Layer
+    ) -> tuple[Kernel, NodeOperators]:
         admin: AdminConfig = config.section("admin")
         operators = NodeOperators(admin.token_sha256)
         kernel = Kernel(
@@ -182,7 +186,7 @@ class Node:
                 sources=found.sources,
                 notices=found.notices,
             ),
-            resolve=partial(_resolve, settings, sections_of(found.classes)),
+            resolve=partial(_resolve, settings, generated, sections_of(found.classes)),
             on_exit=self._end,
         )
         operators.serve(kernel)
@@ -218,14 +222,17 @@ def _find(settings: Settings) -> Found:
     )
 
 
-def _resolve(settings: Settings, sections: Mapping[str, type[Struct]], name: str) -> Newcomer:
-    """A component that is to join the running node. Raises: ComponentNotLoadable, ConfigError."""
+def _resolve(settings: Settings, generated: Layer, sections: Mapping[str, type[Struct]], name: str) -> Newcomer:
+    """A component that is to join the running node; its section is what it would be after the next start.
+
+    Raises: ComponentNotLoadable, ConfigError.
+    """
     offer = locate(name)
     component_type = load(offer)
     if component_type.config_type is None:
         return Newcomer(component_type, None, offer.source)
     known = {**sections, component_type.name: component_type.config_type}
-    return Newcomer(component_type, settings.config(known).section(component_type.name), offer.source)
+    return Newcomer(component_type, settings.config(known, generated).section(component_type.name), offer.source)
 
 
 def run_node(options: NodeOptions, *, announce: Announce, folder_ready: FolderReady | None = None) -> None:

@@ -96,6 +96,12 @@ async def test_a_port_of_the_users_that_is_taken_is_refused() -> None:
             await AdminHttp("127.0.0.1", taken.getsockname()[1], {}).open()
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 100, "192.0.2.1"])
+async def test_a_host_that_is_not_ours_is_refused(host: str) -> None:
+    with pytest.raises(AdminPortTaken):
+        await AdminHttp(host, None, {}).open()
+
+
 async def test_without_a_port_two_nodes_get_along() -> None:
     first, second = AdminHttp("127.0.0.1", None, {}), AdminHttp("127.0.0.1", None, {})
     await first.open()

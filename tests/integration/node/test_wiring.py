@@ -15,6 +15,15 @@ from typing import Any
 
 import pytest
 from tests.integration.node.harness import answer, mag, up
+from tests.integration.node.parts import HERE, Steady
+
+from magmobo.contracts.errors import ConfigError
+from magmobo.kernel.config.core import CORE_SECTIONS
+from magmobo.kernel.config.layers import Layer
+from magmobo.kernel.errors import BootFailed
+from magmobo.node.process import _resolve
+from magmobo.node.settings import NodeOptions, read_settings
+from magmobo.testing.harness import footprint, make_config, make_kernel, running_kernel
 
 
 def get(url: str) -> tuple[int, str]:
@@ -166,6 +175,31 @@ def test_both_doors_say_the_same_about_a_component_that_does_not_serve(tmp_path:
             assert get(f"{door}/startupz")[0] == 200
             assert get(f"{door}/readyz") == (503, '{"state":"degraded"}')
             assert "sick: running/unhealthy" in get(f"{door}/readyz?verbose")[1].splitlines()
+
+
+def test_who_joins_gets_what_the_next_start_would_give_it(tmp_path: Path) -> None:
+    """Also what the node made up for it, such as keys: one that left and comes again is the same."""
+    settings = read_settings(NodeOptions(working_dir=tmp_path, environ={}))
+    made_up = Layer("generated", "generated", {"steady": {"greeting": "made up"}})
+    assert _resolve(settings, made_up, CORE_SECTIONS, f"{HERE}:Steady").section.greeting == "made up"
+
+
+async def test_two_kernels_in_one_process_share_no_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    before = footprint()
+    async with running_kernel(Steady, data_dir=tmp_path) as first, running_kernel(Steady) as other:
+        with pytest.raises(BootFailed, match="audit log"):
+            await make_kernel(Steady, data_dir=tmp_path).boot()
+        await first.restart_component("steady")
+        await other.reset()
+        assert (first.state, other.state) == ("ready", "ready")
+        assert await first.services.audit.read(after_seq=0, limit=1)
+    assert footprint().tasks <= before.tasks
+
+
+def test_an_empty_address_does_not_mean_every_address() -> None:
+    with pytest.raises(ConfigError, match=r"admin\.host"):
+        make_config(values={"admin": {"host": ""}})
 
 
 # ---------------------------------------------------------------- two of them

@@ -50,9 +50,9 @@ class LoggingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [admin]."""
 
-    host: Annotated[str, Meta(description="address of the operators' HTTP listener (/metrics, /livez, /readyz)")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str, Meta(min_length=1, description="address of the operators' HTTP listener (/metrics, /livez, /readyz)")
+    ] = "127.0.0.1"
     port: Annotated[
         Annotated[int, Meta(ge=0, le=65_535)] | None,
         Meta(description="its TCP port; 0: any free one; unset: 9500, or any free one when it is taken"),
