@@ -112,14 +112,14 @@ async def check_component(
     async with running_kernel(*beside, make, config=config, provided=provided) as kernel:
         status = {one.name: one for one in kernel.status().components}[make.name]
         _expect(status.state == "running", f"is {status.state} after the boot: {status.detail}")
-        subscriptions = kernel.bus.subscription_count(make.name)
+        held = _held(kernel, make)
         for _ in range(2):
             await kernel.stop_component(make.name)
             _expect(_state(kernel, make) == "stopped", f"is {_state(kernel, make)} after stop")
             await kernel.start_component(make.name)
             _expect(_state(kernel, make) == "running", f"is {_state(kernel, make)} after a second start")
-        grown = kernel.bus.subscription_count(make.name) - subscriptions
-        _expect(grown <= 0, f"has {grown} more subscriptions after restarts")
+        for kind, count in _held(kernel, make).items():
+            _expect(count <= held[kind], f"has {count - held[kind]} more {kind} after restarts")
     _expect(kernel.bus.subscription_count(make.name) == 0, "left subscriptions behind")
     _expect(_state(kernel, make) == "stopped", f"is {_state(kernel, make)} after the shutdown")
     if ending := footprint().tasks - before.tasks:
@@ -129,6 +129,16 @@ async def check_component(
     _expect(not left_tasks, f"left tasks behind: {left_tasks}")
     left = after.descriptors - before.descriptors
     _expect(not left, f"left open files behind: {sorted(left)}")
+
+
+def _held(kernel: Kernel, component: type[Component]) -> dict[str, int]:
+    """What the kernel keeps for it and does not show as a task or a file."""
+    name, services = component.name, kernel.services
+    return {
+        "subscriptions": kernel.bus.subscription_count(name),
+        "watches of the state": services.states.watch_count(name),
+        "command handlers": services.commands.handler_count(name),
+    }
 
 
 def _state(kernel: Kernel, component: type[Component]) -> str:

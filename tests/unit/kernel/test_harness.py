@@ -91,6 +91,7 @@ async def test_what_a_start_subscribes_and_spawns_ends_with_its_stop_without_any
 
         async def start(self) -> None:
             self._context.bus.on("component.*", lambda _: None)
+            self._context.state.watch("", lambda entry, key: None)
             self._context.spawn(asyncio.Event().wait(), name="background")
 
     await check_component(Relaxed)

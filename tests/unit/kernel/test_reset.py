@@ -150,7 +150,7 @@ async def measured(kernel: Kernel) -> dict[str, Any]:
         "tasks": len(footprint().tasks),
         "descriptors": len(footprint().descriptors),
         "subscriptions": {name: kernel.bus.subscription_count(name) for name in names},
-        "watchers": {name: services.states._watchers.count(name) for name in names},
+        "watchers": {name: services.states.watch_count(name) for name in names},
         "handlers": services.commands.handler_count(),
         "series": {family.name: len(family.samples) for family in figures},
         "spans": len(kernel.facts.timeline.spans),

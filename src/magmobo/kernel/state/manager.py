@@ -89,6 +89,10 @@ class StateManager:
         """The entries of `owner`, which nobody else can see or touch. Raises: ValueError for an empty name."""
         return ScopedState(self, owner)
 
+    def watch_count(self, owner: str) -> int:
+        """How many watchers `owner` has."""
+        return self._watchers.count(owner)
+
     def close_owner(self, owner: str) -> None:
         """End every watcher of `owner`; its entries stay."""
         self._watchers.close_owner(owner)
