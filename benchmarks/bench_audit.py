@@ -20,7 +20,7 @@ from magmobo.contracts.capabilities import Actor, Role
 from magmobo.kernel.audit.log import AuditLog
 from magmobo.kernel.audit.record import hash_of, head_from
 from magmobo.kernel.audit.verify import verify
-from magmobo.kernel.observe.redact import redact
+from magmobo.kernel.redact import redact
 from magmobo.kernel.state.manager import StateManager
 
 RECORDS, GROUP, JUDGED = 200, 16, 20_000

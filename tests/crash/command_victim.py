@@ -18,8 +18,8 @@ from magmobo.contracts.commands import Call, Command
 from magmobo.contracts.errors import MagError
 from magmobo.kernel.audit.log import AuditLog
 from magmobo.kernel.commands.bus import CommandBus
-from magmobo.kernel.observe.redact import redact
 from magmobo.kernel.places import audit_dir, state_file
+from magmobo.kernel.redact import redact
 from magmobo.kernel.security.gate import Gate
 from magmobo.kernel.state.manager import StateManager
 

@@ -49,7 +49,9 @@ class Fault(Struct, frozen=True):
         """The fault that tells about `error`; one that came from a node already stays as it was."""
         if isinstance(error, NodeRefused):
             return cls(error.fault_code, error.text, error.fault_next_step, error.fault_exit_code)
-        return cls(error.code, str(error), error.next_step(), error.exit_code)
+        from magmobo.kernel.redact import redact_text  # with the first fault
+
+        return cls(error.code, redact_text(str(error)), error.next_step(), error.exit_code)
 
     def as_error(self) -> NodeRefused:
         """The error to raise on the operator's side."""

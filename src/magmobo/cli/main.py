@@ -90,7 +90,7 @@ def _write_details(error: Exception, folder: Path | None) -> str:
     import tempfile
     import traceback
 
-    from magmobo.kernel.observe.redact import redact_text
+    from magmobo.kernel.redact import redact_text
 
     with tempfile.NamedTemporaryFile(
         "w", prefix="mag-crash-", suffix=".txt", delete=False, encoding="utf-8", dir=folder

@@ -20,7 +20,7 @@ from magmobo.contracts.operations import BootReport, ComponentDetail, Diagnostic
 from magmobo.contracts.planes import NodeStatus
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.masking import Masker, secrets_in
-from magmobo.kernel.observe.redact import redact
+from magmobo.kernel.redact import redact
 
 if TYPE_CHECKING:
     import asyncio

@@ -310,10 +310,13 @@ class StageTimeout(MagError):
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line for people: its text, its class when it is not ours, and its code when it has one."""
+    """An error for people: its text without secrets, its class when it is not ours, and its code when it has one."""
+    from magmobo.kernel.redact import redact_text  # 1 ms that a start without errors does not pay
+
+    text = redact_text(str(error))  # components of others put connection strings into theirs
     if isinstance(error, MagError):
-        return f"{error} [{error.code}]"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return f"{text} [{error.code}]"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def located(error: BaseException) -> str:

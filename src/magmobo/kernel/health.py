@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import structs
+
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.events import (
@@ -264,7 +266,16 @@ def _understood(answer: Any) -> HealthReport:
     """Raises: TypeError, ValueError for what is not a report."""
     if not isinstance(answer, HealthReport):
         raise TypeError(f"health() returned {type(answer).__name__} instead of a HealthReport")
-    return HealthReport(HealthStatus(answer.status), tuple(answer.checks))
+    return HealthReport(HealthStatus(answer.status), tuple(map(_told, answer.checks)))
+
+
+def _told(check: HealthCheck) -> HealthCheck:
+    """The check as it may be shown: a component's words may hold the connection string that it could not use."""
+    if not check.detail:
+        return check
+    from magmobo.kernel.redact import redact_text  # the first round is behind the start
+
+    return structs.replace(check, detail=redact_text(check.detail))
 
 
 def _sick(detail: str) -> HealthReport:

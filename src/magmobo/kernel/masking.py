@@ -2,7 +2,7 @@
 
 Boundary: pure functions of text; what a node's own secrets are is told by whoever knows. Four nets, in this order:
 every secret this node knows, wherever it stands; keys and tokens of well-known shapes; values after a name that sounds
-secret; and `observe.redact` for URLs and headers. Each is linear, or bounded, in the length of a text that an attacker
+secret; and `kernel.redact` for URLs and headers. Each is linear, or bounded, in the length of a text that an attacker
 may have chosen.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from magmobo.contracts.secret import Secret
-from magmobo.kernel.observe.redact import HIDDEN, MAX_TEXT_CHARS, redact_text
+from magmobo.kernel.redact import HIDDEN, MAX_TEXT_CHARS, redact_text
 
 _MAX_DEPTH = 12
 _KNOWN_CHARS = 6  # a shorter secret would hide ordinary words, and hides nothing itself

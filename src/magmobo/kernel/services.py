@@ -183,7 +183,7 @@ class Services:
 
 
 def _masked(value: Any) -> Any:
-    from magmobo.kernel.observe.redact import redact  # 1 ms, behind the start
+    from magmobo.kernel.redact import redact  # 1 ms, behind the start
 
     return redact(value)
 

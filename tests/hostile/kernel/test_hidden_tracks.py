@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from magmobo.contracts.operations import RegisterComponent
-from magmobo.kernel.observe.redact import redact
+from magmobo.kernel.redact import redact
 
 KNOWN = ["my_package.component:Class", "magds", "weather-station", "a.b.c:D.E", "_private:_Class"]
 SLY = [

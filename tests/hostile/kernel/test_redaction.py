@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from magmobo.kernel.observe.redact import MAX_TEXT_CHARS, redact_text
+from magmobo.kernel.redact import MAX_TEXT_CHARS, redact_text
 
 LONG = "t" * 1_500  # as a cloud's login tokens are
 

@@ -12,8 +12,8 @@ from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.kernel.audit.log import AuditLog
 from magmobo.kernel.audit.verify import Verdict
-from magmobo.kernel.observe.redact import redact
 from magmobo.kernel.places import audit_dir, state_file
+from magmobo.kernel.redact import redact
 from magmobo.kernel.state.manager import StateManager
 
 OPERATOR = Actor(name="uid:1000", role=Role.OPERATOR, via="control", address="127.0.0.1")

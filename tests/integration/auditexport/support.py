@@ -19,7 +19,7 @@ from magmobo.components.auditexport.config import AuditExportConfig
 from magmobo.contracts.audit import AuditRecord
 from magmobo.contracts.stores import State
 from magmobo.kernel.audit.log import AuditLog
-from magmobo.kernel.observe.redact import redact
+from magmobo.kernel.redact import redact
 
 NAME = "cp_audit.audit_log"
 SCHEMA = "create schema cp_audit"

@@ -20,8 +20,8 @@ from magmobo.kernel.audit.log import AuditLog
 from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.commands.bus import CommandBus
 from magmobo.kernel.commands.errors import KeyReused
-from magmobo.kernel.observe.redact import redact
 from magmobo.kernel.places import audit_dir, state_file
+from magmobo.kernel.redact import redact
 from magmobo.kernel.security.errors import CapabilityDenied
 from magmobo.kernel.security.gate import Gate
 from magmobo.kernel.state.manager import StateManager

@@ -30,7 +30,7 @@ from magmobo.kernel.audit.record import (
     rfc3339,
     seal,
 )
-from magmobo.kernel.observe.redact import redact
+from magmobo.kernel.redact import redact
 
 COLUMNS = [
     "id",

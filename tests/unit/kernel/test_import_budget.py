@@ -48,7 +48,7 @@ ALLOWED = {
 }  # fmt: skip
 LATER = (
     "magmobo.admin", "magmobo.cli", "magmobo.components", "magmobo.console", "magmobo.node", "magmobo.testing",
-    "magmobo.kernel.observe.logging", "magmobo.kernel.observe.writer", "magmobo.kernel.observe.redact",
+    "magmobo.kernel.observe.logging", "magmobo.kernel.observe.writer", "magmobo.kernel.redact",
     # for who looks at a node or steers it
     "magmobo.contracts.operations", "magmobo.contracts.planes", "magmobo.kernel.commands", "magmobo.kernel.security",
     "magmobo.kernel.operations", "magmobo.kernel.inspection", "magmobo.kernel.figures", "magmobo.kernel.blame",

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.observe.logging import LogOutput, bind_correlation, configure_logging
-from magmobo.kernel.observe.redact import redact
 from magmobo.kernel.observe.writer import MAX_WAITING, FileTarget, LineWriter
+from magmobo.kernel.redact import redact
 
 PLANTED = "hunter2-do-not-show"
 

@@ -290,4 +290,6 @@ class Passage:
 
 
 def _as_failure(error: MagError) -> Failure:
-    return Failure(error.code, str(error), error.next_step(), error.exit_code, error.http_status)
+    from magmobo.kernel.redact import redact_text  # with the first failure
+
+    return Failure(error.code, redact_text(str(error)), error.next_step(), error.exit_code, error.http_status)

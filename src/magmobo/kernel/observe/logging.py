@@ -16,8 +16,8 @@ from typing import Any, Literal, TextIO
 import msgspec
 import structlog
 
-from magmobo.kernel.observe.redact import redact
 from magmobo.kernel.observe.writer import FileTarget, LineWriter, StreamTarget
+from magmobo.kernel.redact import redact
 
 Level = Literal["debug", "info", "warning", "error"]
 LineFormat = Literal["auto", "json", "pretty"]
