@@ -173,7 +173,7 @@ def event_line(event: Any) -> str:
     topic = str(event.get("type", "")).removeprefix("dev.magmobo.").removesuffix(".v1")
     data = event.get("data")
     pairs = data.items() if isinstance(data, dict) else ()
-    fields = " ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in pairs)
+    fields = " ".join(f"{name}={_shown(value)}" for name, value in pairs)
     return f"{printable(str(event.get('time', '')))}  {printable(topic):<28}  {printable(fields)}".rstrip()
 
 
@@ -215,3 +215,9 @@ def commands(data_dir: Path | None, timeout_s: float, as_json: bool) -> int:
         )
         echo(f"  {printable(info.name):<24}{printable(info.summary)}  ({printable(traits)})")
     return 0
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return value if isinstance(value, str) else json.dumps(value)
