@@ -96,6 +96,11 @@ class Database:
                 raise StateDamaged("rows are missing or older than they should be")
             return commits
 
+    def forget_pages(self) -> None:
+        """Read from the file from now on, so that damage done to it since it was checked is found."""
+        with translated():
+            self._connection.execute("pragma shrink_memory")
+
     def keep_mark(self, path: Path) -> None:
         """From now on note each commit beside the file."""
         with translated():

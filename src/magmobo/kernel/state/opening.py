@@ -82,6 +82,7 @@ def _opened(path: Path, problems: list[str]) -> tuple[Opened, int]:
     readable = Database(path, mode="ro")
     try:
         commits = readable.verify()
+        readable.forget_pages()
         return Opened(Database(path), readable, problems), commits
     except BaseException:
         readable.close()
