@@ -23,6 +23,7 @@ from magmobo.kernel.bus.directory import Directory, TopicCounts
 from magmobo.kernel.bus.dispatch import Receiver, Sampled, Timing, Topic
 from magmobo.kernel.bus.history import DeadLetters, History
 from magmobo.kernel.bus.policy import Overflow
+from magmobo.kernel.bus.rounds import DONE
 from magmobo.kernel.bus.scoped import ScopedBus
 from magmobo.kernel.bus.subscription import (
     BaseSubscription,
@@ -74,15 +75,16 @@ class EventBus:
         on_timing: Timing | None = None,
     ) -> None:
         self.queue_limit = queue_limit
-        self._origin, self._time_s, self._monotonic_s = origin, time_s, monotonic_s
+        self.origin, self.time_s, self._monotonic_s = origin, time_s, monotonic_s
         self._on_failure, self._on_timing = on_failure, on_timing
         self.history = History(limit=history_limit, limit_bytes=history_bytes)
         self.dead_letters = DeadLetters(limit=dead_letter_limit, limit_bytes=history_bytes)
         self._directory = Directory(self, overflow, self.history)
-        self._by_type = self._directory.by_type
-        self._cause: Cause | None = None  # the event being delivered now
+        self._by_type, self._rounds = self._directory.by_type, self._directory.rounds
+        self.cause: Cause | None = None  # the event being delivered now
         self._deadlines = Deadlines(handler_timeout_s)
         self._running = self._deadlines.running
+        self.at_work: set[QueuedSubscription] = set()  # those that are not idle
         self._delayed = Delayed(self.emit, limit=delayed_limit)
         self._calm_timer: asyncio.TimerHandle | None = None
 
@@ -102,30 +104,30 @@ class EventBus:
             return
         if (receiver := topic.receiver) is None:
             return
-        if self._cause is not None or _cause_in_task() is not None:
+        if self.cause is not None or _cause_in_task() is not None:
             self._emit_caused(topic, event, seq, receiver)
             return
-        self._cause = envelope = Envelope(topic.name, event, self._time_s(), seq, self._origin)
-        deliver = receiver.deliver
+        time_s, deliver = self.time_s, receiver.deliver  # in variables: the interpreter looks for no method
+        self.cause = envelope = Envelope(topic.name, event, time_s(), seq, self.origin)
         try:
             deliver(envelope)
         except Exception as error:  # of a handler that is alone
             receiver.blame(envelope, error)
         finally:
-            self._cause = None
+            self.cause = None
             if topic.has_pending:
-                self._drain(topic)
+                self.drain(topic)
 
     def _emit_sampled(self, topic: Topic, event: Event) -> None:
         """The first event of a block: it is always remembered, and its handlers are timed."""
-        seq = self._next_block(topic)
+        seq = self.next_block(topic)
         if topic.subscriptions or topic.remember is not None:
-            self._emit_caused(topic, event, seq, Sampled(topic, self.handler_took))
+            self._emit_caused(topic, event, seq, Sampled(topic.subscriptions, topic.remember, self.handler_took))
 
     def _emit_caused(self, topic: Topic, event: Event, seq: int, receiver: Receiver) -> None:
         """Emit what a handler or a trace caused, or what might have been."""
-        delivering = self._cause
-        envelope = self._envelope(topic, event, seq, delivering or _cause_in_task())
+        delivering = self.cause
+        envelope = self.envelope(topic, event, seq, delivering or _cause_in_task())
         if delivering is None:
             self._deliver(topic, envelope, receiver)
         elif topic.busy or delivering.topic == topic.name:
@@ -138,19 +140,20 @@ class EventBus:
             finally:
                 outer.busy = was_busy
 
-    def _envelope(self, topic: Topic, event: Event, seq: int, cause: Cause | None) -> Envelope[Any]:
+    def envelope(self, topic: Topic, event: Event, seq: int, cause: Cause | None) -> Envelope[Any]:
+        """The envelope of an event that `cause` caused, or nothing."""
         if cause is None:
-            return Envelope(topic.name, event, self._time_s(), seq, self._origin)
-        return caused(topic.name, event, self._time_s(), seq, self._origin, cause)
+            return Envelope(topic.name, event, self.time_s(), seq, self.origin)
+        return caused(topic.name, event, self.time_s(), seq, self.origin, cause)
 
     def _deliver(self, topic: Topic, envelope: Envelope[Any], receiver: Receiver) -> None:
-        outer, self._cause = self._cause, envelope
+        outer, self.cause = self.cause, envelope
         try:
             receiver.hand_over(envelope)
         finally:
-            self._cause = outer
+            self.cause = outer
             if topic.has_pending:
-                self._drain(topic)
+                self.drain(topic)
 
     def _postpone(self, topic: Topic, envelope: Envelope[Any], receiver: Receiver) -> None:
         if len(topic.pending) >= self.queue_limit:
@@ -164,18 +167,20 @@ class EventBus:
         topic.pending.append((envelope, receiver))
         topic.has_pending = True
 
-    def _drain(self, topic: Topic) -> None:
-        outer = self._cause
+    def drain(self, topic: Topic) -> None:
+        """Deliver what was emitted on a topic while it was busy."""
+        outer = self.cause
         try:
             while topic.pending:
                 envelope, receiver = topic.pending.popleft()
-                self._cause = envelope
+                self.cause = envelope
                 receiver.hand_over(envelope)
             topic.has_pending, topic.pending_shed = False, 0
         finally:
-            self._cause = outer
+            self.cause = outer
 
-    def _next_block(self, topic: Topic) -> int:
+    def next_block(self, topic: Topic) -> int:
+        """The first number of a new block; see `Topic.next_block`."""
         seq = topic.next_block(self._monotonic_s())
         if topic.flooding and self._calm_timer is None:
             try:
@@ -193,54 +198,31 @@ class EventBus:
 
     async def publish(self, event: Event) -> None:
         """See `contracts.bus.Bus.publish`. Inside an async handler it only queues: it might wait for itself."""
+        # The other hot path of the bus goes from here through `rounds`.
         try:
-            topic = self._by_type[type(event)]
+            round_ = self._rounds[type(event)]
         except KeyError:
-            topic = self._directory.topic_of(type(event))
-        queued = topic.queued
-        if not queued or self._cause is not None or (self._running and asyncio.current_task() in self._running):
+            round_ = self._directory.topic_of(type(event)).round
+        if self.cause is not None:
             self.emit(event)
             return
-        for subscription in queued:
-            if not subscription.idle:
-                await self._publish_queued(topic, event)
+        if self.at_work:  # handlers that wait or have a queue, of any topic
+            if asyncio.current_task() in self._running:
+                self.emit(event)
                 return
-        # Nobody is behind, so the async handlers run here: no task, no queue. The other hot path of the bus.
-        for seq in topic.tickets:  # noqa: B007
-            break
-        else:
-            await self._publish_queued(topic, event)
-            return
-        if (cause := _cause_in_task()) is None:
-            self._cause = envelope = Envelope(topic.name, event, self._time_s(), seq, self._origin)
-        else:
-            self._cause = envelope = caused(topic.name, event, self._time_s(), seq, self._origin, cause)
+            if not self.at_work.isdisjoint(round_.topic.queued):
+                await self._publish_queued(round_.topic, event)
+                return
+        begin = round_.begin  # in a variable: the interpreter looks for no method
         try:
-            if (receiver := topic.at_once) is not None:
-                receiver.hand_over(envelope)
-            for subscription in queued:
-                if (rest := subscription.begin(envelope)) is not None:
-                    # It waits. The others get their own tasks, so that they need not wait for it.
-                    done = self._offer_all(queued[queued.index(subscription) + 1 :], envelope)
-                    break
-            else:
+            if (waiting_for := begin(event)) is DONE:
                 return
-        finally:
-            self._cause = None
-            if topic.has_pending:
-                self._drain(topic)
-        await subscription.finish(envelope, rest)
-        for future in done:
-            await future
-
-    def _offer_all(
-        self, subscriptions: tuple[QueuedSubscription, ...], envelope: Envelope[Any]
-    ) -> list[asyncio.Future[None]]:
-        active = [subscription for subscription in subscriptions if subscription.active]
-        done = [subscription.completion(envelope.topic, envelope.seq) for subscription in active]
-        for subscription in active:
-            subscription.offer(envelope)
-        return done
+            rest = round_.rest(event, waiting_for)
+        except BaseException:
+            round_.break_off()
+            raise
+        if rest is not None:
+            await rest
 
     async def _publish_queued(self, topic: Topic, event: Event) -> None:
         if topic.overflow is Overflow.BLOCK_OUTSIDE_HANDLERS:
@@ -261,18 +243,21 @@ class EventBus:
         """Like `queue`, for `owner`: `cancel_all(owner)` ends it. Raises: as `queue`; Unavailable once closed."""
         if type(event) not in self._by_type:
             self._directory.topic_of(type(event))
-        return self._delayed.add(owner, event, delay_s, self._cause or _cause_in_task())
+        return self._delayed.add(owner, event, delay_s, self.cause or _cause_in_task())
 
     @contextmanager
     def trace(self, trace_id: str) -> Iterator[None]:
         """What is emitted inside, also by handlers and by tasks that are started inside, carries `trace_id`."""
-        delivering = self._cause
-        if delivering is not None:  # inside a handler that cannot wait: nothing else runs before the end of this block
-            self._cause = in_trace(trace_id, delivering)
+        delivering = self.cause
+        if delivering is not None:
+            self.cause = traced = in_trace(trace_id, delivering)
             try:
                 yield
             finally:
-                self._cause = delivering
+                if self.cause is traced:
+                    self.cause = delivering
+                else:  # it is an async handler that waited inside of this block
+                    cause_here.set(delivering)
             return
         token = cause_here.set(in_trace(trace_id, _cause_in_task()))
         try:
@@ -361,7 +346,7 @@ class EventBus:
     def handler_failed(self, subscription: BaseSubscription, envelope: Envelope[Any], error: BaseException) -> None:
         """Count, keep and report one failed call."""
         self._directory.topics[envelope.topic].errors += 1
-        self.dead_letters.add(self._time_s(), subscription.owner, subscription.handler_name, error, envelope)
+        self.dead_letters.add(self.time_s(), subscription.owner, subscription.handler_name, error, envelope)
         self._on_failure(subscription.owner, envelope.topic, subscription.handler_name, error)
 
     def event_shed(self, subscription: QueuedSubscription, topic: str) -> None:

@@ -18,7 +18,8 @@ from magmobo.kernel.bus.dispatch import Topic
 from magmobo.kernel.bus.errors import UnknownTopic
 from magmobo.kernel.bus.history import History
 from magmobo.kernel.bus.policy import DEFAULT_OVERFLOW, Overflow, overflow_of
-from magmobo.kernel.bus.subscription import BaseSubscription, Place, Post, QueuedSubscription, SyncSubscription
+from magmobo.kernel.bus.rounds import Host, Round
+from magmobo.kernel.bus.subscription import BaseSubscription, Place, QueuedSubscription, SyncSubscription
 from magmobo.kernel.bus.topics import PatternTrie, declared_events, is_topic, means, parse_pattern
 
 
@@ -33,10 +34,11 @@ class TopicCounts(Struct, frozen=True):
 class Directory:
     """Topics by name and by event class, subscriptions by pattern and by owner."""
 
-    def __init__(self, post: Post, overflow: Mapping[str, Overflow], history: History) -> None:
+    def __init__(self, post: Host, overflow: Mapping[str, Overflow], history: History) -> None:
         self._post, self._overflow, self._history = post, dict(overflow), history
         self.topics: dict[str, Topic] = {}
         self.by_type: dict[type[Event], Topic] = {}
+        self.rounds: dict[type[Event], Round] = {}
         self._owner_of_topic: dict[str, type[Event]] = {}
         self._trie: PatternTrie[BaseSubscription] = PatternTrie()
         self._order = itertools.count()
@@ -64,7 +66,7 @@ class Directory:
         name = event_type.topic
         if not is_topic(name) or self._owner_of_topic.setdefault(name, event_type) is not event_type:
             return  # a malformed topic, or a second class for one, stays unknown: using it is refused
-        topic = Topic(name, overflow_of(name, self._overflow, DEFAULT_OVERFLOW), self._history)
+        topic = Topic(name, overflow_of(name, self._overflow, DEFAULT_OVERFLOW), self._history, self._post)
         self.topics[name] = self.by_type[event_type] = topic
         self._resolve(topic)
 
@@ -104,6 +106,7 @@ class Directory:
 
     def _resolve(self, topic: Topic) -> None:
         topic.resolve(tuple(sorted(self._trie.match(topic.name), key=lambda subscription: subscription.order)))
+        self.rounds[self._owner_of_topic[topic.name]] = topic.round
 
     def close(self) -> None:
         """Take no more subscriptions."""

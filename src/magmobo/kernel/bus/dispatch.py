@@ -19,6 +19,7 @@ from typing import Any
 from magmobo.contracts.events import Envelope
 from magmobo.kernel.bus.history import History
 from magmobo.kernel.bus.policy import Overflow
+from magmobo.kernel.bus.rounds import Host, Round
 from magmobo.kernel.bus.subscription import BaseSubscription, QueuedSubscription, ignore
 
 BLOCK, FLOOD_BLOCK = 64, 1024
@@ -33,8 +34,6 @@ _UNROLLED = 16  # handlers in one function; more become several functions
 
 Timing = Callable[[str, float], None]
 """Told about a sampled call of a handler: topic, seconds."""
-
-
 Deliver = Callable[[Envelope[Any]], None]
 
 
@@ -119,8 +118,8 @@ class Sampled(Receiver):
 
     __slots__ = ("_took",)
 
-    def __init__(self, topic: Topic, took: Timing) -> None:
-        self._subscriptions, self._remember, self._took = topic.subscriptions, topic.remember, took
+    def __init__(self, subscriptions: tuple[BaseSubscription, ...], remember: Deliver | None, took: Timing) -> None:
+        self._subscriptions, self._remember, self._took = subscriptions, remember, took
         self.deliver = self.hand_over
 
     def hand_over(self, envelope: Envelope[Any]) -> None:
@@ -143,6 +142,7 @@ class Topic:
         "_block",
         "_block_began_s",
         "_history",
+        "_host",
         "_last",
         "at_once",
         "busy",
@@ -156,13 +156,14 @@ class Topic:
         "queued",
         "receiver",
         "remember",
+        "round",
         "shed",
         "subscriptions",
         "tickets",
     )
 
-    def __init__(self, name: str, overflow: Overflow, history: History) -> None:
-        self.name, self.overflow, self._history = name, overflow, history
+    def __init__(self, name: str, overflow: Overflow, history: History, host: Host) -> None:
+        self.name, self.overflow, self._history, self._host = name, overflow, history, host
         self.errors = self.shed = self.pending_shed = 0
         self.busy = self.flooding = self.has_pending = False
         self.pending: deque[tuple[Envelope[Any], Receiver]] = deque()
@@ -171,18 +172,29 @@ class Topic:
         self._last = self._block = 0
         self._block_began_s = float("-inf")
         self.subscriptions: tuple[BaseSubscription, ...] = ()
+        self.queued: tuple[QueuedSubscription, ...] = ()
+        self.round = Round(host, self, ())
         self.resolve(())
 
     def resolve(self, subscriptions: tuple[BaseSubscription, ...]) -> None:
         """From now on, `subscriptions` get the events, in this order."""
         self.subscriptions = subscriptions
-        self.queued = tuple(sub for sub in subscriptions if isinstance(sub, QueuedSubscription))
+        queued = tuple(sub for sub in subscriptions if isinstance(sub, QueuedSubscription))
+        if queued != self.queued:
+            self.round.retire()
+            self.queued, self.round = queued, Round(self._host, self, queued)
         self._choose()
 
     def _choose(self) -> None:
         self.receiver = self._receiver(self.subscriptions)
-        at_once = tuple(sub for sub in self.subscriptions if not isinstance(sub, QueuedSubscription))
-        self.at_once = self._receiver(at_once) if self.queued else None
+        self.at_once = self._receiver(self._sync()) if self.queued else None
+
+    def _sync(self) -> tuple[BaseSubscription, ...]:
+        return tuple(sub for sub in self.subscriptions if not isinstance(sub, QueuedSubscription))
+
+    def sampled(self, took: Timing) -> Receiver:
+        """What stands for `at_once` with an event that is remembered in any case, and timed."""
+        return Sampled(self._sync(), self.remember, took)
 
     def _receiver(self, subscriptions: tuple[BaseSubscription, ...]) -> Receiver | None:
         remember = None if self.flooding else self.remember

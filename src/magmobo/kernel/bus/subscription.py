@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import CellType
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from msgspec import Struct
 from magmobo.contracts.bus import AsyncHandler, Handler
 from magmobo.contracts.events import Envelope, EventBusBackpressure
 from magmobo.kernel.bus.policy import Overflow
-from magmobo.kernel.bus.trace import cause_here
+from magmobo.kernel.bus.trace import Cause, cause_here
 
 EVENTS_PER_TURN = 256  # after so many without a pause, a pump lets the rest of the loop run
 _SAMPLE = 64  # one event in so many is timed
@@ -28,6 +28,7 @@ class Post(Protocol):
     """What a subscription asks of its bus."""
 
     queue_limit: int
+    at_work: set[QueuedSubscription]
 
     def handler_failed(self, subscription: BaseSubscription, envelope: Envelope[Any], error: BaseException) -> None: ...
     def event_shed(self, subscription: QueuedSubscription, topic: str) -> None: ...
@@ -36,6 +37,13 @@ class Post(Protocol):
     def handler_ended(self, task: asyncio.Task[Any]) -> None: ...
     def handler_took(self, topic: str, duration_s: float) -> None: ...
     def forget(self, subscription: BaseSubscription) -> None: ...
+
+
+class Laps(Protocol):
+    """Counts the events of a topic that has one async handler only."""
+
+    @property
+    def laps(self) -> int: ...
 
 
 class Place(Struct, frozen=True):
@@ -96,47 +104,26 @@ class SyncSubscription(BaseSubscription):
         super().__init__(post, place, handler, handler)
 
 
-class Suspended:
-    """The rest of a coroutine whose first step was taken by hand; awaiting it runs it to its end."""
-
-    __slots__ = ("_coroutine", "_waiting_for")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], waiting_for: Any) -> None:
-        self._coroutine, self._waiting_for = coroutine, waiting_for
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        waiting_for = self._waiting_for
-        while True:
-            thrown: BaseException | None = None
-            value = None
-            try:
-                value = yield waiting_for
-            except BaseException as error:
-                thrown = error
-            try:
-                waiting_for = self._coroutine.send(value) if thrown is None else self._coroutine.throw(thrown)
-            except StopIteration:
-                return
-
-
 class QueuedSubscription(BaseSubscription):
     """Awaits a coroutine function, one event after the other, in a task that exists only while events wait.
 
-    `bursts`: events by topic that were lost since the queue was empty last. `idle`: nothing waits or runs.
+    `bursts`: events by topic that were lost since the queue was empty last. `idle`: nothing waits or runs. `begun`,
+    and what `rounds` count: events that were handled whole where they were published.
     """
 
     __slots__ = (
         "_awaited",
-        "_begun",
         "_finished",
         "_interruptions",
         "_overrun",
         "_queued",
         "_resting",
+        "begun",
         "bursts",
         "dropped",
         "idle",
         "queue",
+        "rounds",
         "running_since_s",
         "shed",
         "task",
@@ -150,7 +137,8 @@ class QueuedSubscription(BaseSubscription):
         self.running_since_s = 0.0
         self.timed_out = self.shed = self.dropped = 0
         self.bursts: dict[str, int] = {}
-        self._queued = self._finished = self._begun = 0
+        self._queued = self._finished = self.begun = 0
+        self.rounds: list[Laps] = []
         self.idle = True
         self._overrun, self._interruptions = False, 0
         self._awaited: dict[tuple[str, int], list[asyncio.Future[None]]] = {}
@@ -204,12 +192,16 @@ class QueuedSubscription(BaseSubscription):
     @property
     def accepted(self) -> int:
         """Events taken in: into the queue, or handled at once."""
-        return self._queued + self._begun
+        return self._queued + self._handled_at_once
 
     @property
     def delivered(self) -> int:
-        """Events that the handler got and ended well on. `_begun` counts those that `begin` handled whole."""
-        return self._finished + self._begun
+        """Events that the handler got and ended well on."""
+        return self._finished + self._handled_at_once
+
+    @property
+    def _handled_at_once(self) -> int:
+        return self.begun + sum(round_.laps for round_ in self.rounds)
 
     @property
     def lost(self) -> int:
@@ -233,10 +225,16 @@ class QueuedSubscription(BaseSubscription):
         context = contextvars.Context()
         loop = asyncio.get_running_loop()
         self.task = loop.create_task(self._pump(), name=f"bus:{self.owner}:{self.pattern}", context=context)
-        self.idle = False
+        self._begin_work()
         self.task.add_done_callback(self._pump_ended)
 
+    def _begin_work(self) -> None:
+        self.idle = False
+        self.post.at_work.add(self)
+
     async def _pump(self) -> None:
+        if self.task is not asyncio.current_task():
+            return  # see `suspend`: who runs the handler that waits goes on with the queue
         handled = 0
         while self.queue:
             envelope = self.queue.popleft()
@@ -260,41 +258,29 @@ class QueuedSubscription(BaseSubscription):
         self.dropped += len(self.queue)  # its task was cancelled, by nobody of us: the loop ends
         self.queue.clear()
         self.idle = True
+        self.post.at_work.discard(self)
         self.bursts.clear()
         _finish(self._resting)
         self._resting.clear()
 
-    def begin(self, envelope: Envelope[Any]) -> Suspended | None:
-        """Handle one event now, in the task of who publishes it; the subscription must be idle.
+    def suspend(self) -> None:
+        """The handler, called where its event is published, waits: `finish` must follow before the loop goes on."""
+        self._queued += 1
+        self._overrun, self._interruptions = False, 0
+        self.task = asyncio.current_task()  # no longer the pump that the handler may have made by emitting to itself
+        self._begin_work()
 
-        Most handlers end without waiting for anything, and then no task was needed. Returns what else must be awaited
-        through `finish`.
+    def failed_at_once(self, envelope: Envelope[Any], error: BaseException) -> None:
+        """The handler, called where its event is published, raised before it waited for anything."""
+        self._queued += 1
+        self.blame(envelope, error)
+
+    async def finish(self, envelope: Envelope[Any], rest: Awaitable[None], cause: Cause) -> None:
+        """Await the rest of a suspended handler, and then let what was queued meanwhile be handled.
+
+        `cause`: of what the handler emits from here on.
         """
-        if self.deliver is ignore:
-            return None
-        self.idle = False
-        try:
-            coroutine = self.handler(envelope)
-            for waiting_for in coroutine.__await__():  # `send` would cost an exception for every handler that ends
-                self._queued += 1
-                return Suspended(coroutine, waiting_for)
-            self._begun += 1
-        except (Exception, asyncio.CancelledError) as error:
-            self._queued += 1
-            self.blame(envelope, error)
-        except BaseException:
-            self.idle = True
-            raise
-        if self.queue:
-            self._start_pump()
-        else:
-            self.idle = True
-        return None
-
-    async def finish(self, envelope: Envelope[Any], rest: Suspended) -> None:
-        """Await what `begin` left, and then let what was queued meanwhile be handled."""
-        token = cause_here.set(envelope)
-        self.task = asyncio.current_task()
+        token = cause_here.set(cause)
         try:
             await self._handle(envelope, rest)
         finally:
