@@ -132,6 +132,46 @@ async def test_an_exception_that_nobody_may_catch_ends_the_event_and_not_the_top
 
 
 @pytest.mark.parametrize("others", [0, 2])
+@pytest.mark.parametrize("waits", [0, 1, 3])
+async def test_whatever_a_handler_raises_before_or_after_it_waited_the_next_event_is_published(
+    others: int, waits: int
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    bus = EventBus()
+    seen: list[int] = []
+
+    async def handler(envelope: Envelope[Red]) -> None:
+        for _ in range(waits):
+            await asyncio.sleep(0)
+        if envelope.data.number in (1, 4):
+            raise Stop
+        if envelope.data.number == 2:
+            raise RuntimeError
+        seen.append(envelope.data.number)
+
+    async def other(envelope: Envelope[Red]) -> None:
+        """It shares the round."""
+
+    await past_the_first(bus)
+    subscription = queued(bus.on(Red, handler))
+    for _ in range(others):
+        bus.on(Red, other)
+    async with asyncio.timeout(5):
+        for number in range(6):
+            if number in (1, 4):
+                with pytest.raises(Stop):
+                    await bus.publish(Red(number=number))
+            else:
+                await bus.publish(Red(number=number))
+        await rested(bus)
+    assert seen == [0, 3, 5]
+    assert (subscription.delivered, subscription.failed) == (3, 1)
+    assert [letter.error for letter in bus.dead_letters] == ["RuntimeError: "]
+
+
+@pytest.mark.parametrize("others", [0, 2])
 async def test_a_handler_that_was_cancelled_while_its_event_was_on_the_way_is_not_called(others: int) -> None:
     bus = EventBus()
     seen: list[str] = []
@@ -227,7 +267,8 @@ async def test_what_is_published_carries_its_trace_and_its_cause(others: int) ->
     assert links == [("blue", "", ""), ("blue", "t", ""), ("red", "t", ""), ("blue", "", ""), ("blue", "t", red)]
 
 
-async def test_a_handler_may_wait_inside_a_trace() -> None:
+@pytest.mark.parametrize("others", [0, 2])
+async def test_a_handler_may_wait_inside_a_trace(others: int) -> None:
     bus = EventBus(origin="n")
     links: list[tuple[str, str, str]] = []
 
@@ -239,8 +280,13 @@ async def test_a_handler_may_wait_inside_a_trace() -> None:
             await asyncio.sleep(0)
         bus.emit(Blue())
 
+    async def other(envelope: Envelope[Red]) -> None:
+        """It shares the round."""
+
     await past_the_first(bus)
     bus.on(Red, handler)
+    for _ in range(others):
+        bus.on(Red, other)
     bus.on("**", lambda envelope: links.append((envelope.topic[-4:], envelope.trace_id, envelope.causation_id)))
     await bus.publish(Red())
     bus.emit(Red())

@@ -91,36 +91,51 @@ class Round:
 
         The handlers behind one that waits get their own tasks, so that they need not wait for it.
         """
-        generator: Any = self._generator
+        generator, alone = self._generator, len(self._subscriptions) == 1
         if waiting_for is _SAMPLE:
-            generator = _sample(self._host, self.topic, self._subscriptions, event)
+            generator, alone = _sample(self._host, self.topic, self._subscriptions, event), False
             if (waiting_for := generator.send(None)) is DONE:
                 return None
-        elif len(self._subscriptions) == 1:
-            self._subscriptions[0].begun -= 1
         at_rest = generator.gi_frame.f_locals
         waiting: QueuedSubscription = at_rest["subscription"]
         envelope: Envelope[Any] = at_rest["envelope"]
         cause = self._host.cause or envelope  # not the event itself where the handler waits inside of a trace
         waiting.suspend()
+        if alone:
+            done = []
+            waiting.begun -= 1
+        else:
+            done = self._offer_behind(waiting, envelope)
+            self._renew()
+        self._stop()
+        rest = waiting.finish(envelope, Suspended(self, generator, waiting_for, takes_over=not alone), cause)
+        return _end(rest, done) if done else rest
+
+    def _offer_behind(self, waiting: QueuedSubscription, envelope: Envelope[Any]) -> list[Future[None]]:
         behind = self._subscriptions[self._subscriptions.index(waiting) + 1 :]
         active = [subscription for subscription in behind if subscription.active]
         done = [subscription.completion(envelope.topic, envelope.seq) for subscription in active]
         for subscription in active:
             subscription.offer(envelope)
-        self._stop()
-        return _end(waiting.finish(envelope, Suspended(generator, waiting_for), cause), done)
+        return done
 
     def break_off(self) -> None:
         """An event goes no further."""
-        died = self._generator is not None and self._generator.gi_frame is None
-        if died and len(self._subscriptions) == 1:
+        if self.renew_if_dead() and len(self._subscriptions) == 1:
             self._subscriptions[0].begun -= 1
         self._stop()
 
+    def renew_if_dead(self) -> bool:
+        """Something that nobody caught may have ended the generator: let the next event have a new one."""
+        dead = self._generator is not None and self._generator.gi_frame is None
+        if dead:
+            self._renew()
+        return dead
+
+    def _renew(self) -> None:
+        self._generator, self.begin = None, self._begin_anew
+
     def _stop(self) -> None:
-        if self._subscriptions:
-            self._generator, self.begin = None, self._begin_anew
         self._host.cause = None
         self._host.drain(self.topic)
 
@@ -153,6 +168,8 @@ def _go_to_one(
         try:
             yield from handler(envelope)
         except (Exception, CancelledError) as error:
+            if host.cause is None:
+                raise  # it has waited: who awaits the rest of it accounts for it
             subscription.begun -= 1
             subscription.failed_at_once(envelope, error)
         host.cause = None
@@ -224,19 +241,20 @@ async def _nobody(envelope: Envelope[Any]) -> None:
 class Suspended:
     """The rest of a handler that waits; awaiting it runs it to its end.
 
-    Its coroutine is taken over from the generator, which would go on to the handlers behind it. The generator must live
-    as long: one that is thrown away closes the coroutine in which it stands.
+    A generator of one handler goes on until it is at its rest. From any other the coroutine of the handler is taken
+    over, for it would go on to the handlers behind; it must live as long, since a generator that is thrown away closes
+    the coroutine in which it stands.
     """
 
-    __slots__ = ("_generator", "_waiting_for")
+    __slots__ = ("_generator", "_going", "_round", "_waiting_for")
 
-    def __init__(self, generator: Any, waiting_for: Any) -> None:
-        self._generator, self._waiting_for = generator, waiting_for
+    def __init__(self, round_: Round, generator: Any, waiting_for: Any, *, takes_over: bool) -> None:
+        self._round, self._generator, self._waiting_for = round_, generator, waiting_for
+        self._going = generator.gi_yieldfrom if takes_over else generator
 
     def __await__(self) -> Generator[Any, Any, None]:
-        handler = self._generator.gi_yieldfrom
-        waiting_for = self._waiting_for
-        while True:
+        going, waiting_for = self._going, self._waiting_for
+        while waiting_for is not DONE:
             thrown: BaseException | None = None
             value = None
             try:
@@ -244,9 +262,12 @@ class Suspended:
             except BaseException as error:
                 thrown = error
             try:
-                waiting_for = handler.send(value) if thrown is None else handler.throw(thrown)
+                waiting_for = going.send(value) if thrown is None else going.throw(thrown)
             except StopIteration:
                 return
+            except BaseException:
+                self._round.renew_if_dead()
+                raise
 
 
 async def _end(rest: Coroutine[Any, Any, None], done: list[Future[None]]) -> None:
