@@ -9,7 +9,7 @@ handle: it survives restarts of its provider; an async call meanwhile waits, the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
@@ -114,6 +114,25 @@ class Component:
 
     def configure(self, config: Any) -> None:
         """Take the validated, frozen section of `config_type`. Called once, before `boot`."""
+
+    async def prepare_reload(self, new: Any, changed: Set[str]) -> None:
+        """Get ready to take `new`, the whole section, of which `changed` differs: keys as in the file, without the
+        section (`pool_size`, `jwt.secret`). Asked only when every one of them is marked `LIVE`.
+
+        Whatever can fail is tried here: connect, bind, parse. The old section still counts. Exactly one of
+        `commit_reload` and `abort_reload` follows, unless this raises.
+        Raises: ReloadRefused, with the reason that the operator reads; any other error refuses as well.
+        """
+
+    def commit_reload(self) -> None:
+        """From now on the prepared section counts; runs in one turn of the loop with those of all other components.
+
+        Must not fail: a component that raises here is failed and restarted. What drains in the background is spawned.
+        A component that does not override this has no live keys, whatever its section says: it is restarted.
+        """
+
+    async def abort_reload(self) -> None:
+        """Let go of what `prepare_reload` got; the old section goes on to count. May come when nothing is held."""
 
     async def boot(self) -> None:
         """Allocate, connect, warm; no traffic yet. What it needs is booted already."""

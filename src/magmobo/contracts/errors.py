@@ -75,6 +75,54 @@ class ConfigError(MagError):
         return "; ".join(self.problems)
 
 
+class ReloadRefused(MagError):
+    """A component cannot take the new settings; none of them took effect, in no component."""
+
+    code = "MAG-CONF-003"
+    exit_code = 5
+    http_status = 422
+    remedy = "Correct what is named and reload again; `mag config:diff` shows what would change."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class VaultUnavailable(MagError):
+    """The vault cannot be read or written now: its file, its key or its server is missing, wrong or damaged."""
+
+    code = "MAG-VAULT-001"
+    http_status = 503
+    retryable = True
+    remedy = "Look at the named reason; `mag runbook vault` says how to get the key or a copy back."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the vault is not available: {self.reason}"
+
+
+class SecretUnknown(MagError):
+    """The vault holds no secret of that name, or not that version of it."""
+
+    code = "MAG-VAULT-002"
+    http_status = 404
+    remedy = "`mag vault:list` names what is there; `mag vault:set NAME` stores one."
+
+    def __init__(self, name: str, version: int | None = None) -> None:
+        super().__init__(name, version)
+        self.name, self.version = name, version
+
+    def __str__(self) -> str:
+        which = "" if self.version is None else f" in version {self.version}"
+        return f'the vault holds no secret "{self.name}"{which}'
+
+
 class StateUnavailable(MagError):
     """The durable state of the node cannot be read or written now; the call changed nothing."""
 

@@ -6,7 +6,7 @@ event travels in an `Envelope`; outside it becomes CloudEvents 1.0 JSON of type 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from msgspec import Raw, Struct
@@ -197,6 +197,28 @@ class HealthCheckComplete(Event, frozen=True, gc=False):
     topic = "health.check_complete"
     system: str
     components: Mapping[str, str]
+
+
+class ConfigReloaded(Event, frozen=True, gc=False):
+    """Other settings count since now. `changed_keys` are whole (`magds.dsn`); `trigger` is what asked for it: `file`,
+    `signal`, `command`, `patch`, `expiry`, `secret`, `rollback` or `probation`.
+    """
+
+    topic = "config.reloaded"
+    version: int
+    changed_keys: Sequence[str]
+    trigger: str = ""
+
+
+class ConfigReloadFailed(Event, frozen=True, gc=False):
+    """A reload was refused; the running settings go on to count. `changed_keys` are those it would have changed, as far
+    as it came to that.
+    """
+
+    topic = "config.reload_failed"
+    error: str
+    changed_keys: Sequence[str] = ()
+    trigger: str = ""
 
 
 class SecurityCapabilityDenied(Event, frozen=True, gc=False):

@@ -13,7 +13,9 @@ from msgspec import Meta, Struct
 
 from magmobo.contracts.audit import AuditRecord
 from magmobo.contracts.commands import Command
+from magmobo.contracts.configuration import CONFIGURATION
 from magmobo.contracts.planes import ComponentStatus, NodeStatus
+from magmobo.contracts.vaults import VAULT
 
 ComponentName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 # As Python and packages name things, so that the module that is run is not masked in the record of it. The look-ahead
@@ -357,5 +359,5 @@ class ListCommands(Command, frozen=True, kw_only=True):
 OPERATIONS: Sequence[type[Command]] = (
     KernelStatus, KernelBlame, KernelEvents, KernelReset, NodeStop, ListComponents, ShowComponent, RestartComponent,
     StopComponent, StartComponent, DisableComponent, EnableComponent, RegisterComponent, UnregisterComponent,
-    ComponentGraph, AuditTail, DiagnosticsDump, ListCommands,
+    ComponentGraph, AuditTail, DiagnosticsDump, ListCommands, *CONFIGURATION, *VAULT,
 )  # fmt: skip

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection  # 130 ms, for an annotation
 
     from magmobo.contracts.capabilities import Actor
+    from magmobo.contracts.secret import Secret
     from magmobo.contracts.websocket import WebSocketFactory
 
 __all__ = [
     "Audit", "Cache", "Changes", "ComponentStatus", "Database", "Gap", "Identity", "Listener", "Mount", "NodeStatus",
-    "Operators", "PublishedTable", "Realtime", "RefusedTable", "Replay", "State", "Statement", "StatementResult",
-    "TableName",
+    "Operators", "PublishedTable", "Realtime", "RefusedTable", "Replay", "SecretInfo", "State", "Statement",
+    "StatementResult", "TableName", "Vault",
 ]  # fmt: skip
 
 Scope = MutableMapping[str, Any]
@@ -241,6 +242,49 @@ class Realtime(Protocol):
 
     def table_channels(self) -> Sequence[str]:
         """Channel names of all published tables, without filters, as a client subscribes to them."""
+        ...
+
+
+# ---------------------------------------------------------------- secrets
+
+
+class SecretInfo(Struct, frozen=True):
+    """What may be known of a secret without reading it. `version` is the one that counts, `versions` those that are
+    kept, oldest first; times are RFC 3339 in UTC.
+    """
+
+    name: str
+    version: int
+    versions: Sequence[int]
+    created_at: str
+    changed_at: str
+
+
+class Vault(Protocol):
+    """Secrets by name, each in versions; the file in the data folder, or a server. Every read and write is audited.
+
+    Names are `[a-z0-9][a-z0-9._-]{0,99}`. Every method raises VaultUnavailable, and AuditUnavailable before anything is
+    read or changed.
+    """
+
+    async def read(self, name: str, *, reader: Actor, version: int | None = None, purpose: str = "") -> Secret:
+        """The secret, of the version that counts unless one is named. Raises: SecretUnknown."""
+        ...
+
+    async def write(self, name: str, value: Secret, *, actor: Actor) -> SecretInfo:
+        """Store a new version, which counts from now on; durable when this returns."""
+        ...
+
+    async def restore(self, name: str, version: int, *, actor: Actor) -> SecretInfo:
+        """Store what an older version held as a new one. Raises: SecretUnknown."""
+        ...
+
+    async def remove(self, name: str, *, actor: Actor) -> None:
+        """Forget a secret with all its versions. Raises: SecretUnknown."""
+        ...
+
+    async def infos(self) -> Sequence[SecretInfo]:
+        """Every secret, by name; reads none of them, so nothing is audited."""
         ...
 
 

@@ -29,7 +29,18 @@ _ACTIONS = (
     AuditAction("component.quarantined", "warning", "component", privileged=False),
     AuditAction("config.reload", "notice", "config"),
     AuditAction("config.patch", "warning", "config"),
+    AuditAction("config.rollback", "warning", "config"),
+    # What was decided before, or protects the node, does not wait for a disk.
+    AuditAction("config.patch_expired", "notice", "config", privileged=False),
+    AuditAction("config.rolled_back", "warning", "config", privileged=False),
+    AuditAction("config.reloaded", "info", "config", privileged=False),
+    AuditAction("config.reload_failed", "warning", "config", privileged=False),
+    AuditAction("secret.read", "info", "security"),
     AuditAction("secret.write", "warning", "security"),
+    AuditAction("secret.rotate", "warning", "security"),
+    AuditAction("secret.remove", "warning", "security"),
+    AuditAction("secret.import", "warning", "security"),
+    AuditAction("vault.rekey", "warning", "security"),
     # A refusal stands whether or not it can be recorded; an override does not.
     AuditAction("security.denied", "warning", "security", privileged=False),
     AuditAction("security.breakglass", "critical", "security"),
