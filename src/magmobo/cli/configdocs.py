@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.expected import expectation
-from magmobo.kernel.config.validate import structure
+from magmobo.kernel.config.shapes import structure
 from magmobo.node.components import DEFAULT_COMPONENTS, DEMO_COMPONENT, load_components, sections_of
 
 HOW = "python -m magmobo.cli.configdocs docs/configuration.md"

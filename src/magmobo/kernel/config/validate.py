@@ -7,10 +7,9 @@ Invariant: a value is shown only when it is a plain scalar of a field that neith
 from __future__ import annotations
 
 import re
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +17,7 @@ from msgspec import Struct
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.expected import expectation
 from magmobo.kernel.config.layers import Text
+from magmobo.kernel.config.shapes import fields_of, holds_secret, structure
 
 _SENSITIVE = r"(?i)pass(word|wd|phrase)?|secret|token|credential|authorization|private|key|dsn"
 _USERINFO = r"(://[^\s:/@]*):\S*@"
@@ -65,7 +65,7 @@ class Checker:
         if not isinstance(value, Mapping):
             self.problem(path, f"{path}: expected a table")
             return value
-        fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+        fields = fields_of(struct)
         prepared: dict[str, Any] = {}
         for key, item in value.items():
             if field := fields.get(key):
@@ -130,34 +130,6 @@ class Checker:
                 return ", ".join(sorted(set(below)))
             path = re.sub(r"(\.[^.\[]*|\[\d+\])$", "", path) if re.search(r"[.\[]", path) else ""
         return ""
-
-
-def structure(type_: Any) -> tuple[Any, tuple[Any, ...]]:
-    """What a type is made of: (Struct, (class,)), (list, (item,)), (dict, (key, item)) or (None, ()) for a single
-    value. `X | None` counts as X.
-    """
-    if get_origin(type_) is Annotated:
-        return structure(get_args(type_)[0])
-    if get_origin(type_) in (Union, types.UnionType):
-        options = [option for option in get_args(type_) if option is not types.NoneType]
-        return structure(options[0]) if len(options) == 1 else (None, ())
-    if isinstance(type_, type) and issubclass(type_, Struct):
-        return Struct, (type_,)
-    origin, arguments = get_origin(type_), get_args(type_)
-    if origin in (list, Sequence, set, frozenset) and len(arguments) == 1:
-        return list, arguments
-    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return list, arguments[:1]
-    if origin in (dict, Mapping) and len(arguments) == 2:
-        return dict, arguments
-    return None, ()
-
-
-def holds_secret(type_: Any) -> bool:
-    """Whether a `Secret` occurs anywhere in a type."""
-    if isinstance(type_, type) and issubclass(type_, Struct):
-        return any(holds_secret(field.type) for field in msgspec.structs.fields(type_))
-    return type_ is Secret or any(holds_secret(argument) for argument in get_args(type_))
 
 
 def shown(value: Any, path: str, type_: Any) -> str:
