@@ -60,6 +60,22 @@ class Built(Struct, frozen=True):
     reads: Sequence[SecretRead] = ()
 
 
+class Start(Struct, frozen=True):
+    """What the configuration that a node starts with was made of.
+
+    `reads` are audited before a component is made. `held_digest`: `base` is that of version `held_version`, which
+    counts although the files say something else, of this digest (`versions.Held`); empty: `base` is the files'.
+    `last_version`: the highest number that a version ever got here.
+    """
+
+    base: Base
+    runtime: Runtime = Runtime()
+    reads: Sequence[SecretRead] = ()
+    held_digest: str = ""
+    held_version: int = 0
+    last_version: int = 0
+
+
 class ConfigSource(Protocol):
     """The layers of one node. Both may take their time: they work in a thread. Neither changes anything."""
 
