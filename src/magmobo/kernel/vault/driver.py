@@ -2,7 +2,8 @@
 
 Boundary: a driver is synchronous and takes its time; whoever calls it does so in a thread. It knows neither actors nor
 the audit log: `manager` does. It costs nothing until its first call: no file is opened and no library loaded before.
-Invariant: what `write` returned for survives a crash, and a call that raised changed nothing.
+Invariant: what a change returned for survives a crash; one that raised changed nothing, unless the disk or the server
+failed while it was being made.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from msgspec import Struct
 from magmobo.contracts.planes import SecretInfo
 from magmobo.contracts.secret import Secret
 
-MAX_SECRET_BYTES = 65_536
-"""The longest secret, in UTF-8: a certificate with its chain and key fits several times."""
+MAX_SECRET_BYTES = 32_768
+"""The longest secret, in UTF-8: a certificate with chain and key fits, and so does the command that brings it."""
 
 
 class VaultSettings(Protocol):

@@ -78,14 +78,17 @@ class SecretRefused(MagError):
 
     code = "MAG-VAULT-018"
     http_status = 422
-    remedy = "Names are lower-case letters, digits, dots, dashes and underscores, at most 100; a secret is 1 to 65,536 bytes."
+    remedy = (
+        "Names are lower-case letters, digits, dots, dashes and underscores, at most 100 of them, a letter or digit "
+        "first; a secret is 1 to 32,768 bytes of text."
+    )
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name, self.reason = name, reason
+    def __init__(self, reason: str, name: str = "") -> None:
+        super().__init__(reason, name)
+        self.reason, self.name = reason, name
 
     def __str__(self) -> str:
-        return f'the secret "{self.name}" is not stored: {self.reason}'
+        return f"{self.name!r} is not stored: {self.reason}" if self.name else f"nothing is stored: {self.reason}"
 
 
 class RekeyRefused(MagError):
