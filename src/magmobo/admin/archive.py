@@ -33,7 +33,8 @@ from magmobo.admin.offline import Check
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.operations import DiagnosticsPart
 from magmobo.kernel.diagnostics import masked, tail
-from magmobo.kernel.masking import Masker, named_secrets, secret_parts
+from magmobo.kernel.masking import Masker, named_secrets
+from magmobo.kernel.spellings import secret_parts
 
 _LOG_BYTES = 2_097_152
 _SMALL_BYTES = 262_144

@@ -79,6 +79,12 @@ class Context(Protocol):
     @property
     def audit(self) -> Audit: ...
 
+    def hide(self, text: str) -> str:
+        """`text` as it may be told at a public door: without what looks like a secret, and without the secrets of this
+        node that nobody could guess. For the words of errors; log and events are searched by the kernel.
+        """
+        ...
+
     def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Run a task that belongs to this component. If it raises, the component is failed with that error and
         recovered by the supervisor.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+HIDDEN = "***"
+"""What is written in the place of a secret."""
+
 
 class Secret:
     """Holds a secret string. Text, repr, JSON and pickles of it show `***`; `reveal()` is the only way in."""
@@ -20,7 +23,7 @@ class Secret:
         return _same(self._value, candidate)
 
     def __repr__(self) -> str:
-        return "***"
+        return HIDDEN
 
     __str__ = __repr__
 
@@ -34,7 +37,7 @@ class Secret:
         return hash(self._value)
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
-        return (Secret, ("***",))
+        return (Secret, (HIDDEN,))
 
 
 def _same(text: str, other: str) -> bool:

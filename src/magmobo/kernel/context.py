@@ -113,6 +113,7 @@ class ComponentContext:
         self._state = ComponentState(around.services.states.scope(component))
         self.state: State = self._state
         self.audit: Audit = around.services.audit
+        self.hide = around.services.known.public_text
 
     @cached_property
     def log(self) -> structlog.stdlib.BoundLogger:

@@ -19,8 +19,9 @@ from msgspec import Struct
 from magmobo.contracts.operations import BootReport, ComponentDetail, Diagnostics, DiagnosticsPart
 from magmobo.contracts.planes import NodeStatus
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.masking import Masker, secrets_in
+from magmobo.kernel.masking import Masker
 from magmobo.kernel.redact import redact
+from magmobo.kernel.spellings import secrets_in
 
 if TYPE_CHECKING:
     import asyncio

@@ -27,6 +27,7 @@ from magmobo.kernel.config.core import KernelConfig, ObservabilityConfig
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.context import Surroundings
 from magmobo.kernel.errors import BootFailed, NotReady, describe, foreign
+from magmobo.kernel.known import KnownSecrets
 from magmobo.kernel.membership import Membership
 from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.services import KERNEL, KERNEL_ACTOR, Services
@@ -54,6 +55,7 @@ class Kernel:
     Args:
         components: classes, in any order; the graph decides.
         config: holds the core sections and one section by the name of every component that has a `config_type`.
+        known: hides its secrets wherever something is written; by default one of its own.
         data_dir: exists, mode 0700, and is this kernel's alone.
         provided: objects that serve Protocols without being components.
         choice: which of the components take part in this start.
@@ -72,6 +74,7 @@ class Kernel:
         environment: str,
         instance_id: str,
         version: str,
+        known: KnownSecrets | None = None,
         clock: Clock | None = None,
         provided: Mapping[type, object] = {},
         choice: Choice = EVERYTHING,
@@ -84,6 +87,8 @@ class Kernel:
         self.config, self._notices, self._on_exit = config, choice.notices, on_exit
         self._settings: KernelConfig = config.section("kernel")
         observability: ObservabilityConfig = config.section("observability")
+        known = known or KnownSecrets()
+        known.learn(config)
         self.bus = EventBus(
             origin=instance_id,
             time_s=self._clock.time_s,
@@ -97,6 +102,7 @@ class Kernel:
             instance_id=instance_id,
             security=config.section("security"),
             cache=config.section("cache"),
+            known=known,
             bus=self.bus,
             clock=self._clock,
             log=self._log,

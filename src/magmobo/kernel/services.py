@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.clock import Clock
@@ -20,6 +20,7 @@ from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.bus.trace import cause_here
 from magmobo.kernel.config.core import CacheConfig, SecurityConfig
 from magmobo.kernel.errors import describe
+from magmobo.kernel.known import KnownSecrets
 from magmobo.kernel.observe.metrics import MetricsRegistry
 from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.places import audit_dir, state_file
@@ -35,7 +36,7 @@ KERNEL_ACTOR = Actor(name=KERNEL, role=Role.ADMIN, via="kernel")
 
 
 class Services:
-    """One of each, for one node. `problems` is what an operator should know about them.
+    """One of each, for one node. `problems` is what an operator should know about them; `known` hides its secrets.
 
     `furnish` gets the command bus when it is made, before anybody else can answer a command.
     """
@@ -47,6 +48,7 @@ class Services:
         instance_id: str,
         security: SecurityConfig,
         cache: CacheConfig,
+        known: KnownSecrets,
         bus: EventBus,
         clock: Clock,
         log: QuietLog,
@@ -55,12 +57,13 @@ class Services:
         self._data_dir, self._bus, self._clock, self._log = data_dir, bus, clock, log
         self._instance_id, self._cache_config, self._furnish = instance_id, cache, furnish
         self._is_open = self._is_closed = False
-        self.metrics = MetricsRegistry()
+        self.known = known
+        self.metrics = MetricsRegistry(known.hidden)
         self.states = StateManager(state_file(data_dir), self._problem)
         self.audit = AuditLog(
             audit_dir(data_dir),
             self.states.scope("audit"),
-            mask=_masked,
+            mask=known.value,
             time_s=clock.time_s,
             checkpoint_every=security.audit_checkpoint_every,
             on_problem=self._problem,
@@ -101,6 +104,7 @@ class Services:
             trace=self._bus.trace,
             current_trace=_current_trace,
             on_failure=self._command_failed,
+            hide=self.known.answer,
         )
         self._furnish(commands)
         return commands
@@ -180,12 +184,6 @@ class Services:
             error=describe(error),
             exc_info=error,
         )
-
-
-def _masked(value: Any) -> Any:
-    from magmobo.kernel.redact import redact  # 1 ms, behind the start
-
-    return redact(value)
 
 
 def _make_folder(folder: Path, unavailable: Callable[[str], MagError]) -> None:

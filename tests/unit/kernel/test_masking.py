@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from magmobo.contracts.secret import Secret
-from magmobo.kernel.masking import Masker, named_secrets, secret_parts, secrets_in
+from magmobo.kernel.masking import Masker, named_secrets
+from magmobo.kernel.spellings import secret_parts, secrets_in
 
 PLACES: dict[str, Callable[[str], str]] = {
     "url": lambda s: f"cannot reach postgres://app:{s}@db.example:5432/shop: refused",

@@ -13,8 +13,7 @@ from typing import Any
 from msgspec import Raw, to_builtins
 
 from magmobo.contracts.events import Envelope, Event
-
-HIDDEN = "***"
+from magmobo.contracts.secret import HIDDEN
 
 
 def event_type_name(topic: str) -> str:

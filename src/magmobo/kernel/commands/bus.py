@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from magmobo.contracts.operations import CommandCatalogue
 
 MAX_IN_FLIGHT = 256
+_LARGE_BYTES = 131_072  # takes 2 ms to be searched
 
 
 def _silent(owner: str, command: str, trace_id: str, error: BaseException) -> None:
@@ -55,6 +56,7 @@ class CommandBus:
         state: where answers to idempotency keys are kept; None: such keys are refused.
         trace: entered around each command with its trace id.
         current_trace: the trace a command without an id of its own belongs to; empty: it gets a new one.
+        hide: takes secrets out of answers that leave the process, as JSON.
     """
 
     def __init__(
@@ -68,11 +70,12 @@ class CommandBus:
         trace: Callable[[str], AbstractContextManager[Any]] = nullcontext,
         current_trace: Callable[[], str] = _no_trace,
         on_failure: FailureReport = _silent,
+        hide: Callable[[bytes], bytes] = bytes,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
         self._audit, self._monotonic_s = audit, monotonic_s
         self._trace, self._current_trace = trace, current_trace
-        self._max_in_flight, self._in_flight = max_in_flight, 0
+        self._hide, self._max_in_flight, self._in_flight = hide, max_in_flight, 0
         self._handlers = HandlerTable()
         answers = Answers(state, time_s, lambda error: on_failure("kernel", "", "", error))
         self._passage = Passage(gate, audit, answers, monotonic_s, on_failure)
@@ -146,7 +149,10 @@ class CommandBus:
             self._count(known, "refused")
             raise
         wish = Wish(actor, timeout_s, dry_run, idempotency_key, trace_id)
-        return (await self._ask(handler, command, wish, wants_bytes=True)).encoded
+        answer = (await self._ask(handler, command, wish, wants_bytes=True)).encoded
+        if len(answer) > _LARGE_BYTES:
+            return await asyncio.to_thread(self._hide, answer)
+        return self._hide(answer)
 
     async def call(
         self,

@@ -104,7 +104,9 @@ class _Declared:
 class MetricsRegistry:
     """Every figure of one node."""
 
-    def __init__(self) -> None:
+    def __init__(self, hide: Callable[[str], str] = str) -> None:
+        """`hide` takes secrets out of the values of labels when somebody looks."""
+        self._hide = hide
         self._declared: dict[str, _Declared] = {}
         self._collectors: dict[str, list[Collect]] = {}
 
@@ -152,7 +154,16 @@ class MetricsRegistry:
                     found.setdefault(family.name, family)
         for declared in self._declared.values():
             found.setdefault(declared.name, declared.family())
-        return sorted(found.values(), key=lambda family: family.name)
+        return [self._without_secrets(found[name]) for name in sorted(found)]
+
+    def _without_secrets(self, family: Family) -> Family:
+        """Labels that are the same without a secret stand for one series, the first: two would spoil the page."""
+        shown: dict[tuple[str, ...], Sample] = {}
+        for sample in family.samples:
+            labels = {name: self._hide(value) for name, value in sample.labels.items()}
+            kept = sample if labels == sample.labels else Sample(labels, sample.value, sample.histogram)
+            shown.setdefault(tuple(labels.values()), kept)
+        return Family(family.name, family.kind, family.help, list(shown.values()))
 
     def exposition(self, accept: str = "") -> tuple[str, bytes]:
         """Content type and text for Prometheus, in the format that `accept` (an HTTP header) asks for."""

@@ -1,0 +1,183 @@
+"""Every secret that a node has in its hands, so that none of them is written anywhere, whatever stands around it.
+
+One for each node, passed to whoever writes: log, audit log, events, answers, figures. What was learnt stays known after
+it was rotated out, because old errors still name it; past `MAX_SECRETS` the oldest is forgotten. Learning costs
+nothing; spelling a secret in all ways is left to the first who writes. Invariant: nothing here gives a secret away
+again.
+
+A word that a caller may have sent himself is not searched for weak secrets (`public_text`): a guess that comes back
+as `***` would tell that it was right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from magmobo.contracts.secret import HIDDEN, Secret
+from magmobo.kernel.needles import Needles
+
+if TYPE_CHECKING:
+    from magmobo.kernel.config.loader import Config
+    from magmobo.kernel.redact import Redactor
+
+MAX_SECRETS = 2_000
+_WORD_CHARS = 12
+_STRONG_CHARS, _STRONG_VARIETY = 16, 8
+
+
+class KnownSecrets:
+    """What one node knows.
+
+    Args:
+        names_key: key of the hashes that stand for names of people, asked for once; by default one of this process.
+    """
+
+    def __init__(self, names_key: Callable[[], bytes] = lambda: os.urandom(32)) -> None:
+        self._names_key = names_key
+        self._secrets: dict[str, None] = {}  # oldest first
+        self._unread: list[Any] = []
+        self.hides_emails = False
+
+    # ------------------------------------------------------------ learning
+
+    def learn(self, config: Config) -> None:
+        """Know every `Secret` of a configuration; call it before anybody is told of that configuration."""
+        self.hides_emails = config.section("security").redact_emails
+        self._unread.append([config.section(name) for name in config.sections])
+
+    def learn_environment(self, environ: Mapping[str, str]) -> None:
+        """Know what stands in variables whose name sounds secret, and the passwords in all others."""
+        self._unread.append(_Variables(environ))
+
+    def add(self, secret: str) -> None:
+        """Know one more, such as one that was read from the vault."""
+        self._unread.append(Secret(secret))
+
+    # ------------------------------------------------------------ hiding
+
+    def text(self, text: str) -> str:
+        """`text` for the log and for operators: without known secrets and what looks like one; at most 16 Ki
+        characters.
+        """
+        return self._redactor.text(text)
+
+    def value(self, value: Any, name: str = "") -> Any:
+        """A copy of `value` for the log, that JSON can hold. `name` is the key it stands under."""
+        return self._redactor.value(value, name)
+
+    def public_text(self, text: str) -> str:
+        """`text` for whoever asked at a public door: without what looks secret and without strong known secrets."""
+        from magmobo.kernel.redact import redact_text
+
+        return redact_text(self._read()[1].replaced(text, HIDDEN))
+
+    def hidden(self, text: str) -> str:
+        """`text`, of any length, without known secrets; looks do not matter."""
+        return self._read()[0].replaced(text, HIDDEN)
+
+    def answer(self, encoded: bytes) -> bytes:
+        """JSON that means the same without known secrets."""
+        text = encoded.decode()
+        if self.hidden(text) == text:
+            return encoded
+        import msgspec
+
+        return msgspec.json.encode(self._inside(msgspec.json.decode(encoded)))
+
+    def person(self, name: str) -> str:
+        """What stands for the name of a person: the same for the same name on this node, and nobody can look it up."""
+        import hmac
+
+        digest = hmac.digest(self._key, name.encode(errors="surrogatepass"), "sha256")
+        return f"user:{digest[:4].hex()}"
+
+    # ------------------------------------------------------------ inside
+
+    @cached_property
+    def _key(self) -> bytes:
+        return self._names_key()
+
+    @cached_property
+    def _redactor(self) -> Redactor:
+        from magmobo.kernel.redact import Redactor
+
+        return Redactor(self.hidden, self.person, lambda: self.hides_emails)
+
+    @cached_property
+    def _needles(self) -> tuple[Needles, Needles]:
+        """All of them, and the strong ones."""
+        return Needles(), Needles()
+
+    def _read(self) -> tuple[Needles, Needles]:
+        """The needles, with what was learnt last."""
+        while self._unread:
+            self._take(self._unread.pop(0))
+        return self._needles
+
+    def _take(self, source: Any) -> None:
+        from magmobo.kernel.spellings import secrets_in, telling_parts
+
+        found = source.secrets() if isinstance(source, _Variables) else secrets_in(source)
+        for part in (part for secret in found for part in telling_parts(secret)):
+            if _is_a_word(part):
+                continue
+            if part in self._secrets:
+                del self._secrets[part]  # so that it is the newest
+            else:
+                self._enter(part)
+            self._secrets[part] = None
+        if len(self._secrets) > MAX_SECRETS:
+            self._forget_the_oldest()
+
+    def _enter(self, secret: str) -> None:
+        from magmobo.kernel.spellings import spellings
+
+        everything, strong = self._needles
+        for spelling in spellings(secret):
+            everything.add(spelling)
+            if _is_strong(secret):
+                strong.add(spelling)
+
+    def _forget_the_oldest(self) -> None:
+        kept = list(self._secrets)[-MAX_SECRETS:]
+        del self._needles
+        self._secrets = dict.fromkeys(kept)
+        for secret in kept:
+            self._enter(secret)
+
+    def _inside(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.hidden(value)
+        if isinstance(value, dict):
+            return {self.hidden(key): self._inside(item) for key, item in value.items()}
+        return [self._inside(item) for item in value] if isinstance(value, list) else value
+
+
+class _Variables:
+    """Of an environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = dict(environ)
+
+    def secrets(self) -> Iterable[str]:
+        from magmobo.kernel.redact import sounds_secret
+        from magmobo.kernel.spellings import passwords_in
+
+        for variable, value in self._environ.items():
+            if sounds_secret(variable) and not variable.endswith(("_FILE", "_PATH", "_DIR")):
+                yield value
+            else:
+                yield from passwords_in(value)
+
+
+def _is_a_word(secret: str) -> bool:
+    """Whether hiding it would hide ordinary words and numbers: `postgres`, `running`, `100000`."""
+    return len(secret) < _WORD_CHARS and (secret.isalpha() or secret.isdigit())
+
+
+def _is_strong(secret: str) -> bool:
+    """Whether nobody finds it by asking for one guess after the other."""
+    return len(secret) >= _STRONG_CHARS and len(set(secret)) >= _STRONG_VARIETY
