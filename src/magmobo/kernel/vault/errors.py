@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from magmobo.contracts.errors import MagError, VaultUnavailable
+from magmobo.contracts.planes import SecretInfo
 
 
 class VaultKeyMissing(VaultUnavailable):
@@ -104,3 +107,56 @@ class RekeyRefused(MagError):
 
     def __str__(self) -> str:
         return f"the vault is not encrypted under a new key: {self.reason}"
+
+
+class SecretDenied(MagError):
+    """A component asked for a secret that is not its own; nothing was read or changed."""
+
+    code = "MAG-VAULT-020"
+    exit_code = 6
+    http_status = 403
+    remedy = "A component reaches the secrets that begin with its name and a dot; store this one under such a name."
+
+    def __init__(self, actor: str, name: str) -> None:
+        super().__init__(actor, name)
+        self.actor, self.name = actor, name
+
+    def __str__(self) -> str:
+        return f'{self.actor} may not reach the secret "{self.name}"'
+
+
+class SecretInUse(MagError):
+    """Settings refer to this secret; it was not removed."""
+
+    code = "MAG-VAULT-021"
+    http_status = 409
+    remedy = "Give the named settings another value, reload, and remove it then."
+
+    def __init__(self, name: str, keys: Sequence[str]) -> None:
+        super().__init__(name, keys)
+        self.name, self.keys = name, keys
+
+    def __str__(self) -> str:
+        return f'the secret "{self.name}" is used by {", ".join(self.keys)}'
+
+
+class SecretNotTaken(MagError):
+    """The settings that take a secret cannot take its new version; the one before counts, in the vault too."""
+
+    code = "MAG-VAULT-022"
+    exit_code = 5
+    http_status = 422
+    remedy = "Correct what the reason names, then `mag vault:rotate NAME --version N` tries the refused version again."
+
+    def __init__(self, reason: str, outcome: str, refused: Sequence[SecretInfo]) -> None:
+        super().__init__(reason, outcome, refused)
+        self.reason, self.outcome, self.refused = reason, outcome, refused
+
+    def __str__(self) -> str:
+        return f"the settings do not take it: {self.reason}; {self.outcome}"
+
+    def next_step(self) -> str:
+        if not self.refused:
+            return self.remedy
+        again = " and ".join(f"`mag vault:rotate {one.name} --version {one.version}`" for one in self.refused)
+        return f"Correct what the reason names; the refused version is kept, {again} tries it again."
