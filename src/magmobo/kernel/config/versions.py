@@ -7,12 +7,14 @@ returned for is there after a crash at any moment, and a version is there wholly
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from magmobo.contracts.configuration import ConfigVersion
 from magmobo.kernel.config.source import Base, Runtime
+
+if TYPE_CHECKING:
+    from magmobo.contracts.configuration import ConfigVersion
 
 
 class Held(Struct, frozen=True):

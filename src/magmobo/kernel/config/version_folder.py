@@ -1,0 +1,229 @@
+"""The versions of the settings and what was set at run time, as files in one folder.
+
+`versions/00000012.sealed` is one version: a line with the format and the sha256 of all that follows, a line of metadata
+as JSON, in the clear and without secrets, and the sealed snapshot, bound to that metadata. `runtime.json` holds what
+was set at run time, and is written before the first version: where there are versions without it, it was lost.
+Invariant: a file is replaced whole and durable when the call returns; what damages one file costs that file alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from magmobo.kernel.config.disk import UNFINISHED, make_folder, read_regular, sync_folder, write_durably
+from magmobo.kernel.config.errors import (
+    RuntimeLost,
+    SealKeyDamaged,
+    VersionDamaged,
+    VersionsUnavailable,
+    VersionUnknown,
+)
+from magmobo.kernel.config.sealing import SealBroken, Sealer
+from magmobo.kernel.config.source import Base, Runtime
+from magmobo.kernel.config.versions import Held, Kept, Snapshot
+
+if TYPE_CHECKING:
+    from magmobo.contracts.configuration import ConfigVersion
+
+_LIMIT_BYTES = 67_108_864
+_FORMAT = b"magmobo config version 1 "
+_HEAD = re.compile(rb"magmobo config version (\d{1,9}) ([0-9a-f]{64})\n")
+_NAME = re.compile(r"(\d{8,18})\.sealed")
+_FRESH = b"{}"
+
+
+class _RuntimeFile(Struct, frozen=True):
+    """`runtime.json`; `sha256` is of the bytes of `kept` as they stand there."""
+
+    sha256: str
+    kept: msgspec.Raw
+
+
+class VersionFolder:
+    """Keeps versions and run-time settings in `folder`, whose parent is there; fulfils `Versions`.
+
+    keep: how many versions stay, at least 1; asked at each `add`.
+    """
+
+    def __init__(self, folder: Path, *, sealer: Sealer, keep: Callable[[], int]) -> None:
+        self._folder, self._sealer, self._keep = folder, sealer, keep
+        self._runtime_file, self._versions = folder / "runtime.json", folder / "versions"
+        self._held: Held | None = None
+        self._last_version = 0
+        self._writing = threading.Lock()
+
+    def read_runtime(self) -> Kept:
+        with _told():
+            numbers = self._numbers() if self._folder.exists() else []
+            try:
+                kept = self._read_kept()
+            except FileNotFoundError:
+                if numbers:
+                    raise RuntimeLost(self._runtime_file, "is gone") from None
+                kept = Kept()
+        kept = msgspec.structs.replace(kept, last_version=max([kept.last_version, *numbers]))
+        self._held, self._last_version = kept.held, kept.last_version
+        return kept
+
+    async def keep_runtime(self, runtime: Runtime, held: Held | None) -> None:
+        await asyncio.to_thread(self._keep_runtime, runtime, held)
+
+    async def add(self, meta: ConfigVersion, base: Base, runtime: Runtime) -> None:
+        await asyncio.to_thread(self._add, meta, Snapshot(base, runtime))
+
+    async def list(self, limit: int) -> Sequence[ConfigVersion]:
+        return await asyncio.to_thread(self._list, limit)
+
+    async def snapshot(self, version: int) -> Snapshot:
+        return await asyncio.to_thread(self._snapshot, version)
+
+    def _keep_runtime(self, runtime: Runtime, held: Held | None) -> None:
+        with self._writing, _told():
+            make_folder(self._folder)
+            self._last_version = max([self._last_version, *self._numbers()])
+            self._write_kept(Kept(runtime, held, self._last_version))
+            self._held = held
+
+    def _add(self, meta: ConfigVersion, snapshot: Snapshot) -> None:
+        from magmobo.kernel.config.stored import encode  # with `zlib` and `json`, for who keeps a version
+
+        with self._writing, _told():
+            make_folder(self._folder)
+            make_folder(self._versions)
+            self._last_version = max([self._last_version, *self._numbers()])
+            if meta.version <= self._last_version:
+                raise ValueError(f"version {meta.version} after version {self._last_version}")
+            if not self._runtime_file.exists():
+                self._write_kept(Kept(snapshot.runtime, self._held, self._last_version))
+            told = msgspec.json.encode(msgspec.structs.replace(meta, running=False, restorable=True))
+            rest = told + b"\n" + self._sealer.seal(encode(snapshot), context=_FORMAT + told)
+            head = _FORMAT + sha256(rest).hexdigest().encode() + b"\n"
+            write_durably(self._path(meta.version), head + rest)
+            self._last_version = meta.version
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        """What cannot be removed now is removed after the next version."""
+        numbers = self._numbers()
+        pinned = self._held.version if self._held else 0
+        doomed = [self._path(number) for number in numbers[: -max(1, self._keep())] if number != pinned]
+        doomed += self._versions.glob(f".*{UNFINISHED}")
+        for path in doomed:
+            with suppress(OSError):
+                path.unlink()
+        if doomed:
+            with suppress(OSError):
+                sync_folder(self._versions)
+
+    def _list(self, limit: int) -> Sequence[ConfigVersion]:
+        with _told():
+            numbers = self._numbers()[-limit:] if limit > 0 else []
+            found = [self._told_of(number) for number in reversed(numbers)]
+        return [version for version in found if version is not None]
+
+    def _told_of(self, number: int) -> ConfigVersion | None:
+        """None when it was dropped meanwhile."""
+        from magmobo.contracts.configuration import ConfigVersion
+
+        try:
+            meta, _, sealed = self._read(number)
+            fault = self._sealer.fault_of(sealed)
+        except VersionUnknown:
+            return None
+        except SealKeyDamaged as error:
+            fault = str(error)
+        except VersionDamaged as error:
+            return ConfigVersion(number, self._written_at(number), "", "", (), False, False, f"damaged: {error.reason}")
+        return msgspec.structs.replace(meta, restorable=False, note=fault) if fault else meta
+
+    def _snapshot(self, number: int) -> Snapshot:
+        from magmobo.kernel.config.stored import decode
+
+        with _told():
+            _, told, sealed = self._read(number)
+            try:
+                return decode(self._sealer.open(sealed, context=_FORMAT + told))
+            except SealBroken as error:
+                raise VersionDamaged(number, str(error)) from error
+            except ValueError as error:
+                raise VersionDamaged(number, "another version of MagMoBo wrote what it holds") from error
+
+    def _read(self, number: int) -> tuple[ConfigVersion, bytes, bytes]:
+        """Metadata, its bytes, the sealed rest. Raises: VersionUnknown, VersionDamaged."""
+        from magmobo.contracts.configuration import ConfigVersion
+
+        try:
+            content = read_regular(self._path(number), _LIMIT_BYTES)
+        except FileNotFoundError:
+            raise VersionUnknown(number) from None
+        except OSError as error:
+            raise VersionDamaged(number, f"its file cannot be read ({error.strerror})") from error
+        head = _HEAD.match(content)
+        if head and int(head[1]) != 1:
+            raise VersionDamaged(number, "a later version of MagMoBo wrote it")
+        rest = content[head.end() :] if head else b""
+        if not head or sha256(rest).hexdigest() != head[2].decode():
+            raise VersionDamaged(number, "its file is not as it was written")
+        told, _, sealed = rest.partition(b"\n")
+        try:
+            meta = msgspec.json.decode(told, type=ConfigVersion)
+        except msgspec.MsgspecError as error:
+            raise VersionDamaged(number, "its metadata are not as they were written") from error
+        if meta.version != number:
+            raise VersionDamaged(number, f"its file holds version {meta.version}")
+        return meta, told, sealed
+
+    def _read_kept(self) -> Kept:
+        content = read_regular(self._runtime_file, _LIMIT_BYTES)
+        if content.strip() == _FRESH:
+            return Kept()
+        try:
+            written = msgspec.json.decode(content, type=_RuntimeFile)
+            if sha256(bytes(written.kept)).hexdigest() == written.sha256:
+                return msgspec.json.decode(written.kept, type=Kept)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            pass
+        raise RuntimeLost(self._runtime_file, "is not as MagMoBo wrote it")
+
+    def _write_kept(self, kept: Kept) -> None:
+        raw = msgspec.json.format(msgspec.json.encode(kept), indent=2)
+        written = _RuntimeFile(sha256(raw).hexdigest(), msgspec.Raw(raw))
+        write_durably(self._runtime_file, msgspec.json.encode(written) + b"\n")
+
+    def _numbers(self) -> Sequence[int]:
+        """The versions whose files are there, lowest first."""
+        try:
+            names = [path.name for path in self._versions.iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(int(name[1]) for name in map(_NAME.fullmatch, names) if name)
+
+    def _path(self, number: int) -> Path:
+        return self._versions / f"{number:08d}.sealed"
+
+    def _written_at(self, number: int) -> str:
+        try:
+            return datetime.fromtimestamp(self._path(number).lstat().st_mtime, UTC).isoformat(timespec="seconds")
+        except OSError:
+            return ""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the system refuses, as an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise VersionsUnavailable(f"{where}{error.strerror or type(error).__name__}") from error
