@@ -86,11 +86,20 @@ def ask(client: AdminClient, command: Command, reply: type[T], *, dry_run: bool 
 
     from magmobo.admin.errors import ControlConnectionLost
 
-    answer = client.ask(command.name, msgspec.to_builtins(command), dry_run=dry_run, wait_s=wait_s)
+    answer = client.ask(command.name, msgspec.to_builtins(command, enc_hook=_revealed), dry_run=dry_run, wait_s=wait_s)
     try:
         return msgspec.convert(answer, reply)
     except msgspec.ValidationError as error:
         raise ControlConnectionLost("its answer is not one we understand") from error
+
+
+def _revealed(value: Any) -> str:
+    """What only the node may see: the control socket is the one place where it is sent in the clear."""
+    from magmobo.contracts.secret import Secret
+
+    if isinstance(value, Secret):
+        return value.reveal()
+    raise NotImplementedError(type(value).__name__)
 
 
 def fields_of(reply: Any) -> dict[str, Any]:

@@ -159,3 +159,33 @@ class NoLogYet(MagError):
 
     def __str__(self) -> str:
         return f"there is no log at {self.path}"
+
+
+class SettingUnknown(MagError):
+    """`mag config:show` was asked for a key that the running node does not have."""
+
+    code = "MAG-CLI-012"
+    exit_code = 2
+    remedy = "`mag config:show` lists every key of this node."
+
+    def __init__(self, asked: str, close: str | None = None) -> None:
+        super().__init__(asked, close)
+        self.asked, self.close = asked, close
+
+    def __str__(self) -> str:
+        return f"there is no setting {self.asked[:80]!r}" + (f"; did you mean {self.close}?" if self.close else "")
+
+
+class SecretNotRead(MagError):
+    """No secret could be read from where the command was told to take it from; nothing was stored."""
+
+    code = "MAG-CLI-013"
+    exit_code = 2
+    remedy = "Name a file with --value-file, send it through a pipe, or type it where the command asks for it."
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(place, reason)
+        self.place, self.reason = place, reason
+
+    def __str__(self) -> str:
+        return f"no secret was read from {self.place}: {self.reason}"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from tests.integration.admin.fake import Asked, FakeOperators, serving
 
+from magmobo.admin import wire
 from magmobo.admin.client import MAX_ANSWER_BYTES, AdminClient
 from magmobo.admin.data_folder import DataFolder
 from magmobo.admin.errors import AccessDenied, ControlConnectionLost, NodeNotRunning, NodeRefused
@@ -149,12 +150,12 @@ async def test_another_user_is_denied(folder: DataFolder) -> None:
         (b"\n", "MAG-ADMIN-003"),
         (b"\xff\xfe\x00\n", "MAG-ADMIN-003"),
         (b"GET / HTTP/1.1\r\n\r\n", "MAG-ADMIN-003"),
-        (b"[" * 60_000 + b"\n", "MAG-ADMIN-003"),
+        (b"[" * (wire.MAX_REQUEST_BYTES - 1) + b"\n", "MAG-ADMIN-003"),
         (b'{"command": 7}\n', "MAG-ADMIN-003"),
         (b'{"command": "kernel:status", "role": "root"}\n', "MAG-ADMIN-003"),
         (b'{"command": "kernel:status", "timeout_s": 1e9}\n', "MAG-ADMIN-003"),
-        (b'{"command": "' + b"x" * 100_000 + b'"}\n', "MAG-ADMIN-004"),
-        (b"x" * 200_000, "MAG-ADMIN-004"),
+        (b'{"command": "' + b"x" * (wire.MAX_REQUEST_BYTES + 40_000) + b'"}\n', "MAG-ADMIN-004"),
+        (b"x" * (wire.MAX_REQUEST_BYTES + 200_000), "MAG-ADMIN-004"),
         (b'{"command": "refuse"}\n', "MAG-CORE-001"),
         (b'{"command": "break"}\n', "MAG-CORE-000"),
         (b'{"command": "reset"}\n', "MAG-CORE-000"),

@@ -23,6 +23,7 @@ from magmobo.cli.main import main
 from magmobo.contracts import operations as ops
 from magmobo.contracts.errors import AuditUnavailable, DeadlineExceeded, MagError, Unavailable
 from magmobo.contracts.planes import NodeStatus
+from magmobo.kernel.commands.decode import decode_special
 
 Capture = pytest.CaptureFixture[str]
 ORDERS = ("restart", "stop", "start", "disable", "enable")
@@ -31,6 +32,10 @@ WORDS: dict[str, list[str]] = {
     "component:list": [], "component:show": ["magds"], "component:graph": [],
     **{f"component:{order}": ["magds"] for order in ORDERS},
     "component:register": ["module:Class"], "component:unregister": ["magds"], "audit:tail": [],
+    "config:show": [], "config:diff": [], "config:reload": [], "config:rollback": ["5"], "config:history": [],
+    "config:set": ["health.interval_s", "5"], "config:unset": ["health.interval_s"],
+    "vault:list": [], "vault:set": ["db", "--value-file", "secret.txt"], "vault:rotate": ["db", "--random"],
+    "vault:remove": ["db", "--yes"], "vault:import": ["secrets.env"], "vault:rekey": [],
 }  # fmt: skip
 
 
@@ -43,11 +48,20 @@ class Denied(MagError):
 
 
 @pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOperators]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `mag` is called, with the files that commands read."""
     monkeypatch.chdir(tmp_path)
     for variable in [name for name in os.environ if name.startswith("MAG_")]:
         monkeypatch.delenv(variable)
-    folder = tmp_path / "mag_data"
+    for name, text in (("secret.txt", "correct horse\n"), ("secrets.env", "MAIL=battery\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    return tmp_path
+
+
+@pytest.fixture
+def node(place: Path) -> Iterator[FakeOperators]:
+    folder = place / "mag_data"
     folder.mkdir(mode=0o700)
     with fake_node(folder, FakeOperators(REPLIES)) as operators:
         operators.replies["kernel:events"] = remembered
@@ -104,7 +118,7 @@ def test_a_command_asks_for_itself_alone(node: FakeOperators, capsys: Capture, c
     (name,) = {asked.command for asked in node.asked}
     assert name in (command, "kernel:status")
     (kind,) = (kind for kind in ops.OPERATIONS if kind.name == name)
-    msgspec.convert(node.asked[0].params, kind, strict=True)
+    msgspec.convert(node.asked[0].params, kind, strict=True, dec_hook=decode_special)
 
 
 def test_a_command_of_a_component_is_called_by_its_name(node: FakeOperators, capsys: Capture) -> None:
@@ -156,8 +170,8 @@ def test_a_stop_that_cannot_be_ordered_names_the_signal_that_stops(
 
 
 @pytest.mark.parametrize("command", [*WORDS, "status", "down"])
-def test_without_a_node_it_is_three(tmp_path: Path, capsys: Capture, command: str) -> None:
-    folder = tmp_path / "none"
+def test_without_a_node_it_is_three(place: Path, capsys: Capture, command: str) -> None:
+    folder = place / "none"
     words = [command, *WORDS.get(command, []), "--data-dir", str(folder)]
     assert main(words) == (2 if command == "audit:tail" else 3)  # the log can be read, but there is none
     out, err = capsys.readouterr()
