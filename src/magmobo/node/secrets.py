@@ -58,7 +58,7 @@ class GeneratedSecrets:
         values: dict[str, Any] = {"admin": {"token_sha256": self._token_sha256}, "magws": {"apps": [self._app]}}
         if demo:
             values |= {"demo": {"jwt_secret": self._jwt_secret}, "maggate": {"jwt": {"secret": self._jwt_secret}}}
-        return Layer("generated", str(self._folder.secrets_file), values)
+        return Layer("generated", str(self._folder.secrets_file), values, kind="generated")
 
     def keep(self) -> None:
         """Store what is new, atomically, mode 0600. Raises: DataFolderError and its kinds."""

@@ -66,7 +66,7 @@ class NodeOptions:
             for section, keys in said.items()
             if (set_keys := {key: value for key, value in keys.items() if value is not None})
         }
-        return Layer(COMMAND_LINE, COMMAND_LINE, values)
+        return Layer(COMMAND_LINE, COMMAND_LINE, values, kind=COMMAND_LINE)
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Settings:
 
     def dsn(self) -> Secret | None:
         """The database of the user's, when one is named."""
-        values, _origins = merge([layer for layer in self.layers if isinstance(layer.values.get("magds"), Mapping)])
-        named = values.get("magds", {}).get("dsn")
+        merged = merge([layer for layer in self.layers if isinstance(layer.values.get("magds"), Mapping)])
+        named = merged.values.get("magds", {}).get("dsn")
         return Secret(str(named)) if named else None
 
 
@@ -125,7 +125,7 @@ def demo_layer(name: str) -> Layer:
     presets = {preset.stem: preset for preset in Path(magmobo.__file__).parent.glob("components/demo/presets/*.toml")}
     if name not in presets:
         raise DemoUnknown(name)
-    return Layer("demo", f"demo {name}", toml_layer(presets[name], "demo").values)
+    return Layer("demo", f"demo {name}", toml_layer(presets[name], "demo").values, kind="demo")
 
 
 def _kernel_section(layers: Sequence[Layer]) -> KernelConfig:
@@ -137,4 +137,4 @@ def _kernel_section(layers: Sequence[Layer]) -> KernelConfig:
 
 def _only(layer: Layer, sections: Any) -> Layer:
     values = {name: value for name, value in layer.values.items() if name in sections}
-    return Layer(layer.name, layer.origin, values, layer.origins)
+    return Layer(layer.name, layer.origin, values, layer.origins, layer.kind)

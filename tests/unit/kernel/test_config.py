@@ -268,7 +268,7 @@ def test_merging_is_idempotent_and_has_an_identity(a: Any) -> None:
 @given(trees, trees)
 def test_merging_changes_no_layer_and_every_leaf_has_the_origin_that_set_it(a: Any, b: Any) -> None:
     before = json.dumps([a, b])
-    values, origins = merge([Layer("a", "a", a), Layer("b", "b", b)])
+    values, origins, kinds = merge([Layer("a", "a", a, kind="one"), Layer("b", "b", b, kind="two")])
     assert json.dumps([a, b]) == before
 
     def leaves_of(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -277,10 +277,10 @@ def test_merging_changes_no_layer_and_every_leaf_has_the_origin_that_set_it(a: A
             found |= leaves_of(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
         return found
 
-    assert origins.keys() == leaves_of(values).keys()
+    assert origins.keys() == kinds.keys() == leaves_of(values).keys()
     in_b = leaves_of(b)
     for path, value in leaves_of(values).items():
-        assert origins[path] == ("b" if path in in_b else "a")
+        assert (origins[path], kinds[path]) == (("b", "two") if path in in_b else ("a", "one"))
         assert value == (in_b if path in in_b else leaves_of(a))[path]
 
 

@@ -1,11 +1,12 @@
-"""Where settings come from: TOML files and the environment, each as one layer of plain values.
+"""Where settings come from: TOML files, the environment and systemd's credentials, each as one layer of plain values.
 
-A layer remembers its origin, so that every problem and `mag config:show --origin` can say who set what. A file that
-is missing, empty or half written is an error, never an empty layer.
+A layer remembers its origin, and a file the line of every key, so that every problem and `mag config:show --origin` can
+say who set what. A file that is missing, empty or half written is an error, never an empty layer.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from magmobo.kernel.config.errors import SecretsFileExposed
 from magmobo.kernel.errors import ConfigFileError
 
 MAX_FILE_BYTES = 1_048_576
 FALLBACKS = {"DATABASE_URL": ("magds", "dsn"), "PORT": ("listener", "port")}
 _VARIABLE = r"MAG_([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)((?:__[A-Z0-9]+(?:_[A-Z0-9]+)*)+)"
+_CREDENTIAL = "magmobo."
 
 
 class Text(str):
@@ -29,42 +32,80 @@ class Text(str):
 
 
 class Layer(Struct, frozen=True):
-    """Settings of one source: section -> key -> value. `origins` names the source of single keys (`section.key`)."""
+    """Settings of one source: section -> key -> value. `origins` names the source of single keys (`section.key`, of
+    things in a list `section.key[0]`) where it is more exact than `origin`; `kind` is one of `ConfigEntry.layer`.
+    """
 
     name: str
     origin: str
     values: dict[str, Any]
     origins: Mapping[str, str] = {}
+    kind: str = "file"
 
 
-def toml_layer(path: Path, name: str) -> Layer:
+def toml_layer(path: Path, name: str, kind: str = "file") -> Layer:
     """The settings of one TOML file.
 
     Raises: ConfigFileError when it is missing, unreadable, larger than 1 MiB, empty, not UTF-8 or not TOML.
     """
+    return parsed_layer(file_content(path), path, name, kind)
+
+
+def secrets_layer(path: Path) -> Layer:
+    """The settings of a TOML file that holds secrets, as `toml_layer`.
+
+    Raises: ConfigFileError; SecretsFileExposed when anybody but its owner may read or change it.
+    """
+    return parsed_layer(file_content(path, is_secret=True), path, f"secrets/{path.name}", "secrets")
+
+
+def file_content(path: Path, *, is_secret: bool = False) -> bytes:
+    """What a settings file holds, at most one byte more than may be. Raises: ConfigFileError, SecretsFileExposed."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            if is_secret and mode & 0o077:
+                raise SecretsFileExposed(shown_path(path), mode)
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigFileError([f"{path}: cannot be read ({error.strerror or error})"]) from error
-    if not content:
-        raise ConfigFileError([f"{path}: is empty; was it half written? Remove it or put a comment in it"])
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigFileError([f"{path}: is larger than {MAX_FILE_BYTES} bytes"])
+        raise ConfigFileError([f"{shown_path(path)}: cannot be read ({_reason(error)})"]) from error
+
+
+def shown_path(path: Path) -> str:
+    """A path as a user who works in this folder would write it."""
     try:
-        text = content.decode()
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # it lies elsewhere, or this folder is gone
+        return str(path)
+
+
+def parsed_layer(content: bytes, path: Path, name: str, kind: str = "file") -> Layer:
+    """The settings in what `path` holds. Raises: ConfigFileError when it is too large, empty, not UTF-8 or not TOML."""
+    shown = shown_path(path)
+    if not content.strip():
+        raise ConfigFileError([f"{shown}: is empty; was it half written? Remove it or put a comment in it"])
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigFileError([f"{shown}: is larger than {MAX_FILE_BYTES} bytes"])
+    try:
+        text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigFileError([f"{path} line {line}: is not UTF-8 text"]) from error
+        raise ConfigFileError([f"{shown} line {line}: is not UTF-8 text"]) from error
     import tomllib  # 2 ms that a node without a file does not pay
+
+    from magmobo.kernel.config.lines import lines_of
 
     try:
         values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "nested too deep"
-        reason = reason.replace("(at end of document)", f"(at line {text.count(chr(10)) + 1}, the end of the file)")
-        raise ConfigFileError([f"{path}: is not valid TOML: {reason}"]) from error
-    return Layer(name, str(path), values)
+        origins = {key: f"{shown} line {line}" for key, line in lines_of(text).items()}
+    except tomllib.TOMLDecodeError as error:
+        last = f"(at line {text.count(chr(10)) + 1}, the end of the file)"
+        reason = str(error).replace("(at end of document)", last)
+        raise ConfigFileError([f"{shown}: is not valid TOML: {reason}"]) from error
+    except (RecursionError, ValueError) as error:  # a number of thousands of digits is the only other ValueError
+        reason = "nested too deep" if isinstance(error, RecursionError) else "a number is too long"
+        raise ConfigFileError([f"{shown}: is not valid TOML: {reason}"]) from error
+    return Layer(name, shown, values, origins, kind)
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
@@ -85,9 +126,9 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         if path[-1].endswith("_file"):
             path[-1] = path[-1].removesuffix("_file")
             try:
-                text = _read_value(Path(text))
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(f"{variable}: the file it names cannot be read ({error.__class__.__name__})")
+                text = read_value(Path(text))
+            except (OSError, ValueError) as error:
+                problems.append(f"{variable}: the file it names cannot be read ({_reason(error)})")
                 continue
         if (key := ".".join(path)) in origins or not _put(values, path, text):
             problems.append(f"{variable}: {key} is also set by {origins.get(key, 'another variable')}")
@@ -99,12 +140,55 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         if (text := environ.get(variable, "")) and key not in values.get(section, {}):
             _put(values, [section, key], text)
             origins[f"{section}.{key}"] = f"environment {variable}"
-    return Layer("environment", "environment", values, origins)
+    return Layer("environment", "environment", values, origins, "environment")
 
 
-def _read_value(path: Path) -> str:
+def credentials_layer(directory: Path) -> Layer:
+    """The settings in systemd's credentials: the file `magmobo.<section>.<key>` in $CREDENTIALS_DIRECTORY holds the
+    value of that key; other files are for others, and for references of the form `cred:NAME`.
+
+    Raises: ConfigFileError; all that is wrong is named.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    problems: list[str] = []
+    try:
+        names = sorted(path.name for path in directory.iterdir() if path.name.startswith(_CREDENTIAL))
+    except OSError as error:
+        raise ConfigFileError([f"credentials in {directory}: cannot be read ({_reason(error)})"]) from error
+    for name in names:
+        path = name.removeprefix(_CREDENTIAL).split(".")
+        if len(path) < 2 or not all(path):
+            problems.append(f"credential {name}: expected a name like magmobo.<section>.<key>")
+            continue
+        try:
+            text = read_value(directory / name)
+        except (OSError, ValueError) as error:
+            problems.append(f"credential {name}: cannot be read ({_reason(error)})")
+            continue
+        if not _put(values, path, text):
+            problems.append(f"credential {name}: another one sets the same, or a part of it")
+            continue
+        origins[".".join(path)] = f"credential {name}"
+    if problems:
+        raise ConfigFileError(problems)
+    return Layer("credentials", "credentials", values, origins, "credentials")
+
+
+def read_value(path: Path) -> str:
+    """What a file holds that is one value, without the line end behind it. Raises: OSError, ValueError."""
     with path.open("rb") as file:
-        return file.read(MAX_FILE_BYTES).decode().removesuffix("\n").removesuffix("\r")
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        return content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None  # the other error quotes a byte of what may be a secret
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _put(values: dict[str, Any], path: list[str], text: str) -> bool:

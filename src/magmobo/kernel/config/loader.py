@@ -4,22 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from magmobo.contracts.errors import ConfigError
 from magmobo.kernel.config.layers import Layer
-from magmobo.kernel.config.validate import Checker
+from magmobo.kernel.config.shapes import around, joined
+from magmobo.kernel.config.validate import Checker, Resolve
 
 DEFAULT_ORIGIN = "default"
+
+
+class Merged(NamedTuple):
+    """All layers as one tree, and of every leaf who set it (`origins`, of things in a list too) and in what kind of
+    layer (`layers`).
+    """
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+    layers: dict[str, str]
 
 
 class Config:
     """Every section of the node, validated and frozen, with the origin of each setting."""
 
-    def __init__(self, sections: Mapping[str, Struct], origins: Mapping[str, str]) -> None:
-        self._sections, self._origins = dict(sections), dict(origins)
+    def __init__(
+        self,
+        sections: Mapping[str, Struct],
+        origins: Mapping[str, str],
+        layers: Mapping[str, str] = {},
+        references: Mapping[str, str] = {},
+    ) -> None:
+        self._sections, self._origins = dict(sections), origins
+        self._layers, self._references = layers, references
 
     def section(self, name: str) -> Any:
         """The frozen Struct of a section. Raises: KeyError for a section that was not declared."""
@@ -31,46 +49,109 @@ class Config:
         return self._sections.keys()
 
     def origin(self, key: str) -> str:
-        """Who set `section.key`: a file path, `environment NAME`, another layer's origin, or `default`.
+        """Who set `section.key`: a file and its line, `environment NAME`, another layer's origin, or `default`.
 
         A key inside a list or table answers with the origin of the nearest thing around it that was set as a whole.
         """
-        path = key
-        while path:
-            if path in self._origins:
-                return self._origins[path]
-            path = path.rpartition(".")[0]
-        return DEFAULT_ORIGIN
+        return _nearest(self._origins, key)
+
+    def layer(self, key: str) -> str:
+        """The kind of layer that set `section.key`, one of `ConfigEntry.layer`."""
+        return _nearest(self._layers, key)
+
+    def reference(self, key: str) -> str:
+        """What the secret at `section.key` was taken from (`vault:name`), several with commas; empty if it was said
+        itself.
+        """
+        return self._references.get(key, "")
+
+    def replaced(self, sections: Mapping[str, Struct]) -> Config:
+        """This configuration with other values in some of its sections; who set what stays as it is."""
+        return Config({**self._sections, **sections}, self._origins, self._layers, self._references)
 
 
-def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """All layers as one tree, and the origin of every leaf. Later layers win; tables merge key by key, all else
-    replaces.
-    """
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+def _nearest(known: Mapping[str, str], key: str) -> str:
+    while key:
+        if key in known:
+            return known[key]
+        key = around(key)
+    return DEFAULT_ORIGIN
+
+
+def merge(layers: Sequence[Layer]) -> Merged:
+    """Later layers win; tables merge key by key, all else replaces."""
+    merged = Merged({}, {}, {})
     for layer in layers:
-        _merge_into(values, origins, layer, layer.values, "")
-    return values, origins
+        _merge_into(merged.values, merged, layer, layer.values, "")
+    return merged
 
 
-def _merge_into(
-    target: dict[str, Any], origins: dict[str, str], layer: Layer, source: Mapping[str, Any], prefix: str
-) -> None:
+def _merge_into(target: dict[str, Any], merged: Merged, layer: Layer, source: Mapping[str, Any], prefix: str) -> None:
     for key, value in source.items():
-        path = f"{prefix}.{key}" if prefix else key
+        path, present = joined(prefix, key), target.get(key)
         if isinstance(value, Mapping):
-            present = target.get(key)
             if not isinstance(present, dict):
-                origins.pop(path, None)
+                _forget(merged, path, present)
                 present = target[key] = {}
-            _merge_into(present, origins, layer, value, path)
+            _merge_into(present, merged, layer, value, path)
             continue
-        if isinstance(target.get(key), dict):
-            for stale in [known for known in origins if known.startswith(f"{path}.")]:
-                del origins[stale]
+        _forget(merged, path, present)
         target[key] = value
-        origins[path] = layer.origins.get(path, layer.origin)
+        merged.origins[path], merged.layers[path] = layer.origins.get(path, layer.origin), layer.kind
+        if layer.origins and isinstance(value, list):
+            _note_items(merged.origins, layer, value, path)
+
+
+def _forget(merged: Merged, path: str, present: object) -> None:
+    """Who set `path` and what stood in it, because a later layer replaces it as a whole."""
+    if isinstance(present, (dict, list)):
+        for stale in [key for key in merged.origins if key.startswith((f"{path}.", f"{path}["))]:
+            del merged.origins[stale]
+            merged.layers.pop(stale, None)
+    merged.origins.pop(path, None)
+    merged.layers.pop(path, None)
+
+
+def _note_items(origins: dict[str, str], layer: Layer, value: list[Any] | dict[str, Any], path: str) -> None:
+    """Who set what is in a list."""
+    is_list = isinstance(value, list)
+    for step, item in enumerate(value) if isinstance(value, list) else value.items():
+        inner = f"{path}[{step}]" if is_list else joined(path, str(step))
+        if inner in layer.origins:
+            origins[inner] = layer.origins[inner]
+        if isinstance(item, (list, dict)):
+            _note_items(origins, layer, item, inner)
+
+
+def load_config(
+    sections: Mapping[str, type[Struct]], layers: Sequence[Layer], *, resolve: Resolve | None = None
+) -> Config:
+    """Merge `layers` (later wins) and build each of `sections`, as `build_config`."""
+    return build_config(sections, *merge(layers), resolve=resolve)
+
+
+def build_config(
+    sections: Mapping[str, type[Struct]],
+    values: Mapping[str, Any],
+    origins: Mapping[str, str],
+    layers: Mapping[str, str],
+    *,
+    resolve: Resolve | None = None,
+) -> Config:
+    """Validate each of `sections` from merged values; a section nobody sets takes its defaults.
+
+    resolve: gives what a reference in the text of a secret leads to, for a setting; None takes every text as it is.
+    Raises: ConfigError naming every problem: `section.key = value (origin): expected …`, never a secret's value, and
+    unknown names with the nearest known one. Whatever `resolve` raises besides ReferenceFailed.
+    """
+    checker = Checker(origins, resolve)
+    for unknown in values.keys() - sections.keys():
+        checker.unknown_section(unknown, sections)
+    built = {name: _built(checker, section, values.get(name), name) for name, section in sections.items()}
+    if problems := checker.problems():
+        raise ConfigError(problems)
+    whole = {name: section for name, section in built.items() if section is not None}
+    return Config(whole, origins, layers, checker.references)
 
 
 def _built(checker: Checker, section: type[Struct], value: Any, name: str) -> Struct | None:
@@ -82,23 +163,3 @@ def _built(checker: Checker, section: type[Struct], value: Any, name: str) -> St
         with suppress(TypeError, ValueError):
             return section()
     return checker.build(section, {} if value is None else value, name)
-
-
-def load_config(sections: Mapping[str, type[Struct]], layers: Sequence[Layer]) -> Config:
-    """Merge `layers` (later wins) and validate each of `sections`; a section nobody sets takes its defaults.
-
-    Raises: ConfigError naming every problem: `section.key = value (origin): expected …`, never a secret's value, and
-    unknown names with the nearest known one.
-    """
-    values, origins = merge(layers)
-    checker = Checker(origins)
-    for unknown in values.keys() - sections.keys():
-        import difflib  # for slips of the keyboard
-
-        near = difflib.get_close_matches(unknown, sections, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(sections))}"
-        checker.problem(unknown, f'unknown section "{unknown}"{hint}')
-    built = {name: _built(checker, section, values.get(name), name) for name, section in sections.items()}
-    if checker.problems:
-        raise ConfigError(sorted(checker.problems))
-    return Config({name: section for name, section in built.items() if section is not None}, origins)

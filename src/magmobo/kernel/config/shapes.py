@@ -6,12 +6,11 @@ A name of another form than a bare key of TOML stands in quotes: `labels."a.b"`.
 
 from __future__ import annotations
 
-import json
 import re
 import types
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +25,33 @@ _STEP = re.compile(r'"((?:[^"\\]|\\.)*)"|\[(\d+)\]|([^.\["]+)')
 def fields_of(struct: type[Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
     """The fields of a Struct by the name they have in a file. Kept, because finding them takes 0.1 ms a class."""
     return {field.encode_name: field for field in msgspec.structs.fields(struct)}
+
+
+class Shape(NamedTuple):
+    """A type, taken apart once. `kind` is Struct, list, dict or None for a single value; `struct` the class of a table
+    with known keys, `inner` the shape of the items of a list or of the values of a table.
+    """
+
+    type: Any
+    kind: Any
+    struct: type[Struct] | None
+    inner: Shape | None
+    is_secret: bool
+
+
+@lru_cache(maxsize=1024)
+def shapes_of(struct: type[Struct]) -> Mapping[str, Shape]:
+    """The shapes of the fields of a Struct by the name they have in a file."""
+    return {name: shape_of(field.type) for name, field in fields_of(struct).items()}
+
+
+def shape_of(type_: Any) -> Shape:
+    """Taken apart down to the next Struct."""
+    kind, arguments = structure(type_)
+    if kind is Struct:
+        return Shape(type_, Struct, arguments[0], None, False)
+    inner = shape_of(arguments[-1]) if kind in (list, dict) else None
+    return Shape(type_, kind, None, inner, kind is None and is_secret(type_))
 
 
 def structure(type_: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -49,6 +75,17 @@ def structure(type_: Any) -> tuple[Any, tuple[Any, ...]]:
     return None, ()
 
 
+def is_secret(type_: Any) -> bool:
+    """Whether a type is `Secret`, or `Secret | None`."""
+    origin, arguments = get_origin(type_), get_args(type_)
+    if origin is Annotated:
+        return is_secret(arguments[0])
+    if origin in (Union, types.UnionType):
+        options = [option for option in arguments if option is not types.NoneType]
+        return len(options) == 1 and is_secret(options[0])
+    return type_ is Secret
+
+
 def holds_secret(type_: Any) -> bool:
     """Whether a `Secret` occurs anywhere in a type."""
     if isinstance(type_, type) and issubclass(type_, Struct):
@@ -69,16 +106,29 @@ def inside(type_: Any, step: str | int) -> Any:
 
 def joined(path: str, name: str) -> str:
     """The key of `name` inside of `path`, which may be empty."""
-    spelled = name if name.isidentifier() or _BARE.match(name) else json.dumps(name, ensure_ascii=False)
+    spelled = name if name.isidentifier() or _BARE.match(name) else _quoted(name)
     return f"{path}.{spelled}" if path else spelled
 
 
 def steps(key: str) -> list[str | int]:
     """The names and indexes that a key is made of, from the outside."""
-    return [int(index) if index else name or json.loads(f'"{quoted}"') for quoted, index, name in _STEP.findall(key)]
+    found = _STEP.findall(key)
+    return [int(index) if index else name or _unquoted(quoted) for quoted, index, name in found]
 
 
 def around(key: str) -> str:
     """The key of the table or list that `key` stands in; empty for a section."""
     ends = [match.start() for match in _STEP.finditer(key)]
     return key[: ends[-1]].removesuffix(".") if ends else ""
+
+
+def _quoted(name: str) -> str:
+    import json  # few names need it
+
+    return json.dumps(name, ensure_ascii=not name.isprintable())
+
+
+def _unquoted(text: str) -> str:
+    import json
+
+    return str(json.loads(f'"{text}"'))

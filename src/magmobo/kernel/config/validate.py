@@ -1,13 +1,13 @@
-"""Checks one section field by field, so that a user sees all mistakes at once and no secret.
+"""Checks sections field by field, so that a user sees all mistakes at once and no secret.
 
-msgspec stops at the first error; this walks Structs, lists and tables itself and leaves single values to msgspec.
-Invariant: a value is shown only when it is a plain scalar of a field that neither is nor sounds secret.
+msgspec is quick and stops at the first error; so a section is handed to it whole first, and walked value by value only
+when it is refused. Invariant: a value is shown only when it is a plain scalar of a field that neither is nor sounds
+secret, and when no secret of this configuration is in it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ import msgspec
 from msgspec import Struct
 
 from magmobo.contracts.secret import Secret
-from magmobo.kernel.config.expected import expectation
 from magmobo.kernel.config.layers import Text
-from magmobo.kernel.config.shapes import fields_of, holds_secret, structure
+from magmobo.kernel.config.problems import Problems
+from magmobo.kernel.config.secret_text import Followed, Reference, follow
+from magmobo.kernel.config.shapes import Shape, fields_of, joined, shapes_of
 
-_SENSITIVE = r"(?i)pass(word|wd|phrase)?|secret|token|credential|authorization|private|key|dsn"
-_USERINFO = r"(://[^\s:/@]*):\S*@"
-_SHOWN_CHARS = 80
+Resolve = Callable[[Reference, str], str]
 
 
 def decode_special(type_: type, value: Any) -> Any:
@@ -36,113 +35,119 @@ def decode_special(type_: type, value: Any) -> Any:
 
 
 class Checker:
-    """Builds sections and collects problems. `origins` maps a setting's path to who set it."""
+    """Builds sections and collects problems.
 
-    def __init__(self, origins: Mapping[str, str]) -> None:
-        self._origins = origins
-        self.problems: list[str] = []
+    Args:
+        origins: a setting's path -> who set it.
+        resolve: what a reference leads to, for a setting. Raises: ReferenceFailed.
+    """
 
-    def problem(self, path: str, text: str) -> None:
-        """Note `text`, with the origin of `path` when it is known."""
-        origin = self._origin(path)
-        self.problems.append(f"{text} ({origin})" if origin else text)
+    def __init__(self, origins: Mapping[str, str], resolve: Resolve | None = None) -> None:
+        self._resolve = resolve
+        self._followed: dict[str, Followed] = {}
+        self._found = Problems(origins)
+        self._is_careful = False
+        self.references: dict[str, str] = {}
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong so far, sorted."""
+        return self._found.texts()
+
+    def unknown_section(self, name: str, known: Collection[str]) -> None:
+        """Note a section that nobody declared."""
+        self._found.unknown(name, f'unknown section "{name}"', name, known)
 
     def build(self, section: type[Struct], value: Any, path: str) -> Struct | None:
         """The section made of `value`, or None after noting at least one problem."""
-        before = len(self.problems)
+        before = self._found.count
+        self._is_careful = False
         prepared = self._struct(section, value, path)
-        if len(self.problems) > before:
-            return None
         try:
-            return msgspec.convert(prepared, section, dec_hook=decode_special)
+            if self._found.count == before:
+                return msgspec.convert(prepared, section, dec_hook=decode_special)
+            reason = ""
         except msgspec.ValidationError as error:
+            reason = str(error)
+        self._found.cut(before)
+        self._is_careful = True
+        self._struct(section, value, path)
+        if self._found.count == before:
             # Only what spans several values gets here: lengths of lists, and a section's own `__post_init__`.
-            text, _, where = str(error).partition(" - at `$")
-            self.problem(path, f"{path}{where.rstrip('`')}: {text[:1].lower()}{text[1:]}")
-            return None
+            text, _, where = reason.partition(" - at `$")
+            self._found.refused(f"{path}{where.rstrip('`')}", f"{text[:1].lower()}{text[1:]}")
+        return None
 
     def _struct(self, struct: type[Struct], value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
-            self.problem(path, f"{path}: expected a table")
+            self._found.note(path, f"{path}: expected a table")
             return value
-        fields = fields_of(struct)
+        shapes = shapes_of(struct)
         prepared: dict[str, Any] = {}
         for key, item in value.items():
-            if field := fields.get(key):
-                prepared[key] = self._value(field.type, item, f"{path}.{key}")
+            inner = joined(path, str(key))
+            if shape := shapes.get(key):
+                prepared[key] = self._value(shape, item, inner)
             else:
-                self._unknown(str(key), fields.keys(), path)
-        for name, field in fields.items():
+                self._found.unknown(inner, f"{inner} is unknown", str(key), shapes)
+        for name, field in fields_of(struct).items():
             if field.required and name not in value:
-                self.problem(path, f"{path}.{name} is not set: expected {expectation(field.type)}")
+                self._found.missing(path, joined(path, name), field.type)
         return prepared
 
-    def _unknown(self, key: str, known: Any, path: str) -> None:
-        import difflib  # for slips of the keyboard
-
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"
-        self.problem(f"{path}.{key}", f"{path}.{key} is unknown{hint}")
-
-    def _value(self, type_: Any, value: Any, path: str) -> Any:
+    def _value(self, shape: Shape, value: Any, path: str) -> Any:
         """`value` ready for msgspec; notes what is wrong with it."""
-        shape, arguments = structure(type_)
-        if isinstance(value, Text) and shape in (list, dict, Struct):
-            value = self._from_text(shape, value, path, type_)
-        if shape is Struct and isinstance(value, Mapping):
-            return self._struct(arguments[0], value, path)
-        if shape is list and isinstance(value, (list, tuple)):
-            return [self._value(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value)]
-        if shape is dict and isinstance(value, Mapping):
-            return {key: self._value(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
-        return self._leaf(type_, value, path)
+        if isinstance(value, Text) and shape.kind in (list, dict, Struct):
+            value = _from_text(shape, value)
+        if shape.struct is not None and isinstance(value, Mapping):
+            return self._struct(shape.struct, value, path)
+        if shape.inner is not None and shape.kind is list and isinstance(value, (list, tuple)):
+            return [self._value(shape.inner, item, f"{path}[{index}]") for index, item in enumerate(value)]
+        if shape.inner is not None and shape.kind is dict and isinstance(value, Mapping):
+            return {key: self._value(shape.inner, item, joined(path, str(key))) for key, item in value.items()}
+        return self._leaf(shape, value, path)
 
-    def _from_text(self, shape: type, text: Text, path: str, type_: Any) -> Any:
-        """A list or table written as text: JSON, or for a list also `a,b,c`."""
-        stripped = text.strip()
-        if shape is list and not stripped.startswith("["):
-            return [Text(part.strip()) for part in stripped.split(",") if part.strip()]
-        import json
-
-        try:
-            return json.loads(stripped)
-        except (ValueError, RecursionError):
-            return text
-
-    def _leaf(self, type_: Any, value: Any, path: str) -> Any:
+    def _leaf(self, shape: Shape, value: Any, path: str) -> Any:
+        if shape.is_secret and isinstance(value, str):
+            return self._secret(value, path)
         is_text = isinstance(value, Text)
+        if not (is_text or self._is_careful):
+            return value
         plain = str(value) if is_text else value
         try:
-            converted = msgspec.convert(plain, type_, strict=not is_text, dec_hook=decode_special)
+            converted = msgspec.convert(plain, shape.type, strict=not is_text, dec_hook=decode_special)
         except (msgspec.ValidationError, ValueError, TypeError):
-            self.problem(path, f"{path} = {shown(value, path, type_)}: expected {expectation(type_)}")
+            self._found.wrong(path, plain, shape.type)
             return plain
         if is_text and (converted is None or isinstance(converted, (bool, int, float))):
             return converted
         return plain
 
-    def _origin(self, path: str) -> str:
-        while path:
-            if path in self._origins:
-                return self._origins[path]
-            below = [origin for key, origin in self._origins.items() if key.startswith(f"{path}.")]
-            if below:
-                return ", ".join(sorted(set(below)))
-            path = re.sub(r"(\.[^.\[]*|\[\d+\])$", "", path) if re.search(r"[.\[]", path) else ""
-        return ""
+    def _secret(self, text: str, path: str) -> str:
+        """The secret that `text` is, or refers to."""
+        self._found.hide(text)
+        if self._resolve is None:
+            return str(text)
+        if path not in self._followed:
+            resolve = self._resolve
+            followed = follow(text, self._found.origin(path), lambda reference: resolve(reference, path))
+            self._followed[path] = followed
+            self._found.hide(followed.text)
+            if followed.references:
+                self.references[path] = ", ".join(str(reference) for reference in followed.references)
+        followed = self._followed[path]
+        for problem in followed.problems:
+            self._found.note(path, f"{path}: {problem}")
+        return followed.text
 
 
-def shown(value: Any, path: str, type_: Any) -> str:
-    """A wrong value as an error may show it: never a secret, never a whole table, never long."""
+def _from_text(shape: Shape, text: Text) -> Any:
+    """A list or table written as text: JSON, or for a list also `a,b,c`."""
+    stripped = text.strip()
+    if shape.kind is list and not stripped.startswith("["):
+        return [Text(part.strip()) for part in stripped.split(",") if part.strip()]
     import json
 
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    if isinstance(value, Secret) or holds_secret(type_) or re.search(_SENSITIVE, path):
-        return "***"
-    if isinstance(value, str):
-        text = re.sub(_USERINFO, r"\1:***@", value)
-        return json.dumps(text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…", ensure_ascii=False)
-    return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)[:_SHOWN_CHARS]
+    try:
+        return json.loads(stripped)
+    except (ValueError, RecursionError):
+        return text
