@@ -42,12 +42,18 @@ _STOP = "node:stop"
 
 
 class ControlServer:
-    """Serves the commands of `operators` on a Unix socket at `path`."""
+    """Serves the commands of `operators` on a Unix socket at `path`; `hide` takes secrets out of what errors say."""
 
     def __init__(
-        self, path: Path, operators: Operators, *, log: structlog.stdlib.BoundLogger, idle_s: float = _IDLE_S
+        self,
+        path: Path,
+        operators: Operators,
+        *,
+        log: structlog.stdlib.BoundLogger,
+        hide: wire.Hide | None = None,
+        idle_s: float = _IDLE_S,
     ) -> None:
-        self._path, self._operators, self._log, self._idle_s = path, operators, log, idle_s
+        self._path, self._operators, self._log, self._hide, self._idle_s = path, operators, log, hide, idle_s
         self._server: asyncio.Server | None = None
         self._conversations: dict[asyncio.Task[None], _Conversation] = {}  # oldest first
 
@@ -94,7 +100,9 @@ class ControlServer:
         self._make_room()
         uid, others = _peer_uid(writer), len(self._conversations)
         is_crowded = others >= _MAX_CONNECTIONS
-        conversation = _Conversation(reader, writer, self._operators, uid, self._log, is_crowded=is_crowded)
+        conversation = _Conversation(
+            reader, writer, self._operators, uid, self._log, hide=self._hide, is_crowded=is_crowded
+        )
         self._conversations[task] = conversation
         try:
             if others >= _MAX_CONNECTIONS + _PLACES_FOR_STOP:
@@ -141,10 +149,11 @@ class _Conversation:
         uid: int,
         log: structlog.stdlib.BoundLogger,
         *,
+        hide: wire.Hide | None,
         is_crowded: bool,
     ) -> None:
         self._reader, self._writer, self._operators, self._uid, self._log = reader, writer, operators, uid, log
-        self._is_crowded = is_crowded
+        self._hide, self._is_crowded = hide, is_crowded
         self._silent_since_s: float | None = asyncio.get_running_loop().time()
         self._requests: asyncio.Queue[bytes | RequestTooLarge] = asyncio.Queue(_READ_AHEAD)
         self._gone = asyncio.Event()
@@ -199,7 +208,7 @@ class _Conversation:
             answer = wire.encode_result(await self._run(request))
             stopping = request.command == _STOP
         except MagError as error:
-            answer = wire.encode_fault(error)
+            answer = wire.encode_fault(error, self._hide)
         except _PeerLeft:
             raise
         except Exception:

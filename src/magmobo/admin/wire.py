@@ -7,6 +7,7 @@ library alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
@@ -19,6 +20,7 @@ from magmobo.contracts.errors import MagError
 
 MAX_REQUEST_BYTES = 65_536
 MAX_TIMEOUT_S = 3600.0
+Hide = Callable[[str], str]
 
 
 class Request(Struct, frozen=True, omit_defaults=True):
@@ -45,13 +47,17 @@ class Fault(Struct, frozen=True):
     exit_code: int
 
     @classmethod
-    def of(cls, error: MagError) -> Fault:
-        """The fault that tells about `error`; one that came from a node already stays as it was."""
+    def of(cls, error: MagError, hide: Hide | None = None) -> Fault:
+        """The fault that tells about `error`; one that came from a node already stays as it was.
+
+        hide: takes the secrets out of its words; by default what looks like one.
+        """
         if isinstance(error, NodeRefused):
             return cls(error.fault_code, error.text, error.fault_next_step, error.fault_exit_code)
-        from magmobo.kernel.redact import redact_text  # with the first fault
+        if hide is None:
+            from magmobo.kernel.redact import redact_text as hide  # with the first fault
 
-        return cls(error.code, redact_text(str(error)), error.next_step(), error.exit_code)
+        return cls(error.code, hide(str(error)), hide(error.next_step()), error.exit_code)
 
     def as_error(self) -> NodeRefused:
         """The error to raise on the operator's side."""
@@ -86,6 +92,6 @@ def encode_result(reply: bytes) -> bytes:
     return line + b"\n"
 
 
-def encode_fault(error: MagError) -> bytes:
-    """One line that carries an error."""
-    return _encoder.encode(Answer(error=Fault.of(error))) + b"\n"
+def encode_fault(error: MagError, hide: Hide | None = None) -> bytes:
+    """One line that carries an error; `hide` as in `Fault.of`."""
+    return _encoder.encode(Answer(error=Fault.of(error, hide))) + b"\n"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from magmobo.contracts.errors import MagError
 
@@ -85,18 +85,30 @@ def _fits(text: str) -> bool:
     return True
 
 
-def print_error(error: MagError) -> int:
-    """`mag: text [CODE]` and the next step, on standard error. Returns the exit code that goes with it."""
+def print_error(error: MagError, hide: Callable[[str], str] | None = None) -> int:
+    """`mag: text [CODE]` and the next step, on standard error. Returns the exit code that goes with it.
+
+    hide: takes secrets out of what is ours to say; by default what looks like one.
+    """
     from magmobo.admin.errors import NodeRefused
+    from magmobo.contracts.errors import ConfigError
 
     if isinstance(error, NodeRefused):
         text, code, next_step, exit_code = error.text, error.fault_code, error.fault_next_step, error.fault_exit_code
     else:
         text, code, next_step, exit_code = str(error), error.code, error.next_step(), error.exit_code
+        if not isinstance(error, ConfigError):  # which shows values by the types of their keys, and is full of colons
+            text = _hidden(text, hide)
     echo_error(f"mag: {as_typed(printable(text))} [{printable(code)}]")
     if next_step:
         echo_error(f"next: {as_typed(printable(next_step))}")
     return exit_code
+
+
+def _hidden(text: str, hide: Callable[[str], str] | None) -> str:
+    if hide is None:
+        from magmobo.kernel.redact import redact_text as hide  # with the first error
+    return hide(text)
 
 
 def printable(text: str) -> str:

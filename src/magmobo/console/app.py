@@ -6,7 +6,7 @@ Boundary: HTTP only; what is shown comes from `Operators` and `Realtime`. Every 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -61,7 +61,12 @@ class ChannelLogin(Struct, forbid_unknown_fields=True):
 
 
 class ConsoleApp:
-    """Answers for one console. `cookie_name` must differ between nodes of one host, which share cookies."""
+    """Answers for one console.
+
+    Args:
+        cookie_name: differs between nodes of one host, which share cookies.
+        hide: takes secrets of the node out of the words of errors.
+    """
 
     def __init__(
         self,
@@ -71,9 +76,10 @@ class ConsoleApp:
         sessions: Sessions,
         throttle: LoginThrottle,
         cookie_name: str,
+        hide: Callable[[str], str],
     ) -> None:
         self._operators, self._realtime = operators, realtime
-        self._sessions, self._throttle, self._cookie_name = sessions, throttle, cookie_name
+        self._sessions, self._throttle, self._cookie_name, self._hide = sessions, throttle, cookie_name, hide
         self._assets: Mapping[str, Asset] = load_assets()
 
     def asgi(self) -> AsgiApp:
@@ -89,7 +95,7 @@ class ConsoleApp:
             Route(f"{PREFIX}api/session", self._show_session),
             Route(f"{PREFIX}api/status", self._show_status),
         ]
-        handlers: dict[Any, Any] = {MagError: _problem, HTTPException: _http_problem}
+        handlers: dict[Any, Any] = {MagError: self._problem, HTTPException: _http_problem}
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = False  # it would build the address from the Host header
         return _secured(app)
@@ -177,8 +183,19 @@ class ConsoleApp:
         try:
             app_key, channels = self._realtime.app_key, list(self._realtime.table_channels())
         except MagError as error:
-            return {"available": False, "reason": f"{error} [{error.code}]"}
+            return {"available": False, "reason": self._hide(f"{error} [{error.code}]")}
         return {"available": True, "app_key": app_key, "channels": channels}
+
+    async def _problem(self, _request: Request, error: MagError) -> Response:
+        content = {
+            "type": f"urn:mag:{error.code}", "title": self._hide(str(error)), "status": error.http_status,
+            "code": error.code, "remedy": error.next_step(),
+        }  # fmt: skip
+        response = _json(content, error.http_status)
+        response.headers["Content-Type"] = "application/problem+json"
+        if isinstance(error, TooManyAttempts):
+            response.headers["Retry-After"] = str(int(error.retry_after_s) + 1)
+        return response
 
     def _set_cookie(self, request: Request, response: Response, value: str, *, max_age_s: int) -> None:
         response.set_cookie(
@@ -222,18 +239,6 @@ def _json(content: object, status: int = 200) -> Response:
     return Response(
         msgspec.json.encode(content), status, media_type="application/json", headers={"Cache-Control": "no-store"}
     )
-
-
-async def _problem(_request: Request, error: MagError) -> Response:
-    content = {
-        "type": f"urn:mag:{error.code}", "title": str(error), "status": error.http_status, "code": error.code,
-        "remedy": error.next_step(),
-    }  # fmt: skip
-    response = _json(content, error.http_status)
-    response.headers["Content-Type"] = "application/problem+json"
-    if isinstance(error, TooManyAttempts):
-        response.headers["Retry-After"] = str(int(error.retry_after_s) + 1)
-    return response
 
 
 async def _http_problem(_request: Request, error: HTTPException) -> Response:

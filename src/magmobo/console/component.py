@@ -18,6 +18,7 @@ class Console(Component):
         self, context: Context, listener: Needs[Listener], operators: Needs[Operators], realtime: Wants[Realtime]
     ) -> None:
         self._listener, self._operators, self._realtime = listener, operators, realtime
+        self._hide = context.hide
         self._sessions, self._throttle = Sessions(context.clock), LoginThrottle(context.clock)
         self._mounts: list[Mount] = []
 
@@ -29,6 +30,7 @@ class Console(Component):
             sessions=self._sessions,
             throttle=self._throttle,
             cookie_name=f"mag_console_{self._listener.address[1]}",
+            hide=self._hide,
         )
         served = app.asgi()
         self._mounts = [self._listener.mount_http(prefix, served) for prefix in (PREFIX, "/")]

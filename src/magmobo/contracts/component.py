@@ -80,8 +80,8 @@ class Context(Protocol):
     def audit(self) -> Audit: ...
 
     def hide(self, text: str) -> str:
-        """`text` as it may be told at a public door: without what looks like a secret, and without the secrets of this
-        node that nobody could guess. For the words of errors; log and events are searched by the kernel.
+        """`text` as it may be told at a public door: without passwords in URLs, and without the secrets of this node
+        that nobody could guess. For the words of errors; log and events are searched by the kernel.
         """
         ...
 

@@ -126,7 +126,8 @@ class Inspection:
             found, cursor, more = history.page(cursor, limit, pattern)
             missed += more
         source = f"/mag/{self._kernel.facts.instance_id}"
-        return EventPage([operator_view(envelope, source) for _, envelope in found], cursor, missed)
+        mask = self._services.known.value
+        return EventPage([operator_view(envelope, source, mask) for _, envelope in found], cursor, missed)
 
     async def audit_page(self, after: int, limit: int, *, wait_s: float) -> AuditPage:
         """Records of the audit log; waits up to `wait_s` for the first. Raises: AuditUnavailable."""
@@ -159,7 +160,9 @@ class Inspection:
             boot=self.boot_report,
             components=lambda: [self.component(slot.name) for slot in self._kernel.slots],
             config=self._kernel.config,
-            events=lambda: [operator_view(envelope, f"/mag/{facts.instance_id}") for _, envelope in page],
+            events=lambda: [
+                operator_view(envelope, f"/mag/{facts.instance_id}", lambda value, _: value) for _, envelope in page
+            ],
             metrics=self._metrics_text,
             audit=lambda: {"head_seq": audit.head_seq, "problems": list(audit.problems)},
             facts={

@@ -69,10 +69,12 @@ class KnownSecrets:
         return self._redactor.value(value, name)
 
     def public_text(self, text: str) -> str:
-        """`text` for whoever asked at a public door: without what looks secret and without strong known secrets."""
-        from magmobo.kernel.redact import redact_text
+        """`text` for whoever asks at a public door: without strong known secrets and passwords in URLs. What else looks
+        like a secret may be a word of an application's own.
+        """
+        from magmobo.kernel.redact import without_passwords
 
-        return redact_text(self._read()[1].replaced(text, HIDDEN))
+        return without_passwords(self._read()[1].replaced(text, HIDDEN))
 
     def hidden(self, text: str) -> str:
         """`text`, of any length, without known secrets; looks do not matter."""

@@ -113,13 +113,17 @@ def sounds_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def without_passwords(text: str) -> str:
+    """`text` without the passwords in its URLs."""
+    return _URL.sub(_without_password, text) if "://" in text else text
+
+
 def _by_looks(text: str) -> str:
     if len(text) < _SHORT_CHARS and text.isalnum():  # most values are a word
         return text
     if "-----BEGIN" in text:
         text = PRIVATE_KEY.sub(HIDDEN, text)
-    if "://" in text:
-        text = _URL.sub(_without_password, text)
+    text = without_passwords(text)
     lowered = text.lower()
     if any(word in lowered for word in _ASSIGNED):
         text = _ASSIGNMENT.sub(rf"\1{HIDDEN}", text)

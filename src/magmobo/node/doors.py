@@ -25,7 +25,10 @@ class Doors:
         self._operators = operators
         self._startup = probes.StartupProbe()
         self._control = ControlServer(
-            folder.control_socket, operators, log=structlog.get_logger().bind(component="admin")
+            folder.control_socket,
+            operators,
+            log=structlog.get_logger().bind(component="admin"),
+            hide=operators.kernel.services.known.text,
         )
         pages = {
             "/metrics": self._metrics,

@@ -51,6 +51,9 @@ class PlainContext:
         self.clock = SteppedClock()
         self.log = structlog.get_logger()
 
+    def hide(self, text: str) -> str:
+        return text.replace("planted-secret", "***")
+
     def spawn(self, coroutine: Any, *, name: str) -> asyncio.Task[Any]:
         return asyncio.create_task(coroutine, name=name)
 

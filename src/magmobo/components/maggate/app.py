@@ -35,10 +35,16 @@ _EXPOSED = b"Content-Range, Content-Profile, Location, Preference-Applied, Retry
 
 
 class RestApp:
-    """Serves `/rest/v1/`. Mount it, and `drain` it after the mount was released."""
+    """Serves `/rest/v1/`. Mount it, and `drain` it after the mount was released. `hide` as in `problem`."""
 
-    def __init__(self, gate: Gate, config: MagGateConfig, log: structlog.stdlib.BoundLogger) -> None:
-        self._gate, self._log = gate, log
+    def __init__(
+        self,
+        gate: Gate,
+        config: MagGateConfig,
+        log: structlog.stdlib.BoundLogger,
+        hide: Callable[[str], str] = str,
+    ) -> None:
+        self._gate, self._log, self._hide = gate, log, hide
         self._max_body_bytes = config.max_body_bytes
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
         self._ids, self._id_prefix = itertools.count(1), secrets.token_hex(6).encode()
@@ -91,7 +97,7 @@ class RestApp:
             async with self._departures.watching(receive):
                 return await self._gate.answer(call)
         except MagError as error:
-            status, extra, text = problem(error)
+            status, extra, text = problem(error, self._hide)
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 self._log.warning("request failed", code=error.code, status=status, request_id=request_id.decode())
             if isinstance(error, BodyTooLarge):

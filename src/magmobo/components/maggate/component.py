@@ -48,7 +48,7 @@ class MagGate(Component):
         self._authenticator = Authenticator(config.jwt, config.anonymous_role, self._roles, context.clock)
         privileges = Privileges(database, context.clock)
         gate = Gate(config, database, self._cache, self._authenticator, privileges)
-        self._app = RestApp(gate, config, context.log)
+        self._app = RestApp(gate, config, context.log, context.hide)
 
     async def start(self) -> None:
         """Raises: AnonymousRoleRefused; psycopg.Error and Unavailable when the catalogue cannot be read."""

@@ -8,6 +8,7 @@ the difference: 57014 is 504, and what is worth trying again (40001, 40P01, 53, 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -94,19 +95,19 @@ def translate(error: psycopg.Error, *, anonymous: bool, singular: bool, max_resp
     return kind(state, status, message, error.diag.message_detail, error.diag.message_hint)
 
 
-def problem(error: MagError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body that tell a client about `error`."""
+def problem(error: MagError, hide: Callable[[str], str] = str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body that tell a client about `error`; `hide` takes secrets of the node out of its words."""
     status = error.status if isinstance(error, GateError) else error.http_status
     document: dict[str, Any] = {
         "type": f"urn:magmobo:error:{error.code}",
         "title": error.title if isinstance(error, GateError) else HTTPStatus(status).phrase,
         "status": status,
-        "detail": f"{error}. {error.next_step()}",
+        "detail": hide(f"{error}. {error.next_step()}"),
         "mag_code": error.code,
         "code": error.postgrest_code if isinstance(error, GateError) else error.code,
-        "message": str(error),
-        "details": error.details if isinstance(error, GateError) else None,
-        "hint": error.hint if isinstance(error, GateError) else None,
+        "message": hide(str(error)),
+        "details": hide(error.details) if isinstance(error, GateError) and error.details else None,
+        "hint": hide(error.hint) if isinstance(error, GateError) and error.hint else None,
     }
     headers = [(b"content-type", b"application/problem+json; charset=utf-8")]
     if status == HTTPStatus.UNAUTHORIZED:

@@ -7,6 +7,7 @@ Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,9 +22,15 @@ def event_type_name(topic: str) -> str:
     return f"dev.magmobo.{topic}.v1"
 
 
-def operator_view(envelope: Envelope[Any], source: str) -> dict[str, Any]:
-    """As `cloudevent`, with `***` in place of every private field that is set."""
+def operator_view(envelope: Envelope[Any], source: str, mask: Callable[[Any, str], Any]) -> dict[str, Any]:
+    """As `cloudevent`, with `***` in place of every private field that is set; `mask` gives a copy of the others
+    without their secrets. What it shortens was longer than people read.
+    """
     told = cloudevent(envelope, source)
+    told["data"] = {
+        name: value if isinstance(value, Raw) or name in envelope.data.private else mask(value, name)
+        for name, value in told["data"].items()
+    }
     for name in envelope.data.private:
         if told["data"][name] is not None:
             told["data"][name] = HIDDEN

@@ -1,5 +1,7 @@
 """Log lines of the whole process: structlog and stdlib logging, one JSON object a line, UTC, no secrets.
 
+What Python itself would print to stderr (errors of threads, of finalizers, warnings) becomes a line as well.
+
 Every line carries `time`, `level`, `event`, `instance_id`, and where it is known `component` and `correlation_id`. The
 line is made where it is logged and written by a thread, so logging costs the loop microseconds, whatever the disk does.
 """
@@ -8,7 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, MutableMapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -40,15 +44,17 @@ def bind_correlation(correlation_id: str) -> Iterator[None]:
 class LogOutput:
     """The sinks of one process. Made by `configure_logging`; `close` flushes and gives logging back as it was."""
 
-    def __init__(self, *, instance_id: str, writers: list[tuple[LineWriter, bool]]) -> None:
-        self._instance_id, self._writers = instance_id, writers
+    def __init__(
+        self, *, instance_id: str, writers: list[tuple[LineWriter, bool]], mask: Callable[[Any], Any] = redact
+    ) -> None:
+        self._instance_id, self._writers, self._mask = instance_id, writers, mask
         self._pretty = structlog.dev.ConsoleRenderer(colors=True)
         self._before: tuple[list[logging.Handler], int] | None = None
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Write one event everywhere. Never raises."""
         fields = {"instance_id": self._instance_id, **event}
-        safe: dict[str, Any] = redact({key: fields[key] for key in _ORDER if key in fields} | fields)
+        safe: dict[str, Any] = self._mask({key: fields[key] for key in _ORDER if key in fields} | fields)
         line = _json_line(safe)
         for writer, is_pretty in self._writers:
             writer.put(self._pretty_line(safe) if is_pretty else line)
@@ -84,6 +90,9 @@ class LogOutput:
         root.setLevel(LEVELS[level])
         for name in _QUIET:
             logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
+        logging.captureWarnings(True)
+        threading.excepthook = _thread_failed
+        sys.unraisablehook = _not_raised
 
     def close(self) -> None:
         """Write what waits, release files, undo `install`. Calling it twice is fine."""
@@ -93,6 +102,8 @@ class LogOutput:
             root.setLevel(level)
             for name in _QUIET:
                 logging.getLogger(name).setLevel(logging.NOTSET)
+            logging.captureWarnings(False)
+            threading.excepthook, sys.unraisablehook = threading.__excepthook__, sys.__unraisablehook__
             structlog.reset_defaults()
             self._before = None
         for writer, _ in self._writers:
@@ -120,6 +131,25 @@ class _Bridge(logging.Handler):
         self._output.write(structlog.processors.format_exc_info(None, "", event))
 
 
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_type is SystemExit:
+        return
+    name = failure.thread.name if failure.thread is not None else ""
+    raised = failure.exc_value or failure.exc_type()
+    logging.getLogger("threading").error("a thread ended with an error: %s", name, exc_info=raised)
+
+
+def _not_raised(failure: sys.UnraisableHookArgs) -> None:
+    raised = failure.exc_value or failure.exc_type()
+    said = failure.err_msg or "an error was ignored in"
+    logging.getLogger("python").error("%s %s", said, _named(failure.object), exc_info=raised)
+
+
+def _named(value: object) -> str:
+    """Not `repr`, which may be what fails."""
+    return getattr(value, "__qualname__", None) or type(value).__name__
+
+
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
@@ -128,10 +158,17 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def configure_logging(
-    *, level: Level, format: LineFormat, instance_id: str, file: Path | None = None, stream: TextIO | None = None
+    *,
+    level: Level,
+    format: LineFormat,
+    instance_id: str,
+    file: Path | None = None,
+    stream: TextIO | None = None,
+    mask: Callable[[Any], Any] = redact,
 ) -> LogOutput:
     """Send the process's log to `file` (always JSON) and to `stream`, usually stderr; either may be None.
 
+    mask: gives a copy of a line without its secrets; by default without what looks like one.
     Raises: OSError when the file cannot be opened; nothing is changed then.
     """
     writers: list[tuple[LineWriter, bool]] = []
@@ -140,7 +177,7 @@ def configure_logging(
     if stream is not None:
         is_pretty = format == "pretty" or (format == "auto" and stream.isatty())
         writers.append((LineWriter(StreamTarget(stream)), is_pretty))
-    output = LogOutput(instance_id=instance_id, writers=writers)
+    output = LogOutput(instance_id=instance_id, writers=writers, mask=mask)
     output.install(level)
     return output
 
