@@ -15,8 +15,8 @@ $(STAMP): pyproject.toml requirements/dev.txt requirements/demo.txt scripts/venv
 	@PYTHON=$(PYTHON) scripts/venv.sh $(VENV)
 	@touch $@
 
-tools: install ## Install what only the tests need: Redis, node with pusher-js, Chromium
-	@scripts/need.sh curl redis-server
+tools: install ## Install what only the tests need: Redis, age, node with pusher-js, Chromium
+	@scripts/need.sh age curl redis-server
 	@scripts/install-node.sh
 	@scripts/install-browser.sh
 
