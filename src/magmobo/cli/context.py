@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from magmobo.admin.client import AdminClient
     from magmobo.admin.data_folder import DataFolder
     from magmobo.contracts.commands import Command
@@ -18,11 +20,12 @@ T = TypeVar("T")
 
 class Session:
     """One run of `mag`. `role` and `justification` go with every command to a node; an unexpected error is written
-    into `log_dir` when that is known.
+    into `log_dir` when that is known. `hide` takes secrets out of the words of errors; by default what looks like one.
     """
 
     def __init__(self) -> None:
         self.log_dir: Path | None = None
+        self.hide: Callable[[str], str] | None = None
         self.role = ""
         self.justification = ""
 

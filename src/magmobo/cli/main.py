@@ -65,7 +65,7 @@ def _run_with_click(words: list[str]) -> int:
 def _told(error: Exception, session: Session | None) -> int:
     """Say what went wrong on standard error; the exit code."""
     if isinstance(error, MagError):
-        return print_error(error)
+        return print_error(error, None if session is None else session.hide)
     if isinstance(error, BrokenPipeError):
         flush_quietly()
         return 1
@@ -78,24 +78,25 @@ def _report_unexpected(error: Exception, session: Session | None) -> int:
     where = "no file could be written for the details"
     for place in places:
         try:
-            where = f"details are in {_write_details(error, place)}"
+            where = f"details are in {_write_details(error, place, session)}"
             break
         except OSError:  # a full disk may be what happened
             continue
     return print_error(MagError(f"something unexpected happened ({type(error).__name__}); {where}"))
 
 
-def _write_details(error: Exception, folder: Path | None) -> str:
+def _write_details(error: Exception, folder: Path | None, session: Session | None) -> str:
     """The name of a new file with the traceback, in `folder` or where temporary files are. Raises: OSError."""
     import tempfile
     import traceback
 
     from magmobo.kernel.redact import redact_text
 
+    hide = (None if session is None else session.hide) or redact_text
     with tempfile.NamedTemporaryFile(
         "w", prefix="mag-crash-", suffix=".txt", delete=False, encoding="utf-8", dir=folder
     ) as file:
-        file.writelines(redact_text(part) for part in traceback.format_exception(error))
+        file.writelines(hide(part) for part in traceback.format_exception(error))
     return file.name
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from magmobo.cli import options
-from magmobo.cli.context import remember_log_dir
+from magmobo.cli.context import remember_log_dir, session
 from magmobo.cli.output import as_typed, print_json, program, shortened
 
 if TYPE_CHECKING:
     from magmobo.admin.data_folder import DataFolder
     from magmobo.cli.banner import Line
+    from magmobo.kernel.known import KnownSecrets
     from magmobo.node.report import Ready
     from magmobo.node.settings import NodeOptions
 
@@ -75,14 +76,22 @@ def up(
 
         show_ready(start_in_background(chosen, timeout_s), chosen, as_json=as_json, foreground=False)
         return 0
+    from magmobo.kernel.known import KnownSecrets
     from magmobo.node.process import run_node
 
     run_node(
         chosen,
         announce=lambda ready: show_ready(ready, chosen, as_json=as_json, foreground=True),
         folder_ready=remember_log_dir,
+        known=_remembered(KnownSecrets()),
     )
     return 0
+
+
+def _remembered(known: KnownSecrets) -> KnownSecrets:
+    """What the node learns is hidden in the errors that this command ends with."""
+    session().hide = known.text
+    return known
 
 
 def _names(option: str, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -134,6 +143,7 @@ def _report_to(descriptor: int, chosen: NodeOptions) -> int:
     """Run the node for a `mag up --background` that waits at the other end of a pipe."""
     from magmobo.admin.wire import Fault
     from magmobo.contracts.errors import MagError
+    from magmobo.kernel.known import KnownSecrets
     from magmobo.node.process import run_node
     from magmobo.node.report import Report
 
@@ -143,7 +153,7 @@ def _report_to(descriptor: int, chosen: NodeOptions) -> int:
         with suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:
             pipe.write(what.encode())
 
-    announced = False
+    announced, known = False, _remembered(KnownSecrets())
 
     def announce(ready: Ready) -> None:
         nonlocal announced
@@ -151,11 +161,11 @@ def _report_to(descriptor: int, chosen: NodeOptions) -> int:
         report(Report(ready=ready))
 
     try:
-        run_node(chosen, announce=announce, folder_ready=_write_output_to)
+        run_node(chosen, announce=announce, folder_ready=_write_output_to, known=known)
     except MagError as error:
         if announced:
             raise
-        report(Report(fault=Fault.of(error)))
+        report(Report(fault=Fault.of(error, known.text)))
         return error.exit_code
     return 0
 

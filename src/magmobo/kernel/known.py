@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from magmobo.contracts.secret import HIDDEN, Secret
@@ -31,12 +31,12 @@ _STRONG_CHARS, _STRONG_VARIETY = 16, 8
 class KnownSecrets:
     """What one node knows.
 
-    Args:
-        names_key: key of the hashes that stand for names of people, asked for once; by default one of this process.
+    `names_key` gives the key of the hashes that stand for names of people; it is asked for once, with the first name.
+    By default the key is one of this process.
     """
 
-    def __init__(self, names_key: Callable[[], bytes] = lambda: os.urandom(32)) -> None:
-        self._names_key = names_key
+    def __init__(self) -> None:
+        self.names_key: Callable[[], bytes] = partial(os.urandom, 32)
         self._secrets: dict[str, None] = {}  # oldest first
         self._unread: list[Any] = []
         self.hides_emails = False
@@ -100,7 +100,7 @@ class KnownSecrets:
 
     @cached_property
     def _key(self) -> bytes:
-        return self._names_key()
+        return self.names_key()
 
     @cached_property
     def _redactor(self) -> Redactor:

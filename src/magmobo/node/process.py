@@ -32,11 +32,13 @@ from magmobo.kernel.config.core import AdminConfig, LoggingConfig
 from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.kernel import Kernel
+from magmobo.kernel.known import KnownSecrets
 from magmobo.kernel.observe.logging import configure_logging
 from magmobo.kernel.selection import select
 from magmobo.node.components import Found, find_components, load, locate, sections_of
 from magmobo.node.doors import Doors
 from magmobo.node.errors import NodeEnded, StartInterrupted
+from magmobo.node.names import names_key
 from magmobo.node.notify import Notifier
 from magmobo.node.operators import NodeOperators
 from magmobo.node.report import Ready
@@ -61,8 +63,10 @@ class Node:
         announce: Announce,
         folder_ready: FolderReady | None = None,
         notifier: Notifier | None = None,
+        known: KnownSecrets | None = None,
     ) -> None:
         self._options, self._announce, self._folder_ready = options, announce, folder_ready
+        self._known = known or KnownSecrets()
         self._notifier = notifier or Notifier()
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
@@ -73,6 +77,7 @@ class Node:
 
         Raises: MagError of whatever kept the node from starting, NodeEnded; then nothing of it is left running.
         """
+        self._known.learn_environment(self._options.environ)
         settings = read_settings(self._options)
         found = _find(settings)
         settings = settings.without_sections(found.missing)
@@ -97,7 +102,9 @@ class Node:
             generated = GeneratedSecrets(folder)
             layer = generated.layer(demo=settings.demo is not None)
             config = settings.config(sections, layer)
-            with _logging(config.section("logging"), folder), stopping_on_signals(self._stop.set):
+            self._known.names_key = partial(names_key, folder.secrets_file.parent)
+            self._known.learn(config)
+            with _logging(config.section("logging"), folder, self._known), stopping_on_signals(self._stop.set):
                 kernel, operators = self._assemble(settings, found, config, layer)
                 self._notifier.status(f"booting, data folder {folder.path}")
                 async with self._notifier.pinging():
@@ -186,6 +193,7 @@ class Node:
                 sources=found.sources,
                 notices=found.notices,
             ),
+            known=self._known,
             resolve=partial(_resolve, settings, generated, sections_of(found.classes)),
             on_exit=self._end,
         )
@@ -235,20 +243,29 @@ def _resolve(settings: Settings, generated: Layer, sections: Mapping[str, type[S
     return Newcomer(component_type, settings.config(known, generated).section(component_type.name), offer.source)
 
 
-def run_node(options: NodeOptions, *, announce: Announce, folder_ready: FolderReady | None = None) -> None:
-    """Run a node in this process until it is told to stop, on uvloop where that is installed. Raises: MagError."""
+def run_node(
+    options: NodeOptions,
+    *,
+    announce: Announce,
+    folder_ready: FolderReady | None = None,
+    known: KnownSecrets | None = None,
+) -> None:
+    """Run a node in this process until it is told to stop, on uvloop where that is installed.
+
+    known: learns the secrets of the node, so that the caller can show what is raised without them. Raises: MagError.
+    """
 
     notifier = Notifier.from_environment(os.environ)
 
     async def run() -> None:
-        await Node(options, announce=announce, folder_ready=folder_ready, notifier=notifier).run()
+        await Node(options, announce=announce, folder_ready=folder_ready, notifier=notifier, known=known).run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
 
 
 @contextmanager
-def _logging(settings: LoggingConfig, folder: DataFolder) -> Iterator[None]:
+def _logging(settings: LoggingConfig, folder: DataFolder, known: KnownSecrets) -> Iterator[None]:
     """Log to the data folder, and to stderr when that is asked for. Raises: DataFolderError and its kinds."""
     try:
         output = configure_logging(
@@ -257,6 +274,7 @@ def _logging(settings: LoggingConfig, folder: DataFolder) -> Iterator[None]:
             instance_id=folder.instance_id(),
             file=folder.log_file,
             stream=None if settings.format == "off" else sys.stderr,
+            mask=known.value,
         )
     except OSError as error:
         raise data_folder_error(folder.path, error) from error
