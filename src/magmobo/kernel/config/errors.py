@@ -111,3 +111,14 @@ class SealKeyDamaged(MagError):
 
     def __str__(self) -> str:
         return f"{self.path} is not as MagMoBo wrote it; it seals the kept versions of the settings"
+
+
+class FilesVanished(ConfigFileError):
+    """A file of settings that counted is gone or ends earlier than it did; what it said still counts in a node that
+    runs, and a node that does not is not started without it.
+    """
+
+    code = "MAG-CONF-045"
+    remedy = (
+        "Put the file back. If it is meant to be so: `mag config:reload --accept-removed`, or `mag up` with the same."
+    )

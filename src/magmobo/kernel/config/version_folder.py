@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
 
+from magmobo.kernel.config.checked import pack, unpack
 from magmobo.kernel.config.disk import UNFINISHED, make_folder, read_regular, sync_folder, write_durably
 from magmobo.kernel.config.errors import (
     RuntimeLost,
@@ -41,13 +41,6 @@ _FORMAT = b"magmobo config version 1 "
 _HEAD = re.compile(rb"magmobo config version (\d{1,9}) ([0-9a-f]{64})\n")
 _NAME = re.compile(r"(\d{8,18})\.sealed")
 _FRESH = b"{}"
-
-
-class _RuntimeFile(Struct, frozen=True):
-    """`runtime.json`; `sha256` is of the bytes of `kept` as they stand there."""
-
-    sha256: str
-    kept: msgspec.Raw
 
 
 class VersionFolder:
@@ -189,17 +182,12 @@ class VersionFolder:
         if content.strip() == _FRESH:
             return Kept()
         try:
-            written = msgspec.json.decode(content, type=_RuntimeFile)
-            if sha256(bytes(written.kept)).hexdigest() == written.sha256:
-                return msgspec.json.decode(written.kept, type=Kept)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            pass
-        raise RuntimeLost(self._runtime_file, "is not as MagMoBo wrote it")
+            return unpack(content, Kept)
+        except ValueError as error:
+            raise RuntimeLost(self._runtime_file, "is not as MagMoBo wrote it") from error
 
     def _write_kept(self, kept: Kept) -> None:
-        raw = msgspec.json.format(msgspec.json.encode(kept), indent=2)
-        written = _RuntimeFile(sha256(raw).hexdigest(), msgspec.Raw(raw))
-        write_durably(self._runtime_file, msgspec.json.encode(written) + b"\n")
+        write_durably(self._runtime_file, pack(kept))
 
     def _numbers(self) -> Sequence[int]:
         """The versions whose files are there, lowest first."""
