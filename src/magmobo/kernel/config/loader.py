@@ -60,10 +60,12 @@ class Config:
         return _nearest(self._layers, key)
 
     def reference(self, key: str) -> str:
-        """What the secret at `section.key` was taken from (`vault:name`), several with commas; empty if it was said
-        itself.
+        """What the secrets at `section.key`, or inside of it, were taken from: `vault:name`, several with commas; empty
+        where they were said themselves.
         """
-        return self._references.get(key, "")
+        inside = (f"{key}.", f"{key}[")
+        found = [text for path, text in self._references.items() if path == key or path.startswith(inside)]
+        return ", ".join(dict.fromkeys(found))
 
     def replaced(self, sections: Mapping[str, Struct]) -> Config:
         """This configuration with other values in some of its sections; who set what stays as it is."""

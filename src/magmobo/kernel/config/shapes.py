@@ -104,6 +104,14 @@ def inside(type_: Any, step: str | int) -> Any:
     return arguments[1] if shape is dict else None
 
 
+def type_at(section: type[Struct], way: Sequence[str | int]) -> Any:
+    """The type of what `way` leads to inside of a section, or None."""
+    type_: Any = section
+    for step in way:
+        type_ = None if type_ is None else inside(type_, step)
+    return type_
+
+
 def joined(path: str, name: str) -> str:
     """The key of `name` inside of `path`, which may be empty."""
     spelled = name if name.isidentifier() or _BARE.match(name) else _quoted(name)
