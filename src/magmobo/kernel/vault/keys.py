@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -94,19 +95,13 @@ class KeyRing:
 
         Raises: VaultKeyMissing, VaultKeyWrong, VaultKeyExposed, OSError.
         """
-        tried = []
-        if self._key is not None:
-            tried.append(("vault.key", _given(self._key)))
-        if self._passphrase is not None and tag.scrypt is not None:
-            tried.append(("that of vault.passphrase", self._stretch(self._passphrase, tag.scrypt)))
-        for path in (self._file, self._coming):
-            if (kept := read_key(path)) is not None:
-                tried.append((f"that in secrets/{path.name}", kept))
-        for _, key in tried:
-            if key.tag.id == tag.id:
+        tried: list[str] = []
+        for name, key in self._candidates(tag):
+            if key is not None and key.tag.id == tag.id:
                 return key
+            tried.append(name)
         if tried:
-            raise VaultKeyWrong(f"it is encrypted under another key than {' and '.join(name for name, _ in tried)}")
+            raise VaultKeyWrong(f"it is encrypted under another key than {' and '.join(tried)}")
         if tag.scrypt is not None:
             raise VaultKeyMissing("it is encrypted under a passphrase, and vault.passphrase is not set")
         raise VaultKeyMissing(f"{self._file} is gone, or vault.key is not set any more")
@@ -158,6 +153,17 @@ class KeyRing:
         if kept is not None and kept.tag.id == former.tag.id:
             self._file.unlink()
             sync_folder(self._file.parent)
+
+    def _candidates(self, tag: KeyTag) -> Iterator[tuple[str, Key | None]]:
+        """What there is, by the names that people know; None for a passphrase where the vault has another kind."""
+        if self._key is not None:
+            yield "vault.key", _given(self._key)
+        if self._passphrase is not None:
+            stretched = self._stretch(self._passphrase, tag.scrypt) if tag.scrypt is not None else None
+            yield "that of vault.passphrase", stretched
+        for path in (self._file, self._coming):
+            if (kept := read_key(path)) is not None:
+                yield f"that in secrets/{path.name}", kept
 
     def _promote(self, used: Key) -> bool:
         coming = read_key(self._coming)
