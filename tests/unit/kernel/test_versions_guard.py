@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magmobo.kernel.config.errors import VersionsUnavailable
 from magmobo.kernel.config.guard import FileGuard
 
 MAIN = b"""\
@@ -203,7 +204,7 @@ def test_a_damaged_record_is_told_and_begun_anew_when_that_is_accepted(project: 
         project.record.write_bytes(content)
         project.start()
         (problem,) = project.problems()
-        assert problem.startswith(f"{project.record}: is not as MagMoBo wrote it")
+        assert problem.startswith(f"{project.record}: cannot be read (it is not as MagMoBo wrote it)")
         assert "--accept-removed" in problem
     project.accept()
     project.start()
@@ -213,12 +214,27 @@ def test_a_damaged_record_is_told_and_begun_anew_when_that_is_accepted(project: 
 
 
 def test_what_cannot_be_written_counts_in_this_process(project: Project) -> None:
-    (project.record.parent / ".files.json.tmp").mkdir()
+    blocker = project.record.parent / ".files.json.tmp"
+    blocker.mkdir()
     project.write("mag.toml", MAIN + b"[health]\n")
-    with pytest.raises(OSError, match="Is a directory"):
+    with pytest.raises(VersionsUnavailable, match="Is a directory"):
         project.accept()
     project.write("mag.toml", MAIN)
     assert len(project.problems()) == 1
+    project.write("mag.toml", MAIN + b"[health]\n")
+    blocker.rmdir()
+    project.accept()
+    project.write("mag.toml", MAIN)
+    project.start()
+    assert len(project.problems()) == 1, "it was written at the next occasion"
+
+
+def test_a_record_that_cannot_be_read_is_told(project: Project) -> None:
+    project.record.unlink()
+    project.record.mkdir()
+    project.start()
+    (problem,) = project.problems()
+    assert problem.startswith(f"{project.record}: cannot be read (this is no regular file)")
 
 
 TEXTS = st.lists(st.sampled_from([b"a = 1", b"bb = 22", b"", b"# c", b"[t]"]), max_size=8).map(b"\n".join)

@@ -5,11 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from magmobo.kernel.config.errors import VersionsUnavailable
 
 UNFINISHED = ".tmp"
 """How the name of a file that is being written ends; one that stays was left by a kill."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What the system refuses, as a VersionsUnavailable that names the file."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise VersionsUnavailable(f"{where}{error.strerror or type(error).__name__}") from error
 
 
 def make_folder(folder: Path) -> None:

@@ -48,7 +48,7 @@ class VersionsUnavailable(MagError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the kept versions of the settings are not available: {self.reason}"
+        return f"what the node keeps of its settings is not available: {self.reason}"
 
 
 class RuntimeLost(MagError):

@@ -17,7 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from magmobo.kernel.config.checked import pack, unpack
-from magmobo.kernel.config.disk import make_folder, read_regular, write_durably
+from magmobo.kernel.config.disk import make_folder, read_regular, told, write_durably
 
 _LIMIT_BYTES = 67_108_864
 _SALT_BYTES = 16
@@ -54,19 +54,21 @@ class FileGuard:
     def __init__(self, record: Path, folder: Path) -> None:
         self._record, self._folder = record, folder.absolute()
         self._accepted: _Accepted | None = None
+        self._is_written = True
         self._turn = threading.Lock()
 
     def problems(self, texts: Mapping[Path, bytes]) -> Sequence[str]:
-        """What is gone or cut off in this reading, a line for people each, with what to do. Raises: OSError.
+        """What is gone or cut off in this reading, a line for people each, with what to do.
 
         texts: the content of each file that was read, by its path.
         """
         with self._turn:
             try:
                 accepted = self._known()
-            except ValueError:
-                told = f"{self._record}: is not as MagMoBo wrote it, so nobody knows which files of settings counted"
-                return [f"{told}; look whether all of them are there; {_MEANT}"]
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not as MagMoBo wrote it"
+                lost = f"{self._record}: cannot be read ({reason}), so nobody knows which files of settings counted"
+                return [f"{lost}; look whether all of them are there; {_MEANT}"]
         now = {self._name(path): (path, text) for path, text in texts.items()}
         found = []
         for name, lines in sorted(accepted.files.items()):
@@ -76,24 +78,30 @@ class FileGuard:
                 continue
             path, text = now[name]
             if (kept := _kept_lines(lines, text, accepted.salt)) is not None:
-                told = f"ends after line {kept} of {len(lines.digests)}; was it half written?"
-                found.append(f"{path}: {told} Put the rest back, or {_MEANT}")
+                cut = f"{path}: ends after line {kept} of {len(lines.digests)}; was it half written?"
+                found.append(f"{cut} Put the rest back, or {_MEANT}")
         return found
 
     def accept(self, texts: Mapping[Path, bytes]) -> None:
-        """These files count now, also for the next start. Raises: OSError; then they count in this process alone."""
+        """These files count now, also for the next start.
+
+        Raises: VersionsUnavailable when they cannot be remembered; then they count in this process alone.
+        """
         with self._turn:
             try:
                 before, is_sound = self._known(), True
-            except ValueError:
+            except (OSError, ValueError):
                 before, is_sound = _Accepted(), False
             salt = before.salt or os.urandom(_SALT_BYTES).hex()
             files = {self._name(path): _lines_of(text, salt) for path, text in texts.items()}
-            if is_sound and (files, str(self._folder)) == (before.files, before.folder or str(self._folder)):
+            is_same = is_sound and (files, str(self._folder)) == (before.files, before.folder or str(self._folder))
+            if is_same and self._is_written:
                 return
-            self._accepted = _Accepted(str(self._folder), salt, files)
-            make_folder(self._record.parent)
-            write_durably(self._record, pack(self._accepted))
+            self._accepted, self._is_written = _Accepted(str(self._folder), salt, files), False
+            with told():
+                make_folder(self._record.parent)
+                write_durably(self._record, pack(self._accepted))
+            self._is_written = True
 
     def _known(self) -> _Accepted:
         """Raises: ValueError when the record is damaged, OSError."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from magmobo.kernel.config.checked import pack, unpack
-from magmobo.kernel.config.disk import UNFINISHED, make_folder, read_regular, sync_folder, write_durably
+from magmobo.kernel.config.disk import UNFINISHED, make_folder, read_regular, sync_folder, told, write_durably
 from magmobo.kernel.config.errors import (
     RuntimeLost,
     SealKeyDamaged,
     VersionDamaged,
-    VersionsUnavailable,
     VersionUnknown,
 )
 from magmobo.kernel.config.sealing import SealBroken, Sealer
@@ -57,7 +56,7 @@ class VersionFolder:
         self._writing = threading.Lock()
 
     def read_runtime(self) -> Kept:
-        with _told():
+        with told():
             numbers = self._numbers() if self._folder.exists() else []
             try:
                 kept = self._read_kept()
@@ -82,7 +81,7 @@ class VersionFolder:
         return await asyncio.to_thread(self._snapshot, version)
 
     def _keep_runtime(self, runtime: Runtime, held: Held | None) -> None:
-        with self._writing, _told():
+        with self._writing, told():
             make_folder(self._folder)
             self._last_version = max([self._last_version, *self._numbers()])
             self._write_kept(Kept(runtime, held, self._last_version))
@@ -91,7 +90,7 @@ class VersionFolder:
     def _add(self, meta: ConfigVersion, snapshot: Snapshot) -> None:
         from magmobo.kernel.config.stored import encode  # with `zlib` and `json`, for who keeps a version
 
-        with self._writing, _told():
+        with self._writing, told():
             make_folder(self._folder)
             make_folder(self._versions)
             self._last_version = max([self._last_version, *self._numbers()])
@@ -99,8 +98,8 @@ class VersionFolder:
                 raise ValueError(f"version {meta.version} after version {self._last_version}")
             if not self._runtime_file.exists():
                 self._write_kept(Kept(snapshot.runtime, self._held, self._last_version))
-            told = msgspec.json.encode(msgspec.structs.replace(meta, running=False, restorable=True))
-            rest = told + b"\n" + self._sealer.seal(encode(snapshot), context=_FORMAT + told)
+            facts = msgspec.json.encode(msgspec.structs.replace(meta, running=False, restorable=True))
+            rest = facts + b"\n" + self._sealer.seal(encode(snapshot), context=_FORMAT + facts)
             head = _FORMAT + sha256(rest).hexdigest().encode() + b"\n"
             write_durably(self._path(meta.version), head + rest)
             self._last_version = meta.version
@@ -120,7 +119,7 @@ class VersionFolder:
                 sync_folder(self._versions)
 
     def _list(self, limit: int) -> Sequence[ConfigVersion]:
-        with _told():
+        with told():
             numbers = self._numbers()[-limit:] if limit > 0 else []
             found = [self._told_of(number) for number in reversed(numbers)]
         return [version for version in found if version is not None]
@@ -143,10 +142,10 @@ class VersionFolder:
     def _snapshot(self, number: int) -> Snapshot:
         from magmobo.kernel.config.stored import decode
 
-        with _told():
-            _, told, sealed = self._read(number)
+        with told():
+            _, facts, sealed = self._read(number)
             try:
-                return decode(self._sealer.open(sealed, context=_FORMAT + told))
+                return decode(self._sealer.open(sealed, context=_FORMAT + facts))
             except SealBroken as error:
                 raise VersionDamaged(number, str(error)) from error
             except ValueError as error:
@@ -168,14 +167,14 @@ class VersionFolder:
         rest = content[head.end() :] if head else b""
         if not head or sha256(rest).hexdigest() != head[2].decode():
             raise VersionDamaged(number, "its file is not as it was written")
-        told, _, sealed = rest.partition(b"\n")
+        facts, _, sealed = rest.partition(b"\n")
         try:
-            meta = msgspec.json.decode(told, type=ConfigVersion)
+            meta = msgspec.json.decode(facts, type=ConfigVersion)
         except msgspec.MsgspecError as error:
             raise VersionDamaged(number, "its metadata are not as they were written") from error
         if meta.version != number:
             raise VersionDamaged(number, f"its file holds version {meta.version}")
-        return meta, told, sealed
+        return meta, facts, sealed
 
     def _read_kept(self) -> Kept:
         content = read_regular(self._runtime_file, _LIMIT_BYTES)
@@ -205,13 +204,3 @@ class VersionFolder:
             return datetime.fromtimestamp(self._path(number).lstat().st_mtime, UTC).isoformat(timespec="seconds")
         except OSError:
             return ""
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What the system refuses, as an error that names the file."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise VersionsUnavailable(f"{where}{error.strerror or type(error).__name__}") from error
