@@ -16,7 +16,7 @@ from magmobo.kernel.vault.file import LocalVault
 from magmobo.kernel.vault.store import SecretStore
 
 KEY, OTHER_KEY = Secret("11" * 32), Secret("ab" * 32)
-CHEAP = (2**14, 8, 1)
+CHEAP = (14, 8, 1)
 """The least that a passphrase may cost; 30 ms."""
 
 

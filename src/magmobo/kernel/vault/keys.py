@@ -24,16 +24,16 @@ from magmobo.kernel.vault.driver import VaultSettings
 from magmobo.kernel.vault.errors import RekeyRefused, VaultKeyMissing, VaultKeyWrong
 
 KEY_BYTES = 32
-COST = (2**15, 8, 3)
-"""Of a new passphrase: n, r and p of scrypt."""
+COST = (15, 8, 3)
+"""Of a new passphrase: log2 n, r and p of scrypt."""
 
 
 class Scrypt(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a key was derived from a passphrase. `salt` is hex. The bounds keep a forged file from costing minutes."""
+    """How a key was derived from a passphrase. `salt` is hex. The bounds keep a forged file from costing more than seconds."""
 
     salt: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}(?![\s\S])")]
-    n: Annotated[int, Meta(ge=2**14, le=2**20)]
-    r: Annotated[int, Meta(ge=8, le=16)]
+    log2_n: Annotated[int, Meta(ge=14, le=18)]
+    r: Annotated[int, Meta(ge=8, le=8)]
     p: Annotated[int, Meta(ge=1, le=4)]
 
 
@@ -181,10 +181,10 @@ class KeyRing:
 
 def from_passphrase(passphrase: str, how: Scrypt) -> Key:
     """The key of a passphrase. With the cost of a new one it takes about 0.2 s and 32 MiB."""
-    needed_bytes = 128 * how.r * (how.n + how.p + 2)
-    salt = bytes.fromhex(how.salt)
+    salt, n = bytes.fromhex(how.salt), 1 << how.log2_n
+    needed_bytes = 128 * how.r * (n + how.p + 2)
     derived = hashlib.scrypt(
-        passphrase.encode(), salt=salt, n=how.n, r=how.r, p=how.p, maxmem=needed_bytes, dklen=KEY_BYTES
+        passphrase.encode(), salt=salt, n=n, r=how.r, p=how.p, maxmem=needed_bytes, dklen=KEY_BYTES
     )
     return Key(derived, how)
 
