@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from magmobo.admin.client import AdminClient
     from magmobo.admin.data_folder import DataFolder
     from magmobo.contracts.commands import Command
-    from magmobo.node.settings import Settings
+    from magmobo.contracts.secret import Secret
+    from magmobo.node.settings import NodeOptions, Settings
 
 T = TypeVar("T")
 
@@ -44,13 +45,27 @@ def insist_on_operator(command: str) -> None:
         raise RoleTooLow(role, command)
 
 
+def options_of(data_dir: Path | None, dsn: str | None = None) -> NodeOptions:
+    """What `mag up` would be told from here."""
+    from magmobo.node.settings import NodeOptions
+
+    return NodeOptions(data_dir=data_dir, dsn=dsn)
+
+
 def settings_of(data_dir: Path | None, dsn: str | None = None) -> Settings:
     """The settings that `mag up` would read from here. Raises: ConfigError."""
-    from magmobo.node.settings import NodeOptions, read_settings
+    from magmobo.node.settings import read_settings
 
-    settings = read_settings(NodeOptions(data_dir=data_dir, dsn=dsn))
+    settings = read_settings(options_of(data_dir, dsn))
     remember_log_dir(settings.folder)
     return settings
+
+
+def database_of(data_dir: Path | None, dsn: str | None, settings: Settings) -> Secret | None:
+    """The user's database in these settings, references followed. Raises: ConfigError, VaultUnavailable."""
+    from magmobo.node.configuration import NodeConfigSource
+
+    return NodeConfigSource(options_of(data_dir, dsn), settings, {}).dsn()
 
 
 def folder_of(data_dir: Path | None) -> DataFolder:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from magmobo.cli import options
-from magmobo.cli.context import insist_on_operator, settings_of
+from magmobo.cli.context import database_of, insist_on_operator, settings_of
 from magmobo.cli.output import as_typed, print_json, printable
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def doctor(dsn: str | None, data_dir: Path | None, timeout_s: float, as_json: bool) -> int:
     """Check the data folder, the node, and what the database at DSN allows. Exit 0: all is well; 1: see the lines."""
     settings = settings_of(data_dir, dsn)
-    checks = asyncio.run(_examine(settings.folder, settings.dsn(), timeout_s))
+    checks = asyncio.run(_examine(settings.folder, database_of(data_dir, dsn, settings), timeout_s))
     all_well = all(check.ok for check in checks)
     if as_json:
         fields = ("name", "ok", "detail", "remedy")
@@ -57,7 +57,7 @@ def detach(dsn: str | None, data_dir: Path | None, dry_run: bool, yes: bool, tim
     if not dry_run:
         insist_on_operator("detach")
     settings = settings_of(data_dir, dsn)
-    database = settings.dsn()
+    database = database_of(data_dir, dsn, settings)
     if database is None:
         raise DatabaseNotNamed
     found = asyncio.run(_plan(settings.folder, database, timeout_s, even_if_running=dry_run))

@@ -31,11 +31,13 @@ from magmobo.kernel.choice import Choice, Newcomer
 from magmobo.kernel.config.core import AdminConfig, LoggingConfig
 from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import Config
+from magmobo.kernel.config.source import Runtime
 from magmobo.kernel.kernel import Kernel
 from magmobo.kernel.known import KnownSecrets
 from magmobo.kernel.observe.logging import configure_logging
 from magmobo.kernel.selection import select
 from magmobo.node.components import Found, find_components, load, locate, sections_of
+from magmobo.node.configuration import NodeConfigSource
 from magmobo.node.doors import Doors
 from magmobo.node.errors import NodeEnded, StartInterrupted
 from magmobo.node.names import names_key
@@ -82,7 +84,9 @@ class Node:
         found = _find(settings)
         settings = settings.without_sections(found.missing)
         sections = sections_of(found.classes)
-        settings.config(sections)  # a mistake of the user's is found before a folder is made for it
+        # A mistake of the user's is found before a folder is made for it.
+        first = NodeConfigSource(self._options, settings, sections)
+        first.build_now(first.base_of(settings), Runtime())
         select(
             found.classes,
             (Operators,),
@@ -101,7 +105,8 @@ class Node:
                 self._folder_ready(folder)
             generated = GeneratedSecrets(folder)
             layer = generated.layer(demo=settings.demo is not None)
-            config = settings.config(sections, layer)
+            source = NodeConfigSource(self._options, settings, sections, generated=layer)
+            config = source.build_now(source.base_of(settings), Runtime()).config
             self._known.names_key = partial(names_key, folder.secrets_file.parent)
             self._known.learn(config)
             with _logging(config.section("logging"), folder, self._known), stopping_on_signals(self._stop.set):
@@ -194,7 +199,7 @@ class Node:
                 notices=found.notices,
             ),
             known=self._known,
-            resolve=partial(_resolve, settings, generated, sections_of(found.classes)),
+            resolve=partial(_resolve, self._options, settings, generated, sections_of(found.classes)),
             on_exit=self._end,
         )
         operators.serve(kernel)
@@ -230,7 +235,9 @@ def _find(settings: Settings) -> Found:
     )
 
 
-def _resolve(settings: Settings, generated: Layer, sections: Mapping[str, type[Struct]], name: str) -> Newcomer:
+def _resolve(
+    options: NodeOptions, settings: Settings, generated: Layer, sections: Mapping[str, type[Struct]], name: str
+) -> Newcomer:
     """A component that is to join the running node; its section is what it would be after the next start.
 
     Raises: ComponentNotLoadable, ConfigError.
@@ -240,7 +247,9 @@ def _resolve(settings: Settings, generated: Layer, sections: Mapping[str, type[S
     if component_type.config_type is None:
         return Newcomer(component_type, None, offer.source)
     known = {**sections, component_type.name: component_type.config_type}
-    return Newcomer(component_type, settings.config(known, generated).section(component_type.name), offer.source)
+    source = NodeConfigSource(options, settings, known, generated=generated)
+    config = source.build_now(source.base_of(settings), Runtime()).config
+    return Newcomer(component_type, config.section(component_type.name), offer.source)
 
 
 def run_node(

@@ -1,7 +1,9 @@
-"""What the user said, in layers: command line over environment over files over what the node made up over a demo.
+"""What the user said, in layers: command line over credentials over environment over files over what the node made up
+over a demo.
 
 Boundary: reads files and the environment it is given, writes nothing. The list of sections depends on the list of
-components, and that on the section `kernel`, so the kernel's section is read first and the whole afterwards.
+components, and that on the section `kernel`, so the kernel's section is read first and the whole afterwards. What a
+secret refers to is followed by `node.configuration`, not here.
 """
 
 from __future__ import annotations
@@ -12,27 +14,36 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 import magmobo
 from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.errors import ConfigError
-from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.core import KernelConfig
-from magmobo.kernel.config.layers import Layer, environment_layer, toml_layer
-from magmobo.kernel.config.loader import Config, load_config, merge
+from magmobo.kernel.config.layers import (
+    Layer,
+    credentials_layer,
+    environment_layer,
+    file_content,
+    parsed_layer,
+    toml_layer,
+)
+from magmobo.kernel.config.loader import load_config, merge
+from magmobo.kernel.config.source import Base
 from magmobo.node.errors import DemoUnknown
 
 COMMAND_LINE = "command line"
+CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeOptions:
     """What the command line says about a node; None leaves a setting to the other layers.
 
-    `config_file` stands in for `mag.toml` in `working_dir`; its neighbours (`mag.<environment>.toml`, `mag.d`) are read
-    from the same folder. `safe`: start no component at all; `only`: these and what they need, empty for all of them;
-    `without`: not these, nor what needs them.
+    `config_file` stands in for `mag.toml` in `working_dir`; its neighbours (`mag.<environment>.toml`, `mag.d`,
+    `secrets/<environment>.toml`) are read from the same folder. `safe`: start no component at all, and leave out what
+    was set at run time; `only`: these and what they need, empty for all of them; `without`: not these, nor what needs
+    them; `accept_removed`: a file that the last start read may be gone, or shorter than it was.
     """
 
     data_dir: Path | None = None
@@ -46,8 +57,20 @@ class NodeOptions:
     safe: bool = False
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    accept_removed: bool = False
     working_dir: Path = field(default_factory=Path.cwd)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+
+    @property
+    def credentials_dir(self) -> Path | None:
+        """Where systemd put credentials for this process."""
+        named = self.environ.get(CREDENTIALS_DIRECTORY, "")
+        return Path(named) if named else None
+
+    @property
+    def main_file(self) -> Path:
+        """The file beside which all others lie."""
+        return self.config_file or self.working_dir / "mag.toml"
 
     def layer(self) -> Layer:
         """These options as the topmost layer."""
@@ -71,7 +94,9 @@ class NodeOptions:
 
 @dataclass(frozen=True)
 class Settings:
-    """The user's layers, lowest first, and what everything else depends on. `safe` and `only` as in `NodeOptions`."""
+    """The user's layers, lowest first, and what everything else depends on. `safe` and `only` as in `NodeOptions`;
+    `texts` is what was read, by file.
+    """
 
     layers: Sequence[Layer]
     kernel: KernelConfig
@@ -79,45 +104,71 @@ class Settings:
     demo: str | None
     safe: bool = False
     only: tuple[str, ...] = ()
+    texts: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
 
-    def config(self, sections: Mapping[str, type[Struct]], generated: Layer | None = None) -> Config:
-        """The whole configuration for a node with these sections.
+    def base(self, sections: Mapping[str, type[Struct]], generated: Layer | None = None) -> Base:
+        """All layers of a node with these sections as one.
 
         What a demo or the node itself sets for a section that this node has not got is left out.
-        Raises: ConfigError with every problem, DemoUnknown.
+        Raises: DemoUnknown.
         """
         below = [demo_layer(self.demo)] if self.demo else []
         below += [generated] if generated else []
-        return load_config(sections, [*(_only(layer, sections) for layer in below), *self.layers])
+        return base_of([*(_only(layer, sections) for layer in below), *self.layers])
 
     def without_sections(self, names: Collection[str]) -> Settings:
         """Without what the user set for components that are named but cannot be had."""
         kept = [_only(layer, [name for name in layer.values if name not in names]) for layer in self.layers]
         return replace(self, layers=kept)
 
-    def dsn(self) -> Secret | None:
-        """The database of the user's, when one is named."""
-        merged = merge([layer for layer in self.layers if isinstance(layer.values.get("magds"), Mapping)])
-        named = merged.values.get("magds", {}).get("dsn")
-        return Secret(str(named)) if named else None
+
+def base_of(layers: Sequence[Layer]) -> Base:
+    """Layers as one, lowest first."""
+    import hashlib
+    import json
+
+    values, origins, kinds = merge(layers)
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+    return Base(values, origins, kinds, digest)
 
 
-def read_settings(options: NodeOptions) -> Settings:
-    """Read files, environment and command line. Raises: ConfigError with the problems of files or of [kernel]."""
-    main_file = options.config_file or options.working_dir / "mag.toml"
-    beside = main_file.parent
-    base = [toml_layer(main_file, "mag.toml")] if options.config_file or main_file.exists() else []
-    above = [environment_layer(options.environ), options.layer()]
-    environment = _kernel_section([*base, *above]).environment
-    named = beside / f"mag.{environment}.toml"
-    extra = [named] if named.exists() else []
-    extra += sorted((beside / "mag.d").glob("*.toml"))
-    layers = [*base, *(toml_layer(path, path.name) for path in extra), *above]
+def read_settings(options: NodeOptions, *, environment: str | None = None) -> Settings:
+    """Read files, environment, credentials and command line.
+
+    environment: whose files are read, whatever the layers say; of a node that runs.
+    Raises: ConfigError with the problems of files or of [kernel].
+    """
+    reading = _Reading()
+    main_file = options.main_file
+    base = [reading.toml(main_file, "mag.toml")] if options.config_file or _is_there(main_file) else []
+    above = [environment_layer(options.environ)]
+    above += [credentials_layer(options.credentials_dir)] if options.credentials_dir else []
+    above.append(options.layer())
+    chosen = environment or _kernel_section([*base, *above]).environment
+    layers = [*base, *reading.neighbours(main_file, chosen), *above]
     kernel = _kernel_section(layers)
-    if kernel.environment != environment:
-        raise ConfigError([f"kernel.environment: {named.name} and mag.d cannot change what chose {named.name}"])
+    if environment is None and kernel.environment != chosen:
+        named = environment_file(main_file, chosen).name
+        raise ConfigError([f"kernel.environment: {named} and mag.d cannot change what chose {named}"])
     folder = DataFolder(options.working_dir / kernel.data_dir.expanduser())
-    return Settings(layers, kernel, folder, options.demo, options.safe, options.only)
+    return Settings(layers, kernel, folder, options.demo, options.safe, options.only, reading.texts)
+
+
+def watched_places(options: NodeOptions, environment: str) -> tuple[Sequence[Path], Sequence[str]]:
+    """The files that `read_settings` reads or would read if they were there, and patterns of further ones."""
+    main_file = options.main_file
+    files = [main_file, environment_file(main_file, environment), secrets_file(main_file, environment)]
+    return files, [str(main_file.parent / "mag.d" / "*.toml")]
+
+
+def environment_file(main_file: Path, environment: str) -> Path:
+    """The file for one environment alone."""
+    return main_file.with_name(f"mag.{environment}.toml")
+
+
+def secrets_file(main_file: Path, environment: str) -> Path:
+    """The file for the secrets of one environment."""
+    return main_file.parent / "secrets" / f"{environment}.toml"
 
 
 def demo_layer(name: str) -> Layer:
@@ -126,6 +177,31 @@ def demo_layer(name: str) -> Layer:
     if name not in presets:
         raise DemoUnknown(name)
     return Layer("demo", f"demo {name}", toml_layer(presets[name], "demo").values, kind="demo")
+
+
+class _Reading:
+    """Files as layers, and their texts as they were parsed."""
+
+    def __init__(self) -> None:
+        self.texts: dict[Path, bytes] = {}
+
+    def neighbours(self, main_file: Path, environment: str) -> list[Layer]:
+        named, secrets = environment_file(main_file, environment), secrets_file(main_file, environment)
+        found = [self.toml(named, named.name)] if _is_there(named) else []
+        found += [self.toml(path, f"mag.d/{path.name}") for path in sorted((main_file.parent / "mag.d").glob("*.toml"))]
+        if _is_there(secrets):
+            self.texts[secrets] = content = file_content(secrets, is_secret=True)
+            found.append(parsed_layer(content, secrets, f"secrets/{secrets.name}", "secrets"))
+        return found
+
+    def toml(self, path: Path, name: str) -> Layer:
+        self.texts[path] = content = file_content(path)
+        return parsed_layer(content, path, name)
+
+
+def _is_there(path: Path) -> bool:
+    """Also when it is a link to nothing, or something else than a file: reading it says what is wrong."""
+    return os.path.lexists(path)
 
 
 def _kernel_section(layers: Sequence[Layer]) -> KernelConfig:
@@ -137,4 +213,4 @@ def _kernel_section(layers: Sequence[Layer]) -> KernelConfig:
 
 def _only(layer: Layer, sections: Any) -> Layer:
     values = {name: value for name, value in layer.values.items() if name in sections}
-    return Layer(layer.name, layer.origin, values, layer.origins, layer.kind)
+    return structs.replace(layer, values=values)

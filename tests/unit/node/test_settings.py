@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from magmobo.contracts.errors import ConfigError
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.core import CORE_SECTIONS
 from magmobo.kernel.config.layers import Layer
+from magmobo.kernel.config.loader import Config
+from magmobo.kernel.config.source import Runtime
 from magmobo.node.components import DEFAULT_COMPONENTS, DEMO_COMPONENT, component_names, load_components
+from magmobo.node.configuration import NodeConfigSource
 from magmobo.node.errors import ComponentNotLoadable, DemoUnknown
-from magmobo.node.settings import NodeOptions, demo_layer, read_settings
+from magmobo.node.settings import NodeOptions, Settings, demo_layer, read_settings
 
 
 class Listening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,6 +33,15 @@ def options(place: Path, environ: dict[str, str] | None = None, **chosen: Any) -
     return NodeOptions(working_dir=place, environ=environ or {}, **chosen)
 
 
+def config_of(settings: Settings, sections: Mapping[str, type[Struct]], generated: Layer | None = None) -> Config:
+    source = NodeConfigSource(NodeOptions(), settings, sections, generated=generated)
+    return source.build_now(source.base_of(settings), Runtime()).config
+
+
+def dsn_of(chosen: NodeOptions) -> Secret | None:
+    return NodeConfigSource(chosen, read_settings(chosen), {}).dsn()
+
+
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
@@ -39,7 +52,7 @@ def test_later_layers_win(tmp_path: Path) -> None:
 
     def port(environ: dict[str, str] | None = None, **chosen: Any) -> int:
         settings = read_settings(options(tmp_path, environ, **chosen))
-        section: Listening = settings.config(SECTIONS, generated).section("listener")
+        section: Listening = config_of(settings, SECTIONS, generated).section("listener")
         return section.port
 
     assert port() == 2
@@ -61,7 +74,7 @@ def test_the_named_file_stands_in_for_mag_toml_with_its_neighbours(tmp_path: Pat
     write(tmp_path / "etc" / "node.toml", "[listener]\nport = 4")
     write(tmp_path / "etc" / "mag.development.toml", '[listener]\nhost = "near"')
     settings = read_settings(options(tmp_path, config_file=tmp_path / "etc" / "node.toml"))
-    assert settings.config(SECTIONS).section("listener") == Listening(port=4, host="near")
+    assert config_of(settings, SECTIONS).section("listener") == Listening(port=4, host="near")
 
 
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
@@ -84,19 +97,19 @@ def test_a_file_may_not_change_the_environment_that_chose_it(tmp_path: Path) -> 
 
 def test_what_is_made_up_for_absent_components_is_left_out_but_a_users_section_is_not(tmp_path: Path) -> None:
     made_up = Layer("generated", "generated", {"magws": {"apps": []}, "listener": {"port": 2}})
-    read_settings(options(tmp_path)).config(SECTIONS, made_up)
+    config_of(read_settings(options(tmp_path)), SECTIONS, made_up)
     write(tmp_path / "mag.toml", "[magws]\napps = []")
     with pytest.raises(ConfigError, match="magws"):
-        read_settings(options(tmp_path)).config(SECTIONS, made_up)
+        config_of(read_settings(options(tmp_path)), SECTIONS, made_up)
 
 
 def test_the_database_is_the_one_named_last(tmp_path: Path) -> None:
-    assert read_settings(options(tmp_path)).dsn() is None
+    assert dsn_of(options(tmp_path)) is None
     write(tmp_path / "mag.toml", '[magds]\ndsn = "postgres://file"')
-    assert read_settings(options(tmp_path)).dsn() == Secret("postgres://file")
-    assert read_settings(options(tmp_path, {"DATABASE_URL": "postgres://env"})).dsn() == Secret("postgres://env")
-    chosen = read_settings(options(tmp_path, {"DATABASE_URL": "postgres://env"}, dsn="postgres://argument"))
-    assert chosen.dsn() == Secret("postgres://argument")
+    assert dsn_of(options(tmp_path)) == Secret("postgres://file")
+    assert dsn_of(options(tmp_path, {"DATABASE_URL": "postgres://env"})) == Secret("postgres://env")
+    said = options(tmp_path, {"DATABASE_URL": "postgres://env"}, dsn="postgres://argument")
+    assert dsn_of(said) == Secret("postgres://argument")
 
 
 @pytest.mark.parametrize("name", ["nothing", "../../etc/passwd", "", "flights/../tasks", "a" * 5000])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,13 @@ def secrets_layer(path: Path) -> Layer:
 def file_content(path: Path, *, is_secret: bool = False) -> bytes:
     """What a settings file holds, at most one byte more than may be. Raises: ConfigFileError, SecretsFileExposed."""
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
+        # A pipe that nobody writes to would hold the node up.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigFileError([f"{shown_path(path)}: is not a file"])
             if is_secret and mode & 0o077:
-                raise SecretsFileExposed(shown_path(path), mode)
+                raise SecretsFileExposed(shown_path(path), mode & 0o777)
             return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigFileError([f"{shown_path(path)}: cannot be read ({_reason(error)})"]) from error
