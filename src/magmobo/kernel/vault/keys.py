@@ -29,7 +29,7 @@ COST = (15, 8, 3)
 
 
 class Scrypt(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a key was derived from a passphrase. `salt` is hex. The bounds keep a forged file from costing more than seconds."""
+    """How a key was derived from a passphrase. `salt` is hex. The bounds keep a forged file from costing minutes."""
 
     salt: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}(?![\s\S])")]
     log2_n: Annotated[int, Meta(ge=14, le=18)]
