@@ -8,16 +8,17 @@ component is short; `shutdown` ends it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from msgspec import Struct
 
 from magmobo.components.magds.bootstrap import DATABASE, NODE_ROLE, bootstrap
 from magmobo.components.magds.changes.service import ChangeService
-from magmobo.components.magds.cluster import prepare_cluster
+from magmobo.components.magds.cluster import Cluster, prepare_cluster
 from magmobo.components.magds.config import MagDSConfig
 from magmobo.components.magds.database import MagDatabase
 from magmobo.components.magds.dsn import complete_dsn, connect, describe_dsn
@@ -25,16 +26,33 @@ from magmobo.components.magds.errors import ServerStartFailed
 from magmobo.components.magds.multiplexer import Multiplexer
 from magmobo.components.magds.outage import Outage
 from magmobo.components.magds.pool import Pool
+from magmobo.components.magds.reload import Server, check_dsn, read_identity
 from magmobo.components.magds.schema_watch import SchemaWatch
 from magmobo.components.magds.supervisor import PostgresServer
 from magmobo.contracts.bus import Subscription
 from magmobo.contracts.component import Announcement, Component, Context
-from magmobo.contracts.errors import MagError
+from magmobo.contracts.errors import MagError, ReloadRefused
 from magmobo.contracts.events import DatabaseSchemaChanged, Envelope
 from magmobo.contracts.health import HealthCheck, HealthReport, HealthStatus
 from magmobo.contracts.planes import Changes, Database
 
 DRAIN_S = 5.0
+
+
+class _Ways(Struct, frozen=True):
+    """Connection strings of the node's own role and of the change reader; both may hold a password."""
+
+    node: str
+    reader: str
+
+
+class _Prepared(Struct, frozen=True):
+    """A section that can be taken. `renew`: over new connections."""
+
+    config: MagDSConfig
+    ways: _Ways
+    found: Server
+    renew: bool
 
 
 class MagDS(Component):
@@ -50,6 +68,10 @@ class MagDS(Component):
         self._server: PostgresServer | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._target = ""
+        self._cluster: Cluster | None = None
+        self._ways: _Ways
+        self._found: Server
+        self._prepared: _Prepared | None = None
         self._database: MagDatabase
         self._multiplexer: Multiplexer | None = None
         self._pool: Pool | None = None
@@ -64,21 +86,17 @@ class MagDS(Component):
 
     async def boot(self) -> None:
         """Raises: StorageError in its many forms; each names the next step."""
-        config = self._config
-        if config.dsn is not None and config.dsn.reveal():
-            conninfo = complete_dsn(config.dsn.reveal(), connect_timeout_s=config.connect_timeout_s)
-            self._target, reader = describe_dsn(conninfo), conninfo
-        else:
-            conninfo, reader = await self._start_server()
-        name = await self._check_server(conninfo)
-        self._conninfo = conninfo
-        self._make_connections(conninfo, name)
-        self._make_changes(reader, name)
+        if not _is_attached(self._config):
+            await self._start_server()
+        self._ways = self._ways_for(self._config)
+        self._found = await self._find_server()
+        self._make_connections()
+        self._make_changes()
         await self._open()
 
     async def start(self) -> None:
         if self._multiplexer is None or not self._multiplexer.is_open:
-            self._make_connections(self._conninfo, self._database.database_name)
+            self._make_connections()
             await self._open()
         else:
             await self._database.refresh_roles()  # others may have made roles since our boot, as a demo does
@@ -107,10 +125,64 @@ class MagDS(Component):
             self._supervision.cancel()
             await asyncio.gather(self._supervision, return_exceptions=True)
 
-    def implementation(self, protocol: type) -> Any:
-        return self._changes if protocol is Changes else self._database
+    # ------------------------------------------------------------ other settings
+
+    async def prepare_reload(self, new: MagDSConfig, changed: Set[str]) -> None:
+        """Raises: ReloadRefused when `dsn` leads elsewhere, or its role could not do what is being done."""
+        if _is_attached(new) != _is_attached(self._config):
+            raise ReloadRefused("magds.dsn: a database of yours or the embedded one is chosen when the node starts")
+        found, renew = self._found, "dsn" in changed
+        try:
+            ways = self._ways_for(new)
+        except MagError as error:
+            raise ReloadRefused(f"{error} [{error.code}]. {error.next_step()}") from error
+        if renew and self._multiplexer is not None and self._changes is not None:
+            found = await check_dsn(
+                ways.node, found, roles=self._multiplexer.roles_in_use(), reads_changes=self._changes.reads
+            )
+        self._prepared = _Prepared(new, ways, found, renew)
+
+    def commit_reload(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            return
+        config = self._config = prepared.config
+        self._ways, self._found = prepared.ways, prepared.found
+        if self._server is not None:
+            self._server.adjust(start_timeout_s=config.start_timeout_s, stop_timeout_s=config.stop_timeout_s)
+        else:
+            self._target = describe_dsn(self._ways.node)
+        self._database.adjust(request_timeout_s=config.request_timeout_s, acquire_timeout_s=config.acquire_timeout_s)
+        self._adjust_connections(renew=prepared.renew)
+        if prepared.renew:
+            self._spawn(self._refresh_roles(), "roles")
+
+    async def abort_reload(self) -> None:
+        self._prepared = None
+
+    def _adjust_connections(self, *, renew: bool) -> None:
+        config, ways = self._config, self._ways
+        if self._pool is not None:
+            self._pool.adjust(
+                partial(connect, ways.node), size=config.pool_size, idle_s=config.pool_idle_s, renew=renew
+            )
+        if self._multiplexer is not None:
+            self._multiplexer.adjust(
+                ways.node,
+                connections=config.multiplexer_connections,
+                depth=config.multiplexer_depth,
+                statements=config.multiplexer_statements,
+                statement_timeout_s=config.statement_timeout_s,
+                renew=renew,
+            )
+        if self._changes is not None and self._watch is not None:
+            self._changes.adjust(ways.reader, config, renew=renew)
+            self._watch.adjust(ways.reader, renew=renew)
 
     # ------------------------------------------------------------ what people see
+
+    def implementation(self, protocol: type) -> Any:
+        return self._changes if protocol is Changes else self._database
 
     async def health(self) -> HealthReport:
         checks = [self._connections_check()]
@@ -142,13 +214,12 @@ class MagDS(Component):
 
     # ------------------------------------------------------------ the server
 
-    async def _start_server(self) -> tuple[str, str]:
-        """Connection strings of the node's own role and of the change reader (the superuser)."""
+    async def _start_server(self) -> None:
         config = self._config
         prepare = partial(
             prepare_cluster, self._context.data_dir, bin_dir=config.bin_dir, system_dir=Path(config.system_dir)
         )
-        cluster = await asyncio.to_thread(prepare)
+        self._cluster = cluster = await asyncio.to_thread(prepare)
         self._server = server = PostgresServer(
             cluster,
             max_slot_wal_keep_size_bytes=config.max_slot_wal_keep_size_bytes,
@@ -164,25 +235,34 @@ class MagDS(Component):
             raise ServerStartFailed("the set-up of the embedded database", str(error).strip()) from error
         self._supervision = self._spawn(server.supervise(), "postgres")
         self._target = f"embedded Postgres {cluster.binaries.version} (`mag magds:psql` opens it)"
-        node = server.conninfo(user=NODE_ROLE, password=cluster.passwords.node, database=DATABASE)
-        reader = server.conninfo(database=DATABASE)
-        return (
-            complete_dsn(node, connect_timeout_s=config.connect_timeout_s),
-            complete_dsn(reader, connect_timeout_s=config.connect_timeout_s),
-        )
 
-    async def _check_server(self, conninfo: str) -> str:
-        """The name of the database, once it has let us in."""
-        connection = await connect(conninfo)
+    def _ways_for(self, config: MagDSConfig) -> _Ways:
+        """How to connect: as the DSN says, or to our own server as the node's role and, for changes, the superuser.
+
+        Raises: DsnMalformed.
+        """
+        if self._server is None or self._cluster is None:
+            dsn = config.dsn.reveal() if config.dsn is not None else ""
+            way = complete_dsn(dsn, connect_timeout_s=config.connect_timeout_s)
+            return _Ways(way, way)
+        node = self._server.conninfo(user=NODE_ROLE, password=self._cluster.passwords.node, database=DATABASE)
+        reader = self._server.conninfo(database=DATABASE)
+        return _Ways(*(complete_dsn(way, connect_timeout_s=config.connect_timeout_s) for way in (node, reader)))
+
+    async def _find_server(self) -> Server:
+        """Which database it is, once it has let us in."""
+        if self._server is None:
+            self._target = describe_dsn(self._ways.node)
+        connection = await connect(self._ways.node)
         try:
-            return connection.info.dbname
+            return await read_identity(connection)
         finally:
             await connection.close()
 
     # ------------------------------------------------------------ connections
 
-    def _make_connections(self, conninfo: str, database_name: str) -> None:
-        config = self._config
+    def _make_connections(self) -> None:
+        config, conninfo = self._config, self._ways.node
         self._pool = Pool(partial(connect, conninfo), size=config.pool_size, idle_s=config.pool_idle_s)
         self._multiplexer = Multiplexer(
             conninfo,
@@ -196,21 +276,23 @@ class MagDS(Component):
         self._database = MagDatabase(
             self._multiplexer,
             self._pool,
-            database_name=database_name,
+            database_name=self._found.database_name,
             request_timeout_s=config.request_timeout_s,
             acquire_timeout_s=config.acquire_timeout_s,
         )
 
-    def _make_changes(self, conninfo: str, source: str) -> None:
+    def _make_changes(self) -> None:
         around: dict[str, Any] = {
-            "conninfo": conninfo,
+            "conninfo": self._ways.reader,
             "bus": self._context.bus,
             "clock": self._context.clock,
             "log": self._context.log,
             "spawn": self._spawn,
         }
         retention_managed = self._server is not None
-        self._changes = ChangeService(source=source, config=self._config, retention_managed=retention_managed, **around)
+        self._changes = ChangeService(
+            source=self._found.database_name, config=self._config, retention_managed=retention_managed, **around
+        )
         self._watch = SchemaWatch(**around)
 
     async def _open(self) -> None:
@@ -233,6 +315,9 @@ class MagDS(Component):
                 self._pool.drop_idle()
 
     async def _schema_changed(self, _: Envelope[DatabaseSchemaChanged]) -> None:
+        await self._refresh_roles()
+
+    async def _refresh_roles(self) -> None:
         try:
             await self._database.refresh_roles()
         except (MagError, psycopg.Error) as error:
@@ -240,3 +325,7 @@ class MagDS(Component):
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return self._context.spawn(coroutine, name=name)
+
+
+def _is_attached(config: MagDSConfig) -> bool:
+    return config.dsn is not None and bool(config.dsn.reveal())

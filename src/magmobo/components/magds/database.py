@@ -59,6 +59,10 @@ class MagDatabase:
     def database_name(self) -> str:
         return self._database_name
 
+    def adjust(self, *, request_timeout_s: float, acquire_timeout_s: float) -> None:
+        """Deadlines of calls from now on."""
+        self._request_timeout_s, self._acquire_timeout_s = request_timeout_s, acquire_timeout_s
+
     def grantable_roles(self) -> frozenset[str]:
         return self._roles
 

@@ -18,7 +18,7 @@ from psycopg.errors import CharacterNotInRepertoire, ProgramLimitExceeded, Query
 
 from magmobo.components.magds import errors
 from magmobo.components.magds.dsn import connect
-from magmobo.components.magds.pipeline import PipelineConnection, Request
+from magmobo.components.magds.pipeline import PipelineConnection, Request, Retired
 from magmobo.contracts.errors import DeadlineExceeded, Unavailable
 from magmobo.contracts.planes import Identity, Statement, StatementResult
 
@@ -52,7 +52,9 @@ class Multiplexer:
         self._links: list[PipelineConnection] = []
         self._waiting: deque[Request] = deque()
         self._pending: set[Request] = set()
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: dict[int, asyncio.Task[None]] = {}
+        self._spawn: Spawn
+        self._outdated: set[PipelineConnection] = set()
         self._dispatching = self._closing = False
         self._watch: asyncio.TimerHandle | None = None
         self._gone = asyncio.Event()
@@ -65,17 +67,16 @@ class Multiplexer:
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self._gone.clear()
-        first = await self._connect()
-        for number in range(self._size):
-            self._keepers.append(spawn(self._keep(first if number == 0 else None), f"pipeline-{number}"))
+        self._spawn = spawn
+        self._employ(await self._connect())
 
     async def close(self) -> None:
         """End every connection; who still waits gets Unavailable. `open` may follow."""
         self._closing = True
-        keepers, self._keepers = self._keepers, []
-        for keeper in keepers:
+        keepers, self._keepers = self._keepers, {}
+        for keeper in keepers.values():
             keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        await asyncio.gather(*keepers.values(), return_exceptions=True)
         for link in list(self._links):
             link.lose(Unavailable("the database"))
         waiting, self._waiting = self._waiting, deque()
@@ -91,6 +92,35 @@ class Multiplexer:
         futures = [request.future for request in self._pending]
         if futures:
             await asyncio.wait(futures, timeout=timeout_s)
+
+    def adjust(
+        self,
+        conninfo: str,
+        *,
+        connections: int,
+        depth: int,
+        statements: int,
+        statement_timeout_s: float,
+        renew: bool = False,
+    ) -> None:
+        """Go on with these settings. `renew`: the old connections are not to be used any more.
+
+        Each connection is made anew before its forerunner takes no more requests; that one ends when it has answered
+        those it has. While the server does not let the new ones in, the old ones serve.
+        """
+        renew = renew or (statements, statement_timeout_s) != (self._statements, self._statement_timeout_s)
+        self._conninfo, self._size, self._depth = conninfo, connections, depth
+        self._statements, self._statement_timeout_s = statements, statement_timeout_s
+        if renew:
+            self._outdated.update(link for link in self._links if link.accepts)
+        if self.is_open:
+            self._employ()
+            self._gone.set()
+            self._schedule()
+
+    def roles_in_use(self) -> frozenset[str]:
+        """Roles that requests ran as lately: those that statements are prepared for."""
+        return frozenset(role.decode() for link in self._links for role in link.roles())
 
     @property
     def is_open(self) -> bool:
@@ -207,27 +237,40 @@ class Multiplexer:
 
     # ------------------------------------------------------------ keeping connected
 
-    async def _keep(self, link: PipelineConnection | None) -> None:
-        """Hold one connection for as long as the multiplexer is open."""
+    def _employ(self, first: PipelineConnection | None = None) -> None:
+        """One keeper for each connection that is to be there; `first` is held by the first of them."""
+        for number in range(self._size):
+            if number not in self._keepers or self._keepers[number].done():
+                self._keepers[number] = self._spawn(self._keep(number, first), f"pipeline-{number}")
+                first = None
+
+    async def _keep(self, number: int, link: PipelineConnection | None) -> None:
+        """Hold one connection for as long as the multiplexer is open and has that many."""
         attempt = 0
-        while not self._closing:
-            if link is None:
+        while not self._closing and number < self._size:
+            if link is None or not self._is_good(link):
                 try:
-                    link = await self._connect()
+                    fresh = await self._connect()
                 except (errors.StorageError, psycopg.Error, OSError) as error:
                     self._lost_hook(error)
                     delay_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
                     attempt += 1
                     await asyncio.sleep(delay_s * random.uniform(0.8, 1.2))  # noqa: S311  # spreads retries only
                     continue
+                if link is not None and link.lost is None:
+                    link.retire()
+                link = fresh
             started_s = self._loop.time()
             self._connected_hook()
             self._schedule()
-            await self._until_lost(link)
-            link = None
+            await self._until_due(number, link)
+            if link.lost is None:
+                continue  # it serves on until its successor is there
             attempt = 0 if self._loop.time() - started_s > 1.0 else attempt + 1
             if attempt:
                 await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S)) - 1])
+        if link is not None and link.lost is None:
+            link.retire()
 
     async def _connect(self) -> PipelineConnection:
         connection = await connect(self._conninfo)
@@ -245,10 +288,14 @@ class Multiplexer:
         self._links.append(link)
         return link
 
-    async def _until_lost(self, link: PipelineConnection) -> None:
-        while link.lost is None:
+    async def _until_due(self, number: int, link: PipelineConnection) -> None:
+        """Until the connection is lost, outdated, or one too many."""
+        while self._is_good(link) and number < self._size:
             self._gone.clear()
             await self._gone.wait()
+
+    def _is_good(self, link: PipelineConnection) -> bool:
+        return link.lost is None and link not in self._outdated
 
     def _progress(self) -> None:
         if self._waiting:
@@ -256,8 +303,9 @@ class Multiplexer:
 
     def _link_lost(self, link: PipelineConnection, error: Exception) -> None:
         self._links.remove(link)
+        self._outdated.discard(link)
         self._gone.set()
-        if not self._closing:
+        if not self._closing and not isinstance(error, Retired):
             self._lost_hook(error)
 
 

@@ -81,9 +81,13 @@ class _Flight:
         return self.steps[self.step] if self.step < len(self.steps) else -1
 
 
+class Retired(Exception):
+    """The connection ended because it was asked to, with every request answered."""
+
+
 class PipelineConnection:
     """A connection that `open` has put into pipeline mode. `on_progress` is called when requests finished,
-    `on_lost` once when the connection is gone.
+    `on_lost` once when the connection is gone; its error is a `Retired` where `retire` asked for the end.
     """
 
     def __init__(
@@ -103,7 +107,8 @@ class PipelineConnection:
         self._loop = asyncio.get_running_loop()
         self._socket = self._pgconn.socket
         self._progress_s = self._loop.time()
-        self._writing = self._retiring = False
+        self._writing = False
+        self._retiring: Exception | None = None
         self.lost: Exception | None = None
         self._pgconn.nonblocking = 1
         self._pgconn.notice_handler = None
@@ -129,12 +134,16 @@ class PipelineConnection:
     @property
     def accepts(self) -> bool:
         """Whether new requests may be sent."""
-        return self.lost is None and not self._retiring
+        return self.lost is None and self._retiring is None
 
     @property
     def backend_pid(self) -> int:
         """Process id of the server's side."""
         return self._pgconn.backend_pid
+
+    def roles(self) -> frozenset[bytes]:
+        """Roles that statements are prepared for here."""
+        return self._cache.roles()
 
     def silent_s(self) -> float:
         """Seconds since the server last finished a request, while it has one to work on; 0 when idle."""
@@ -158,9 +167,9 @@ class PipelineConnection:
 
     def retire(self) -> None:
         """Take no more requests and end when those in flight are answered."""
-        self._retiring = True
+        self._retiring = Retired()
         if not self._fifo:
-            self.lose(RuntimeError("retired"))
+            self.lose(self._retiring)
 
     def lose(self, error: Exception) -> None:
         """End the connection: everybody in flight gets a retryable error. Calling it twice is fine."""
@@ -254,8 +263,8 @@ class PipelineConnection:
                 finished = True
             else:
                 self._take(fifo[0], result)
-        if self._retiring and not fifo:
-            self.lose(RuntimeError("retired"))
+        if self._retiring is not None and not fifo:
+            self.lose(self._retiring)
         if finished:
             self._progress_s = self._loop.time()
             self._on_progress()
@@ -292,7 +301,8 @@ class PipelineConnection:
         if not request.future.done():
             request.future.set_exception(error)
         if error.sqlstate == READ_ONLY_SQL_TRANSACTION and not request.read_only:
-            self._retiring = True  # the server became a standby; a new connection may find the primary
+            # the server became a standby; a new connection may find the primary
+            self._retiring = self._retiring or RuntimeError("the server takes no writes any more")
 
     @staticmethod
     def _is_stale(result: pq.abc.PGresult) -> bool:

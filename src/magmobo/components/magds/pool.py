@@ -18,12 +18,13 @@ import psycopg
 from psycopg import pq
 from psycopg.rows import tuple_row
 
-from magmobo.components.magds.errors import ConnectFailure
+from magmobo.components.magds.errors import ConnectFailure, LoginRefused
 from magmobo.contracts.errors import Unavailable
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 CLEAN_TIMEOUT_S = 5.0
 RETRY_S = 0.1
+REFUSED_RETRY_S = 0.5  # each try stands in the server's log
 
 
 class Pool:
@@ -31,11 +32,14 @@ class Pool:
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], *, size: int, idle_s: float) -> None:
         self._connect, self._size, self._idle_s = connect, size, idle_s
+        self._generation = 0
+        self._born: dict[Connection, int] = {}
         self._idle: deque[tuple[Connection, float]] = deque()
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._leased: set[Connection] = set()
         self._count = 0
-        self._closed = False
+        self._closed = self._was_let_in = False
+        self._refusal: LoginRefused | None = None
         self._reaper: asyncio.TimerHandle | None = None
 
     @property
@@ -53,12 +57,15 @@ class Pool:
         """One connection in autocommit, for the length of the block.
 
         Raises: Unavailable when none becomes free within `timeout_s` or the server stays away; ConnectFailure when it
-            refuses for a reason that waiting does not cure.
+            refuses for a reason that waiting does not cure. A refused login may be cured by it once the server has let
+            us in before: its password is being changed, and we are told the new one.
         """
         try:
             async with asyncio.timeout(timeout_s):
                 connection = await self._acquire()
         except TimeoutError:
+            if self._refusal is not None:
+                raise LoginRefused(*self._refusal.args) from None
             raise Unavailable("a database connection") from None
         self._leased.add(connection)
         try:
@@ -78,8 +85,27 @@ class Pool:
             self._reaper.cancel()
         for connection in [*(connection for connection, _ in self._idle), *self._leased]:
             await connection.close()
-        self._count -= len(self._idle)
-        self._idle.clear()
+        while self._idle:
+            self._drop(self._idle.pop()[0])
+
+    def adjust(
+        self, connect: Callable[[], Awaitable[Connection]], *, size: int, idle_s: float, renew: bool = False
+    ) -> None:
+        """Go on with these settings. `renew`: connections that are there are not to be used again; leased ones end when
+        they are given back. So do those above `size`.
+        """
+        room = size - self._size
+        self._connect, self._size, self._idle_s = connect, size, idle_s
+        if renew:
+            self._generation += 1
+            self.drop_idle()
+        for _ in range(room):
+            self._wake_one()
+        while self._idle and self._count > size:
+            self._drop(self._idle.popleft()[0])
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reap()
 
     def drop_idle(self) -> None:
         """Forget every unused connection: the server went away, so they are dead."""
@@ -112,12 +138,22 @@ class Pool:
         self._count += 1
         try:
             while True:
+                generation = self._generation
                 try:
-                    return _without_preparing(await self._connect())
+                    connection = _without_preparing(await self._connect())
+                except LoginRefused as error:
+                    if not self._was_let_in:
+                        raise
+                    self._refusal, pause_s = error, REFUSED_RETRY_S
                 except ConnectFailure as error:
                     if not error.retryable:
                         raise
-                await asyncio.sleep(RETRY_S)  # the server is away for a moment: wait as long as the caller does
+                    pause_s = RETRY_S
+                else:
+                    self._was_let_in, self._refusal = True, None
+                    self._born[connection] = generation
+                    return connection
+                await asyncio.sleep(pause_s)  # the server is away for a moment: wait as long as the caller does
         except BaseException:
             self._count -= 1
             self._wake_one()
@@ -138,14 +174,17 @@ class Pool:
 
     async def _release(self, connection: Connection) -> None:
         try:
-            clean = not self._closed and await _clean(connection)
+            clean = self._is_wanted(connection) and await _clean(connection)
         except BaseException:
             self._drop(connection)
             raise
-        if clean and not self._closed:
+        if clean and self._is_wanted(connection):
             self._hand_over(connection)
         else:
             self._drop(connection)
+
+    def _is_wanted(self, connection: Connection) -> bool:
+        return not self._closed and self._count <= self._size and self._born[connection] == self._generation
 
     def _hand_over(self, connection: Connection) -> None:
         while self._waiters:
@@ -157,6 +196,7 @@ class Pool:
         self._schedule_reaping()
 
     def _drop(self, connection: Connection) -> None:
+        del self._born[connection]
         connection.pgconn.finish()  # no farewell: the server may be gone, and close() would do the same
         self._count -= 1
         self._wake_one()

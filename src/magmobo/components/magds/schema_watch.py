@@ -76,6 +76,7 @@ class SchemaWatch:
     ) -> None:
         self._conninfo, self._bus, self._clock, self._log, self._spawn = conninfo, bus, clock, log, spawn
         self._task: asyncio.Task[Any] | None = None
+        self._outdated = False
         self._watching = asyncio.Event()
         self.uses_event_trigger = False
         self._roles = self._catalogue = ""
@@ -88,6 +89,10 @@ class SchemaWatch:
             async with asyncio.timeout(10):
                 await self._watching.wait()
 
+    def adjust(self, conninfo: str, *, renew: bool = False) -> None:
+        """Connect this way from now on; `renew`: leave the present connection soon."""
+        self._conninfo, self._outdated = conninfo, self._outdated or renew
+
     async def stop(self) -> None:
         """Watch no more."""
         task, self._task = self._task, None
@@ -99,6 +104,7 @@ class SchemaWatch:
         reconnected, pause_s = False, _RETRY_S
         while True:
             try:
+                self._outdated = False
                 connection = await open_connection(self._conninfo)
                 try:
                     await self._watch(connection, reconnected=reconnected)
@@ -119,7 +125,7 @@ class SchemaWatch:
         if reconnected:
             self._bus.emit(DatabaseSchemaChanged("reconnect"))
         polls = 0
-        while True:
+        while not self._outdated:
             notified = False
             async for _ in connection.notifies(timeout=_POLL_S, stop_after=1):
                 notified = True

@@ -45,6 +45,10 @@ class StatementCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def roles(self) -> frozenset[bytes]:
+        """Roles that statements are kept for."""
+        return frozenset(role for role, _ in self._entries)
+
     def plan(self, role: bytes, sql: bytes) -> Plan:
         """What to send so that this statement runs under this role."""
         key = (role, sql)

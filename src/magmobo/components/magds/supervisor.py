@@ -68,6 +68,10 @@ class PostgresServer:
         self.restarts = 0
         self.last_error = ""
 
+    def adjust(self, *, start_timeout_s: float, stop_timeout_s: float) -> None:
+        """Deadlines of the next start and stop."""
+        self._start_timeout_s, self._stop_timeout_s = start_timeout_s, stop_timeout_s
+
     @property
     def pid(self) -> int | None:
         """The postmaster while it runs."""

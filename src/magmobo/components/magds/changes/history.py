@@ -36,6 +36,12 @@ class History:
         self._tables: dict[TableName, TableHistory] = {}
         self.reset(0)
 
+    def adjust(self, *, limit_bytes: int, limit_s: float) -> None:
+        """Other limits; age is looked at by the next `expire`."""
+        self._limit_bytes, self._limit_s = limit_bytes, limit_s
+        while self.size_bytes > limit_bytes:
+            self._evict()
+
     def reset(self, lsn: int) -> None:
         """Forget everything; history begins at this log position."""
         self._entries.clear()

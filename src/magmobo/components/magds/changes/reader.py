@@ -96,6 +96,7 @@ class Reader:
         self._target = ""
         self._confirmed_lsn = 0
         self._stream: ReplicationStream | None = None
+        self._outdated = False
 
     async def run(self) -> None:
         """Read until cancelled. What the server refuses is kept in `reason`; all is tried again, with back-off."""
@@ -104,6 +105,7 @@ class Reader:
             began_s = self._clock.monotonic_s()
             try:
                 await self._session()
+                pause_s = 0.05
             except ChangesUnavailable as error:
                 if self.reason is None or str(self.reason) != str(error):
                     self._log.warning("changes unavailable", code=error.code, reason=error.reason)
@@ -117,6 +119,13 @@ class Reader:
             self.streaming = False
             self._on_state()
             await self._clock.sleep(pause_s)
+
+    def adjust(self, conninfo: str, limits: Limits, *, renew: bool = False) -> None:
+        """Other limits, and another way to connect; `renew`: leave the present connections soon. The next session
+        goes on where this one ended, in the middle of a transaction if need be.
+        """
+        self._conninfo, self._limits, self._outdated = conninfo, limits, self._outdated or renew
+        self.history.adjust(limit_bytes=limits.history_bytes, limit_s=limits.history_s)
 
     def types_changed(self) -> None:
         """The catalogue changed: look types up again before the next row."""
@@ -133,6 +142,7 @@ class Reader:
                 self._send_status(self._stream, ask_reply=True)
 
     async def _session(self) -> None:
+        self._outdated = False
         control = await open_connection(self._conninfo)
         try:
             server = self.server = await read_server(control)
@@ -206,7 +216,7 @@ class Reader:
     async def _read(self, control: Connection, server: ServerFacts, stream: ReplicationStream) -> None:
         now_s = heard_s = self._clock.monotonic_s()
         next_tick_s, ticks = now_s, 0
-        while True:
+        while not self._outdated:
             self._builder.now_s = now_s
             more = await self._take_burst(control, stream)
             if not self.caught_up and self.history.head >= self._target:

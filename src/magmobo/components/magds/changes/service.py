@@ -63,9 +63,14 @@ class ChangeService:
     ) -> None:
         self._conninfo, self._bus, self._clock, self._log, self._spawn = conninfo, bus, clock, log, spawn
         self._keep_slot, self._retention_managed = config.keep_slot, retention_managed
-        limits = Limits(config.history_bytes, config.history_s, config.wal_limit_bytes)
         self._reader = Reader(
-            conninfo=conninfo, source=source, limits=limits, bus=bus, clock=clock, log=log, on_state=self._on_state
+            conninfo=conninfo,
+            source=source,
+            limits=_limits(config),
+            bus=bus,
+            clock=clock,
+            log=log,
+            on_state=self._on_state,
         )
         self._asked: tuple[TableName, ...] = ()
         self._published: dict[TableName, PublishedTable] = {}
@@ -108,6 +113,16 @@ class ChangeService:
     async def shutdown(self) -> None:
         """Release everything; the slot stays."""
         await self.stop(clean=False)
+
+    def adjust(self, conninfo: str, config: MagDSConfig, *, renew: bool = False) -> None:
+        """Go on with these settings; `renew`: over new connections, from where the stream is."""
+        self._conninfo, self._keep_slot = conninfo, config.keep_slot
+        self._reader.adjust(conninfo, _limits(config), renew=renew)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the server gives changes, as far as is known: it has, and nothing has been refused since."""
+        return bool(self._reader.epoch) and self._reader.reason is None
 
     def notices(self) -> list[str]:
         """What does not work here, why, and the next step, for people."""
@@ -274,3 +289,7 @@ class ChangeService:
                 await connection.close()
         except (psycopg.Error, AnotherReader) as error:  # what another node took over is not ours to remove
             self._log.warning("the replication slot stays", error=str(error).strip())
+
+
+def _limits(config: MagDSConfig) -> Limits:
+    return Limits(config.history_bytes, config.history_s, config.wal_limit_bytes)
