@@ -89,7 +89,8 @@ def _arguments(options: NodeOptions) -> list[str]:
         "--without": ",".join(options.without) or None,
     }
     given = [text for name, value in pairs.items() if value is not None for text in (name, str(value))]
-    return [*given, "--safe"] if options.safe else given
+    flags = {"--safe": options.safe, "--accept-removed": options.accept_removed}
+    return [*given, *(name for name, is_set in flags.items() if is_set)]
 
 
 def _environment(options: NodeOptions) -> dict[str, str]:

@@ -1,5 +1,5 @@
-"""Commands about settings: `config:show`, `:diff`, `:reload`, `:rollback`, `:history`, `:set`, `:unset`, and those that
-read the files without a node, `:validate` and `:schema`.
+"""Commands about the settings of a running node: `config:show`, `:diff`, `:reload`, `:rollback`, `:history`, `:set`,
+`:unset`; and `config:diff --from … --to …`, which asks no node.
 
 What changes the running settings asks the node for its plan first (the dry run of the same command) and shows it.
 """
@@ -67,18 +67,28 @@ def _unknown(key: str, everything: ConfigTree) -> Exception:
 
 @click.command("config:diff")
 @click.option("--version", type=click.IntRange(min=1), help="What going back to this version would change.")
+@click.option("--from", "before", metavar="ENVIRONMENT", help="Compare the files of this environment …")
+@click.option("--to", "after", metavar="ENVIRONMENT", help="… with those of this one; asks no node.")
 @options.accept_removed
 @options.data_dir
 @options.timeout(30.0)
 @options.as_json
 def diff(
     version: int | None,
+    before: str | None,
+    after: str | None,
     accept_removed: bool,
     data_dir: Path | None,
     timeout_s: float,
     as_json: bool,
 ) -> int:
     """What a reload would change now, and what that takes. Changes nothing and asks no component."""
+    if before is not None or after is not None:
+        if version is not None or accept_removed:
+            raise click.UsageError("--from and --to compare files: leave out --version and --accept-removed")
+        from magmobo.cli.configcheck import show_differences
+
+        return show_differences(before, after, data_dir, as_json=as_json)
     question = DiffConfig(version=version, accept_removed=accept_removed)
     plan = ask(client_of(data_dir, timeout_s), question, ReloadPlan)
     if as_json:

@@ -1,109 +1,123 @@
-"""Settings as the files, the environment and the options say, without a node: `config:validate`.
+"""Settings as the files, the environment and the options say, for commands that work without a node.
 
 Invariant: what is found here is what `mag up` would find from the same place; nothing is changed and nothing is made.
+The vault is not opened: each read of it is audited, and checking settings is none. What stands for one of its secrets
+meanwhile is as long as a key, and differs from reference to reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
 
-import click
+from msgspec import Struct
+from msgspec.structs import replace
 
-from magmobo.cli import options
-from magmobo.cli.context import remember_log_dir
-from magmobo.cli.output import as_typed, echo, print_json, printable, shortened, styled
-from magmobo.cli.statuses import counted
-from magmobo.contracts.errors import ConfigError
+from magmobo.admin.data_folder import DataFolder
+from magmobo.contracts.configuration import ConfigChange
+from magmobo.kernel.config.core import VaultConfig
+from magmobo.kernel.config.differences import changed_settings
+from magmobo.kernel.config.layers import Layer
+from magmobo.kernel.config.loader import Config, load_config
+from magmobo.kernel.config.references import References
+from magmobo.kernel.config.secret_text import Reference
+from magmobo.kernel.config.source import SecretRead
+from magmobo.kernel.config.view import change
+from magmobo.node.components import find_components, sections_of
+from magmobo.node.secrets import GeneratedSecrets
+from magmobo.node.settings import COMMAND_LINE, NodeOptions, Settings, read_settings
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from msgspec import Struct
-
-    from magmobo.kernel.config.loader import Config
-    from magmobo.node.components import Found
-    from magmobo.node.settings import NodeOptions, Settings
-
-_environment = click.option("--environment", help="As if this were kernel.environment: mag.ENVIRONMENT.toml counts.")
-_config_file = click.option("--config", "config_file", type=click.Path(path_type=Path), help="Instead of mag.toml.")
+_OF_FILES = ("file", "secrets")
+_VAULT = "vault"
 
 
-class _Read(NamedTuple):
-    """The layers, and what a node of theirs would be made of."""
+class Here(NamedTuple):
+    """What was read: the user's layers, and the sections of the components that a node of theirs would have."""
 
+    options: NodeOptions
     settings: Settings
-    found: Found
     sections: Mapping[str, type[Struct]]
+    notices: Sequence[str]
 
-    def config(self) -> Config:
-        """The whole configuration, with what the node made up for itself. Raises: ConfigError."""
-        from magmobo.node.secrets import GeneratedSecrets
+    @property
+    def environment(self) -> str:
+        """The name that chose the files."""
+        return self.settings.kernel.environment
 
-        folder = self.settings.folder
-        generated = GeneratedSecrets(folder).layer(demo=False) if folder.secrets_file.exists() else None
-        return self.settings.config(self.sections, generated)
+    @property
+    def folder(self) -> DataFolder:
+        """The data folder; it may not be there."""
+        return self.settings.folder
 
     def sources(self) -> Sequence[str]:
-        """Who says anything, lowest first."""
-        return [shortened(layer.origin) for layer in self.settings.layers if layer.values]
+        """Who says anything besides these options, lowest first."""
+        return [layer.origin for layer in self.settings.layers if layer.values and layer.kind != COMMAND_LINE]
+
+    def checked(self) -> tuple[Config, Sequence[SecretRead]]:
+        """The whole configuration, and the secrets it would take from the vault. Raises: ConfigError."""
+        resolver = _AllButVault(_references(self.options))
+        return load_config(self.sections, self._layers(), resolve=resolver), resolver.unasked
+
+    def compared(self) -> Config:
+        """The configuration for a comparison with another environment: what files say wins over what only this machine
+        says, and no reference is followed. Raises: ConfigError.
+        """
+        layers = self._layers()
+        ordered = [layer for layer in layers if layer.kind not in _OF_FILES]
+        ordered += [layer for layer in layers if layer.kind in _OF_FILES]
+        return load_config(self.sections, ordered, resolve=lambda reference, _: _stand_in(reference))
+
+    def _layers(self) -> Sequence[Layer]:
+        generated = GeneratedSecrets(self.folder).layer(demo=False) if self.folder.secrets_file.exists() else None
+        return [*([_only(generated, self.sections)] if generated else []), *self.settings.layers]
 
 
-def _read(chosen: NodeOptions) -> _Read:
-    """Raises: ConfigError, ComponentNotLoadable, BadDeclaration."""
-    from magmobo.node.components import find_components, sections_of
-    from magmobo.node.settings import read_settings
+class _AllButVault:
+    """Follows references to files, variables and credentials; of those to the vault it only takes note."""
 
-    settings = read_settings(chosen)
-    remember_log_dir(settings.folder)
-    found = find_components(
-        settings.kernel.components, demo=False, sections={name for layer in settings.layers for name in layer.values}
-    )
-    return _Read(settings.without_sections(found.missing), found, sections_of(found.classes))
+    def __init__(self, others: References) -> None:
+        self._others = others
+        self.unasked: list[SecretRead] = []
 
-
-@click.command("config:validate")
-@_environment
-@_config_file
-@options.data_dir
-@options.as_json
-def validate(environment: str | None, config_file: Path | None, data_dir: Path | None, as_json: bool) -> int:
-    """Check the settings that `mag up` would read here, every mistake at once. Exit 0: none; 5: there are some.
-
-    Whether a database answers or a port is free is not asked: `mag doctor` and `config:reload --dry-run` do that.
-    """
-    from magmobo.node.settings import NodeOptions
-
-    problems: Sequence[str] = []
-    facts: dict[str, Sequence[str]] = {"sources": [], "notes": []}
-    named, remedy = environment or "", ""
-    try:
-        read = _read(NodeOptions(data_dir=data_dir, environment=environment, config_file=config_file))
-        named = read.settings.kernel.environment
-        facts = {"sources": read.sources(), "notes": read.found.notices}
-        read.config()
-    except ConfigError as error:
-        problems, remedy = error.problems, error.next_step()
-    if as_json:
-        print_json("config:validate", {"ok": not problems, "environment": named, "problems": problems, **facts})
-    else:
-        _tell(named, problems, remedy, **facts)
-    return ConfigError.exit_code if problems else 0
+    def __call__(self, reference: Reference, key: str) -> str:
+        """Raises: ReferenceFailed."""
+        if reference.kind != _VAULT or key.startswith(f"{_VAULT}."):
+            return self._others(reference, key)
+        self.unasked.append(SecretRead(key, str(reference), reference.version))
+        return _stand_in(reference)
 
 
-def _tell(
-    environment: str, problems: Sequence[str], remedy: str, *, sources: Sequence[str], notes: Sequence[str]
-) -> None:
-    where = f" for {printable(environment)}" if environment else ""
-    if problems:
-        echo(f"{styled('FAIL', 'red')}  {counted(len(problems), 'mistake')} in the settings{where}")
-    else:
-        said = ", ".join(map(printable, sources)) or "nothing but defaults"
-        echo(f"{styled('ok', 'green')}    the settings{where} are valid: {said}")
-    for problem in problems:
-        echo(f"  {as_typed(printable(problem))}")
-    for note in notes:
-        echo(f"note: {as_typed(printable(note))}")
-    if remedy:
-        echo(f"next: {as_typed(printable(remedy))}")
+def read_here(options: NodeOptions) -> Here:
+    """Read the layers and find the components. Raises: ConfigError, ComponentNotLoadable, BadDeclaration."""
+    settings = read_settings(options)
+    named = {name for layer in settings.layers for name in layer.values}
+    found = find_components(settings.kernel.components, demo=False, sections=named)
+    return Here(options, settings.without_sections(found.missing), sections_of(found.classes), found.notices)
+
+
+def differences(old: Here, new: Here) -> Sequence[ConfigChange]:
+    """What the files of `new` say otherwise than those of `old`, in the order of the keys. Raises: ConfigError."""
+    before, after = old.compared(), new.compared()
+    keys = changed_settings(before, after) - {"kernel.environment"}  # which is what was asked for
+    return [change(key, before, after) for key in sorted(keys)]
+
+
+def vault_section(options: NodeOptions, settings: Settings) -> VaultConfig:
+    """Section [vault] alone, whatever is wrong elsewhere. Raises: ConfigError."""
+    layers = [_only(layer, (_VAULT,)) for layer in settings.layers]
+    section: VaultConfig = load_config({_VAULT: VaultConfig}, layers, resolve=_references(options)).section(_VAULT)
+    return section
+
+
+def _references(options: NodeOptions) -> References:
+    return References(environ=options.environ, credentials_dir=options.credentials_dir, base_dir=options.working_dir)
+
+
+def _only(layer: Layer, sections: Iterable[str]) -> Layer:
+    values: dict[str, Any] = {name: layer.values[name] for name in sections if name in layer.values}
+    return replace(layer, values=values)
+
+
+def _stand_in(reference: Reference) -> str:
+    return sha256(str(reference).encode()).hexdigest()

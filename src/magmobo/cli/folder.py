@@ -7,14 +7,16 @@ say so.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from magmobo.admin.data_folder import DataFolder
+from magmobo.admin.data_folder import DataFolder, open_regular
 
 _DATA_DIR, _ENVIRONMENT = "MAG_KERNEL__DATA_DIR", "MAG_KERNEL__ENVIRONMENT"
+_CREDENTIALS = "CREDENTIALS_DIRECTORY"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _DEFAULT_DIR, _DEFAULT_ENVIRONMENT = "mag_data", "development"
 _MAX_FILE_BYTES = 1_048_576
@@ -33,7 +35,11 @@ def find_folder(data_dir: str | None, working_dir: Path, environ: Mapping[str, s
 
 
 def _said_by_environment(environ: Mapping[str, str]) -> dict[str, str] | None:
-    """What the environment says of [kernel]; None when any variable of ours may be a mistake or says more."""
+    """What the environment says of [kernel]; None when any variable of ours may be a mistake or says more, and where
+    credentials may.
+    """
+    if environ.get(_CREDENTIALS):
+        return None
     for variable in environ:
         if not variable.startswith("MAG_") or "__" not in variable:
             continue
@@ -61,14 +67,14 @@ def _told_by_files(working_dir: Path, environment: str | None) -> dict[str, str]
     """What the files say of [kernel], as the settings reader would find and merge them; None when one is odd."""
     told: dict[str, str] = {}
     main_file = working_dir / "mag.toml"
-    if main_file.exists():
+    if os.path.lexists(main_file):
         main = _kernel_table(main_file)
         if main is None:
             return None
         told = main
     name = environment or told.get("environment", _DEFAULT_ENVIRONMENT)
     for path in _more_files(working_dir, name):
-        more = _kernel_table(path)
+        more = _kernel_table(path, is_secret=path.parent.name == "secrets")
         if more is None or "environment" in more:
             return None
         told |= more
@@ -77,20 +83,25 @@ def _told_by_files(working_dir: Path, environment: str | None) -> dict[str, str]
 
 def _more_files(working_dir: Path, environment: str) -> Iterator[Path]:
     named = working_dir / f"mag.{environment}.toml"
-    if named.exists():
+    if os.path.lexists(named):
         yield named
     folder = working_dir / "mag.d"
     if folder.exists():
         yield from sorted(folder.glob("*.toml"))
+    secrets = working_dir / "secrets" / f"{environment}.toml"
+    if os.path.lexists(secrets):
+        yield secrets
 
 
-def _kernel_table(path: Path) -> dict[str, str] | None:
+def _kernel_table(path: Path, *, is_secret: bool = False) -> dict[str, str] | None:
     """The table [kernel] of a file, when it says no more than where the data folder is and which environment."""
     import tomllib  # only where there is a file
 
     try:
-        content = path.read_bytes()
-        if not content or len(content) > _MAX_FILE_BYTES:
+        with os.fdopen(open_regular(path, follow=True), "rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+            is_exposed = is_secret and os.fstat(file.fileno()).st_mode & 0o077
+        if is_exposed or not content.strip() or len(content) > _MAX_FILE_BYTES:
             return None
         table: Any = tomllib.loads(content.decode()).get("kernel", {})
     except (OSError, ValueError, RecursionError):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--safe", is_flag=True, help="Start no component: only the kernel and the operators' door.")
 @click.option("--only", multiple=True, metavar="NAME,...", help="Start these components and what they need.")
 @click.option("--without", multiple=True, metavar="NAME,...", help="Leave out these components and what needs them.")
+@options.accept_removed
 @click.option("--background", is_flag=True, help="Return when the node is ready and leave it running.")
 @options.timeout(300.0)
 @options.as_json
@@ -50,6 +51,7 @@ def up(
     safe: bool,
     only: tuple[str, ...],
     without: tuple[str, ...],
+    accept_removed: bool,
     background: bool,
     timeout_s: float,
     as_json: bool,
@@ -68,6 +70,7 @@ def up(
     chosen = NodeOptions(
         data_dir=data_dir, dsn=dsn, demo=demo, speed=speed, host=host, port=port, config_file=config_file,
         environment=environment, safe=safe, only=_names("--only", only), without=_names("--without", without),
+        accept_removed=accept_removed,
     )  # fmt: skip
     if report_to is not None:
         return _report_to(report_to, chosen)

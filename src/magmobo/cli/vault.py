@@ -6,20 +6,22 @@ before the first start.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from magmobo.cli import options
-from magmobo.cli.context import ask, client_of, fields_of
+from magmobo.cli.context import ask, client_of, fields_of, remember_log_dir, session
 from magmobo.cli.output import echo, echo_error, print_json, printable
 from magmobo.cli.plans import table
 from magmobo.cli.secretinput import read_secret
 from magmobo.cli.statuses import counted
 from magmobo.contracts.commands import Command
+from magmobo.contracts.errors import MagError
 from magmobo.contracts.vaults import (
     ImportReport,
     ImportSecrets,
@@ -31,6 +33,10 @@ from magmobo.contracts.vaults import (
     SetSecret,
     VaultContents,
 )
+
+if TYPE_CHECKING:
+    from magmobo.kernel.config.source import SecretRead
+    from magmobo.node.settings import NodeOptions
 
 T = TypeVar("T")
 
@@ -223,4 +229,56 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _asked(command: Command, reply: type[T], data_dir: Path | None, timeout_s: float, *, dry_run: bool = False) -> T:
-    return ask(client_of(data_dir, timeout_s), command, reply, dry_run=dry_run)
+    """The answer of the node, or of the vault itself where no node runs. Raises: MagError of whatever refuses."""
+    from magmobo.admin.errors import NodeNotRunning
+
+    try:
+        return ask(client_of(data_dir, timeout_s), command, reply, dry_run=dry_run)
+    except NodeNotRunning:
+        answer: T = _at_rest(command, data_dir, timeout_s, dry_run=dry_run)
+        return answer
+
+
+def _at_rest(command: Command, data_dir: Path | None, timeout_s: float, *, dry_run: bool) -> Any:
+    """As a node of this folder would answer, checked and recorded in the same way."""
+    import asyncio
+
+    from magmobo.admin.vault_offline import ask_vault
+    from magmobo.cli import configfiles
+    from magmobo.contracts.capabilities import Actor, Role
+    from magmobo.node.settings import NodeOptions, read_settings
+
+    who, chosen = session(), NodeOptions(data_dir=data_dir)
+    settings = read_settings(chosen)
+    remember_log_dir(settings.folder)
+    return asyncio.run(
+        ask_vault(
+            settings.folder,
+            configfiles.vault_section(chosen, settings),
+            command,
+            actor=Actor(
+                name=f"uid:{os.geteuid()}",
+                role=Role(who.role or Role.ADMIN),
+                via="control",
+                justification=who.justification,
+            ),
+            reads=_reads(command, chosen),
+            dry_run=dry_run,
+            timeout_s=timeout_s,
+        )
+    )
+
+
+def _reads(command: Command, chosen: NodeOptions) -> Sequence[SecretRead]:
+    """What the settings take from the vault. Where they are wrong that is not known, and nothing can be removed.
+
+    Raises: MagError, for a removal alone.
+    """
+    from magmobo.cli.configfiles import read_here
+
+    try:
+        return read_here(chosen).checked()[1]
+    except MagError:
+        if isinstance(command, RemoveSecret):
+            raise
+        return ()

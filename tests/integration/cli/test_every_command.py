@@ -169,7 +169,11 @@ def test_a_stop_that_cannot_be_ordered_names_the_signal_that_stops(
     assert "`kill 4321` drains it" in err
 
 
-@pytest.mark.parametrize("command", [*WORDS, "status", "down"])
+AT_REST = [command for command in WORDS if command.startswith("vault:")]
+"""They work without a node too: test_settings_files."""
+
+
+@pytest.mark.parametrize("command", [*(command for command in WORDS if command not in AT_REST), "status", "down"])
 def test_without_a_node_it_is_three(place: Path, capsys: Capture, command: str) -> None:
     folder = place / "none"
     words = [command, *WORDS.get(command, []), "--data-dir", str(folder)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -29,7 +30,18 @@ KERNEL = st.sampled_from(
 )  # fmt: skip
 FILES = st.dictionaries(
     st.sampled_from(
-        ["mag.toml", "mag.test.toml", "mag.development.toml", "mag.x-1.toml", "mag.d/1.toml", "mag.d/2.toml"]
+        [
+            "mag.toml",
+            "mag.test.toml",
+            "mag.development.toml",
+            "mag.x-1.toml",
+            "mag.d/1.toml",
+            "mag.d/2.toml",
+            "secrets/test.toml",
+            "secrets/development.toml",
+            "creds/magmobo.kernel.data_dir",
+            "creds/other",
+        ]
     ),
     KERNEL,
     max_size=3,
@@ -39,7 +51,8 @@ OTHER = st.sampled_from(
         "MAG_ROLE", "MAG_KERNEL", "MAG_KERNEL__COMPONENTS", "MAG_KERNEL__DATA_DIR__X", "MAG_MAGDS__DSN",
         "MAG_MAGDS__DSN__X", "MAG_MAGGATE__JWT__SECRET", "MAG_MAGGATE__JWT", "MAG_KERNEL__DATA_DIR_FILE",
         "MAG_MAGDS__DSN_FILE", "PORT", "DATABASE_URL", "MAG_X__Y_FILE", "mag_kernel__data_dir", "MAG_KERNEL__DATADIR",
-        "MAG__KERNEL__DATA_DIR", "HOME", "MAG_KERNEL__STAGE_TIMEOUT_S", "MAG_A__B__C__D", "MAG_A__B",
+        "MAG__KERNEL__DATA_DIR", "HOME", "CREDENTIALS_DIRECTORY",
+        "MAG_KERNEL__STAGE_TIMEOUT_S", "MAG_A__B__C__D", "MAG_A__B",
     ]
 )  # fmt: skip
 ENVIRON = st.fixed_dictionaries(
@@ -61,6 +74,7 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
 
 
 @settings(max_examples=400, deadline=None)
@@ -72,12 +86,19 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 @example(None, {}, {"MAG_A__B": "x", "MAG_A__B__C__D": "y"})
 @example(None, {}, {"MAG_MAGDS__DSN_FILE": "/nowhere"})
 @example(None, {}, {"MAG_KERNEL__STAGE_TIMEOUT_S": "-1"})
+@example(None, {"creds/magmobo.kernel.data_dir": "there\n"}, {"CREDENTIALS_DIRECTORY": "creds"})
+@example(
+    None, {"secrets/development.toml": '[kernel]\ndata_dir = "s"\n', "mag.d/1.toml": "kernel.data_dir = 'd'\n"}, {}
+)
+@example(None, {"mag.toml": "\n \n"}, {})
 def test_what_is_found_is_what_the_settings_say(
     data_dir: str | None, files: Mapping[str, str], environ: Mapping[str, str]
 ) -> None:
     folder = Path(tempfile.mkdtemp(prefix="mag-folder-"))
     try:
         write(folder, files)
+        if "CREDENTIALS_DIRECTORY" in environ:
+            environ = {**environ, "CREDENTIALS_DIRECTORY": str(folder / "creds")}
         found = find_folder(data_dir, folder, environ)
         assert found is None or found.path == found_by_settings(data_dir, folder, environ)
     finally:
@@ -94,6 +115,7 @@ def test_what_is_found_is_what_the_settings_say(
         (None, {"mag.toml": '[kernel]\ndata_dir = "file"\n'}, {"MAG_KERNEL__DATA_DIR": "here"}, "here"),
         (None, {"mag.test.toml": '[kernel]\ndata_dir = "test"\n'}, {"MAG_KERNEL__ENVIRONMENT": "test"}, "test"),
         (None, {"mag.d/1.toml": '[kernel]\ndata_dir = "d"\n', "mag.toml": "#\n"}, {}, "d"),
+        (None, {"secrets/development.toml": '[magds]\ndsn = "x"\n'}, {}, "mag_data"),
     ],
 )
 def test_what_people_do_is_found_without_the_settings_reader(
@@ -103,3 +125,18 @@ def test_what_people_do_is_found_without_the_settings_reader(
     found = find_folder(data_dir, tmp_path, environ)
     assert found is not None
     assert found.path == tmp_path / expected
+
+
+@pytest.mark.parametrize("name", ["mag.toml", "mag.development.toml", "secrets/development.toml"])
+def test_what_is_no_file_and_a_secret_that_others_read_are_left_to_who_says_so(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to("nowhere")
+    assert find_folder(None, tmp_path, {}) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert find_folder(None, tmp_path, {}) is None
+    path.unlink()
+    path.write_text("# nothing\n")
+    path.chmod(0o640)
+    assert (find_folder(None, tmp_path, {}) is None) is name.startswith("secrets")
