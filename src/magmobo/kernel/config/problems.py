@@ -14,7 +14,7 @@ from magmobo.kernel.config.expected import expectation
 from magmobo.kernel.config.shapes import around, holds_secret
 
 _SENSITIVE = r"(?i)pass(word|wd|phrase)?|secret|token|credential|authorization|private|key|dsn"
-_PASSWORD = re.compile(r"://[^\s:/@]*:([^\s/]+)@")
+_USERINFO = r"://[^\s:/@]*:([^\s/]+)@"
 _SHOWN_CHARS = 80
 _KNOWN_CHARS = 4  # what is shorter stands in ordinary words, and hides nothing itself
 _HIDDEN = "***"
@@ -46,12 +46,13 @@ class Problems:
         del self._problems[count:]
 
     def hide(self, secret: str) -> None:
-        """This is a secret, so no line may show it."""
+        """This is a secret, so no line may show it, nor what stands behind the colon of a reference that is none."""
         self._secrets.add(secret)
+        self._secrets.add(secret.partition(":")[2])
 
     def texts(self) -> list[str]:
         """One line each, sorted."""
-        parts = {part for secret in self._secrets for part in (secret, *_PASSWORD.findall(secret))}
+        parts = {part for secret in self._secrets for part in (secret, *re.findall(_USERINFO, secret))}
         secrets = sorted((part for part in parts if len(part) >= _KNOWN_CHARS), key=len, reverse=True)
         return sorted(
             problem.before + _without(secrets, problem.said) + problem.after if problem.said else problem.before
@@ -83,9 +84,7 @@ class Problems:
 
     def refused(self, path: str, reason: str) -> None:
         """A section's own check, or msgspec's of a whole list, says no."""
-        from magmobo.kernel.redact import redact_text  # its patterns are compiled when somebody needs them
-
-        self._problems.append(_Problem(f"{path}: ", redact_text(reason), self._in_brackets(path)))
+        self._problems.append(_Problem(f"{path}: ", reason, self._in_brackets(path)))
 
     # ------------------------------------------------------------ who set it
 
@@ -133,6 +132,8 @@ def shown(value: Any, path: str, type_: Any) -> str:
 
 
 def _without(secrets: Collection[str], text: str) -> str:
+    from magmobo.kernel.redact import redact_text  # its patterns are compiled when somebody needs them
+
     for secret in secrets:
         text = text.replace(secret, _HIDDEN)
-    return text
+    return redact_text(text)

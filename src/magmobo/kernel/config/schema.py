@@ -67,7 +67,7 @@ def _field(field: msgspec.structs.FieldInfo, *, is_whole: bool) -> Schema:
         return schema
     if holds_secret(field.type) and default:
         return schema
-    return {**schema, "default": msgspec.to_builtins(default, enc_hook=str)}
+    return {**schema, "default": msgspec.json.decode(msgspec.json.encode(default, enc_hook=str))}
 
 
 def _value(type_: Any, *, is_whole: bool) -> Schema:

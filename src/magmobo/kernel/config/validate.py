@@ -8,8 +8,9 @@ secret, and when no secret of this configuration is in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -17,10 +18,12 @@ from msgspec import Struct
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.layers import Text
 from magmobo.kernel.config.problems import Problems
-from magmobo.kernel.config.secret_text import Followed, Reference, follow
 from magmobo.kernel.config.shapes import Shape, fields_of, joined, shapes_of
 
-Resolve = Callable[[Reference, str], str]
+if TYPE_CHECKING:
+    from magmobo.kernel.config.secret_text import Followed, Reference
+
+Resolve = Callable[["Reference", str], str]
 
 
 def decode_special(type_: type, value: Any) -> Any:
@@ -125,11 +128,12 @@ class Checker:
     def _secret(self, text: str, path: str) -> str:
         """The secret that `text` is, or refers to."""
         self._found.hide(text)
-        if self._resolve is None:
+        if self._resolve is None or ":" not in text:  # every reference has one
             return str(text)
+        from magmobo.kernel.config.secret_text import follow
+
         if path not in self._followed:
-            resolve = self._resolve
-            followed = follow(text, self._found.origin(path), lambda reference: resolve(reference, path))
+            followed = follow(text, self._found.origin(path), partial(self._led_to, path=path))
             self._followed[path] = followed
             self._found.hide(followed.text)
             if followed.references:
@@ -138,6 +142,11 @@ class Checker:
         for problem in followed.problems:
             self._found.note(path, f"{path}: {problem}")
         return followed.text
+
+    def _led_to(self, reference: Reference, *, path: str) -> str:
+        secret = self._resolve(reference, path) if self._resolve else ""
+        self._found.hide(secret)
+        return secret
 
 
 def _from_text(shape: Shape, text: Text) -> Any:
