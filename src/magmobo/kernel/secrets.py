@@ -2,7 +2,8 @@
 
 Boundary: the command bus has checked the right and written the audit record before a function here runs, so the vault's
 own records are for components alone. Invariant: a version that the settings refuse does not count afterwards: the one
-before is stored again as the newest, and the refused one stays in the vault as an older version, to be tried again.
+before is stored again as the newest, and the refused one stays in the vault as an older version, to be tried again. One
+that is new and refused is removed: it has the name of a setting, and the next start would take it.
 """
 
 from __future__ import annotations
@@ -132,28 +133,36 @@ class SecretOperations:
     ) -> tuple[Sequence[SecretInfo], Sequence[str]]:
         async with self._turn:
             present = {info.name for info in await self._store.infos()}
-            followed = [name for name in news if name in present and self._uses(pinned=False).get(name)]
-            before = {name: (await self._store.read(name))[0] for name in followed}
+            followed = self._uses(pinned=False)
+            # A new one may have the name of a setting, and counts for it then: all of those have a dot.
+            told = [name for name in news if (name in followed if name in present else "." in name)]
+            before = {name: (await self._store.read(name))[0] for name in told if name in present}
             infos = await self._store.write(news, pinned=self._pins())
-            if not followed:
+            if not told:
                 return infos, ()
             try:
-                outcome = await self._settings.secrets_changed(followed, actor=actor)
+                outcome = await self._settings.secrets_changed(told, actor=actor)
             except MagError as error:
-                refused = [info for info in infos if info.name in before]
-                raise SecretNotTaken(str(error), await self._taken_back(before), refused) from error
+                kept = [info for info in infos if info.name in before]
+                became = await self._taken_back(before, [name for name in told if name not in present])
+                raise SecretNotTaken(str(error), became, kept) from error
             waiting = set(outcome.plan.waiting)
             return infos, [change.key for change in outcome.plan.changes if change.key not in waiting]
 
-    async def _taken_back(self, before: Mapping[str, str]) -> str:
-        """What counts now, in words."""
+    async def _taken_back(self, before: Mapping[str, str], new: Sequence[str]) -> str:
+        """What is so now, in words."""
+        said = []
         try:
-            infos = await self._store.write(before, pinned=self._pins())
+            if before:
+                infos = await self._store.write(before, pinned=self._pins())
+                counting = ", ".join(f"{info.name} version {info.version}" for info in infos)
+                said.append(f"what counted before counts again, as {counting}")
+            for name in new:
+                await self._store.remove(name)
+                said.append(f"{name} is removed again")
         except MagError as error:
-            return f"it could not be taken back ({error}) and would count at the next start"
-        return "what counted before counts again, as " + ", ".join(
-            f"{info.name} version {info.version}" for info in infos
-        )
+            said.append(f"it could not be taken back ({error}) and would count at the next start")
+        return "; ".join(said)
 
     def _uses(self, *, pinned: bool = True) -> Mapping[str, Sequence[str]]:
         """Secrets and the settings that refer to them; without `pinned`, those that follow the newest version."""

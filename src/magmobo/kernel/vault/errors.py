@@ -130,7 +130,10 @@ class SecretInUse(MagError):
 
     code = "MAG-VAULT-021"
     http_status = 409
-    remedy = "Give the named settings another value, reload, and remove it then."
+    remedy = (
+        "Give the named settings another value and reload first. A secret with the name of a setting counts above the "
+        "files: `mag config:set` counts above it."
+    )
 
     def __init__(self, name: str, keys: Sequence[str]) -> None:
         super().__init__(name, keys)
@@ -141,7 +144,7 @@ class SecretInUse(MagError):
 
 
 class SecretNotTaken(MagError):
-    """The settings that take a secret cannot take its new version; the one before counts, in the vault too."""
+    """The settings that take a secret cannot take its new version; what counted before counts, in the vault too."""
 
     code = "MAG-VAULT-022"
     exit_code = 5

@@ -6,6 +6,7 @@ first call that needs it. A node without a vault never does.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ class _Vault:
         self._driver().remove(name)
 
     def infos(self) -> Sequence[SecretInfo]:
-        return self._driver().infos()
+        return [] if self._is_nothing() else self._driver().infos()
 
     def rekey(self, *, above_generation: int) -> None:
         self._driver().rekey(above_generation=above_generation)
@@ -62,14 +63,16 @@ class _Vault:
             self._settings = settings
 
     def mark(self) -> Mark | None:
-        if self._made is None and not (self.name == "local" and _has_file(self._data_dir)):
-            return None
-        return self._driver().mark()
+        return None if self._is_nothing() else self._driver().mark()
 
     def close(self) -> None:
         with self._turn:
             if self._made is not None:
                 self._made.close()
+
+    def _is_nothing(self) -> bool:
+        """Whether there is no local vault; every start asks."""
+        return self._made is None and self.name == "local" and not _has_file(self._data_dir)
 
     def _driver(self) -> VaultDriver:
         with self._turn:
@@ -79,7 +82,7 @@ class _Vault:
 
 
 def _has_file(data_dir: Path) -> bool:
-    return (data_dir / "vault" / "vault.mag").is_symlink() or (data_dir / "vault" / "vault.mag").exists()
+    return os.path.lexists(data_dir / "vault" / "vault.mag")
 
 
 def _make(settings: VaultSettings, data_dir: Path) -> VaultDriver:
