@@ -16,7 +16,7 @@ from magmobo.admin.secret_files.dotenv import parse_dotenv
 from magmobo.admin.secret_files.errors import IdentityNeeded, SecretFileError, SecretFileMalformed
 from magmobo.admin.secret_files.names import Found, as_secrets
 from magmobo.admin.secret_files.sops import open_sops
-from magmobo.admin.secret_files.stores import format_of
+from magmobo.admin.secret_files.stores import format_of, holds_sealed
 from magmobo.admin.secret_files.trees import Table, TreeMalformed, all_found, parse_json, parse_toml
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 1_048_576
 _MAX_IDENTITY_BYTES = 65_536
+_OF_SOPS = frozenset((".json", ".yaml", ".yml", ".ini"))
 _TABLE = re.compile(r"\s*(?:#[^\n]*\n\s*)*\[")
 
 
@@ -49,7 +50,7 @@ def read_secret_file(
     store_format = format_of(text) if format in ("auto", "sops") else None
     if store_format is not None:
         return as_secrets(path, open_sops(path, text, store_format, _identities(path, identity)))
-    if format == "sops":
+    if format == "sops" or (format == "auto" and (path.suffix in _OF_SOPS or holds_sealed(text))):
         raise SecretFileMalformed(path, ["it holds no metadata of SOPS"])
     return as_secrets(path, parse_dotenv(path, text))
 

@@ -36,6 +36,7 @@ DEFAULT_SECTION = "DEFAULT"
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_COMMENT = re.compile(r"ENC\[AES256_GCM,[^\]]*,type:comment\]")
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _MARKS: Mapping[Format, re.Pattern[str]] = {
@@ -54,6 +55,11 @@ class Store(Struct, frozen=True):
     metadata: Table
 
 
+def holds_sealed(text: str) -> bool:
+    """Whether SOPS encrypted something in it, be it a whole file of its or not."""
+    return "ENC[AES" in text
+
+
 def format_of(text: str) -> Format | None:
     """Which of the formats a file of SOPS is in, by what stands in it; None when it does not look like one."""
     if _MARKS["json"].match(text):
@@ -67,7 +73,18 @@ def read_store(text: str, name: Format) -> Store:
     metadata = values.pop(_KEY, None)
     if not isinstance(metadata, Mapping):
         raise TreeMalformed("it holds no metadata of SOPS")
-    return Store(name, values, metadata)
+    return Store(name, {key: _without_comments(node) for key, node in values.items()}, metadata)
+
+
+def _without_comments(node: Node) -> Node:
+    """SOPS writes a comment in a list as one of its values, which takes a place but does not count for the MAC."""
+    if isinstance(node, Leaf):
+        return node
+    if isinstance(node, Mapping):
+        return {key: _without_comments(child) for key, child in node.items()}
+    return [
+        _without_comments(child) for child in node if not (isinstance(child, Leaf) and _COMMENT.fullmatch(child.text))
+    ]
 
 
 # ---------------------------------------------------------------- .env and INI

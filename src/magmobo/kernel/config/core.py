@@ -201,6 +201,11 @@ class VaultConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     address: Annotated[
         str, Meta(max_length=300, description="URL of the Vault server, https:// unless it is on loopback"), LIVE
     ] = ""
+    ca_file: Annotated[
+        Path | None,
+        Meta(description="PEM file of who signed the Vault server's certificate; unset: the public authorities"),
+        LIVE,
+    ] = None
     token: Annotated[Secret | None, Meta(description="token for the Vault server"), LIVE] = None
     mount: Annotated[str, Meta(min_length=1, max_length=100, description="mount of its KV engine, version 2"), LIVE] = (
         "secret"

@@ -9,6 +9,7 @@ failed while it was being made.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
@@ -33,6 +34,8 @@ class VaultSettings(Protocol):
     def versions(self) -> int: ...
     @property
     def address(self) -> str: ...
+    @property
+    def ca_file(self) -> Path | None: ...
     @property
     def token(self) -> Secret | None: ...
     @property
