@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from magmobo.contracts.component import Component
 from magmobo.kernel import view
 from magmobo.kernel.board import Board
-from magmobo.kernel.config.loader import Config
 from magmobo.kernel.context import Surroundings
+from magmobo.kernel.current import Current
 from magmobo.kernel.deadline import end
 from magmobo.kernel.health import HealthMonitor
 from magmobo.kernel.selection import Selection
@@ -28,28 +29,26 @@ if TYPE_CHECKING:
 
 
 class Assembly:
-    """Board and supervision of one boot; what of the node's configuration it needs, it reads from `config`."""
+    """Board and supervision of one boot; what of the node's configuration it needs, it reads from `current`."""
 
     def __init__(
         self,
         selection: Selection,
         around: Surroundings,
         provided: Mapping[type, object],
-        config: Config,
+        current: Current,
         *,
         random: Random | None,
         on_exit: Callable[[str], None],
         is_active: Callable[[], bool],
     ) -> None:
-        self.selection, self._config = selection, config
-        self._settings = config.section("kernel")
-        self._exit_on: Sequence[str] = config.section("recovery").exit_on
+        self.selection, self._current = selection, current
         reasons = {name: one.reason for name, one in selection.left_out.items()}
         self.board = Board(selection.registry, around, provided, self._failed, reasons)
         self.supervisor = Supervisor(
             self.board.slots,
-            recovery=config.section("recovery"),
-            kernel=self._settings,
+            recovery=current.section("recovery"),
+            kernel=current.kernel,
             bus=around.bus,
             clock=around.clock,
             random=random,
@@ -59,22 +58,27 @@ class Assembly:
         self.monitor = HealthMonitor(
             self.board.slots,
             needs=self._needs,
-            config=config.section("health"),
+            config=current.section("health"),
             bus=around.bus,
             clock=around.clock,
             supervisor=self.supervisor,
         )
         self._monitoring: asyncio.Task[None] | None = None
 
+    def tune(self) -> None:
+        """Other settings of the node count from now on."""
+        self.supervisor.tune(self._current.section("recovery"), self._current.kernel)
+        self.monitor.tune(self._current.section("health"))
+
     # ------------------------------------------------------------ all of them
 
     async def load(self) -> None:
         """Construct, configure and boot. Raises: PhaseFailed."""
-        await self.board.load(self._config, timeout_s=self._settings.start_timeout_s)
+        await self.board.load(self._current.config, timeout_s=self._current.kernel.start_timeout_s)
 
     async def start(self) -> None:
         """Start every component. Raises: PhaseFailed."""
-        await self.board.start(timeout_s=self._settings.start_timeout_s)
+        await self.board.start(timeout_s=self._current.kernel.start_timeout_s)
 
     def check(self) -> None:
         """Raises: PhaseFailed for a component that failed while others came up."""
@@ -99,18 +103,19 @@ class Assembly:
 
     async def register(self, component_type: type[Component], section: Any) -> str:
         """Add one to the running node; its name. Raises: as `Board.add`."""
-        settings = self._settings
-        return await self.board.add(
-            component_type, section, start_s=settings.start_timeout_s, stop_s=settings.stop_timeout_s
-        )
+        deadlines = self.supervisor.deadlines
+        name = await self.board.add(component_type, section, start_s=deadlines.start_s, stop_s=deadlines.stop_s)
+        if section is not None:  # before anybody else's turn to change the node
+            self._current.config = self._current.config.replaced({name: section})
+        return name
 
     async def unregister(self, name: str) -> None:
         """Take one off the running node. Raises: UnknownComponent, StillNeeded, Unavailable."""
-        await self.board.remove(name, stop_s=self._settings.stop_timeout_s)
+        await self.board.remove(name, stop_s=self.supervisor.deadlines.stop_s)
 
     async def disable(self, name: str) -> None:
         """Stop one and keep it idle. Raises: UnknownComponent, StillNeeded, Unavailable."""
-        await self.board.disable(name, stop_s=self._settings.stop_timeout_s)
+        await self.board.disable(name, stop_s=self.supervisor.deadlines.stop_s)
 
     async def enable(self, name: str) -> None:
         """Bring up one that is idle, and then those that were left out because they need it. Raises: as `Board.add`."""
@@ -119,9 +124,9 @@ class Assembly:
             if declaration is None:
                 self.board.slot(wanted)  # unknown names are refused, members left as they are
                 continue
-            section = self._config.section(wanted) if declaration.component_type.config_type else None
-            settings = self._settings
-            await self.board.enable(wanted, section, start_s=settings.start_timeout_s, stop_s=settings.stop_timeout_s)
+            section = partial(self._section_of, wanted) if declaration.component_type.config_type else _no_section
+            deadlines = self.supervisor.deadlines
+            await self.board.enable(wanted, section, start_s=deadlines.start_s, stop_s=deadlines.stop_s)
 
     def _left_out_because_of(self, name: str) -> Sequence[str]:
         return [other for other, why in self.selection.left_out.items() if why.because_of == name]
@@ -130,7 +135,8 @@ class Assembly:
 
     def notices(self) -> list[str]:
         """What an operator should know about who takes part, a line each."""
-        strangers = [name for name in self._exit_on if name not in self.board.slots]
+        exit_on: Sequence[str] = self._current.section("recovery").exit_on
+        strangers = [name for name in exit_on if name not in self.board.slots]
         return [
             *self.selection.notices(),
             *(f"recovery.exit_on names {name}, which this node does not have: nothing follows" for name in strangers),
@@ -166,3 +172,10 @@ class Assembly:
 
     def _failed(self, name: str) -> None:
         self.supervisor.failed(name)
+
+    def _section_of(self, name: str) -> Any:
+        return self._current.section(name)
+
+
+def _no_section() -> None:
+    return None

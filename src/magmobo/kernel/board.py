@@ -117,13 +117,16 @@ class Board:
         await self._alone(plan, may_be_ended=True)
         return name
 
-    async def enable(self, name: str, section: Any, *, start_s: float, stop_s: float) -> None:
-        """Bring up a component that is idle; one that is not idle is left as it is. Arguments and errors as `add`."""
+    async def enable(self, name: str, section: Callable[[], Any], *, start_s: float, stop_s: float) -> None:
+        """Bring up a component that is idle; one that is not idle is left as it is. Arguments and errors as `add`.
+
+        section: asked when no other change is under way, so that it is the one that counts then.
+        """
 
         def plan() -> Coroutine[Any, Any, None]:
             if name in self.registry.declarations:
                 return _nothing()
-            return self._join(self.registry.with_enabled(name), name, section, start_s, stop_s)
+            return self._join(self.registry.with_enabled(name), name, section(), start_s, stop_s)
 
         await self._alone(plan, may_be_ended=True)
 
@@ -143,6 +146,13 @@ class Board:
             return self._leave(self.registry.with_disabled(name), name, stop_s, reason)
 
         await self._alone(plan, may_be_ended=False)
+
+    async def undisturbed(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `work` while nobody joins or leaves; the caller's cancellation, and the node's end, end it.
+
+        Raises: Unavailable while the node stops, and whatever `work` raises.
+        """
+        await self._alone(work, may_be_ended=True)
 
     async def _join(self, registry: Registry, name: str, section: Any, start_s: float, stop_s: float) -> None:
         down = [other for other in registry.needs(name) if self.slots[other].state is not State.RUNNING]

@@ -23,6 +23,10 @@ class Budget:
         self._config, self._random = config, random or Random()  # noqa: S311 - for pauses
         self._spent_s: list[float] = []
 
+    def tune(self, config: RecoveryConfig) -> None:
+        """Count by these settings from now on."""
+        self._config = config
+
     def spent(self, now_s: float) -> int:
         """Attempts inside the window."""
         return sum(now_s - at_s <= self._config.window_s for at_s in self._spent_s)

@@ -309,6 +309,48 @@ class StageTimeout(MagError):
         return f"stage {self.stage} did not end within {self.timeout_s:g} s: {who}"
 
 
+class ReloadTakenBack(MagError):
+    """Components did not come up with changed settings, so the former settings were taken back, everywhere."""
+
+    code = "MAG-CONF-030"
+    exit_code = 5
+    remedy = "Correct what the cause says and reload again; `mag config:diff` shows what would change."
+
+    def __init__(self, reasons: Sequence[str], left: Sequence[str] = ()) -> None:
+        super().__init__(reasons, left)
+        self.reasons, self.left = tuple(reasons), tuple(left)
+
+    def __str__(self) -> str:
+        text = f"the former settings count again: {'; '.join(self.reasons)}"
+        return f"{text}; not yet running again with them: {', '.join(self.left)}" if self.left else text
+
+
+class NoFormerVersion(MagError):
+    """There is no older version of the settings to go back to."""
+
+    code = "MAG-CONF-031"
+    http_status = 404
+    remedy = "`mag config:history` lists the versions that are kept."
+
+    def __str__(self) -> str:
+        return "no version of the settings before the present one is kept"
+
+
+class NotSetAtRuntime(MagError):
+    """`config:unset` takes back what `config:set` set, and nothing did for this key."""
+
+    code = "MAG-CONF-032"
+    http_status = 404
+    remedy = "`mag config:show KEY --origin` says who set it; change it there."
+
+    def __init__(self, key: str, origin: str) -> None:
+        super().__init__(key, origin)
+        self.key, self.origin = key, origin
+
+    def __str__(self) -> str:
+        return f"{self.key} was not set by config:set; it comes from: {self.origin}"
+
+
 def describe(error: BaseException) -> str:
     """An error for people: its text without secrets, its class when it is not ours, and its code when it has one."""
     from magmobo.kernel.redact import redact_text  # 1 ms that a start without errors does not pay

@@ -24,6 +24,8 @@ class Figures:
         yield from self._components()
         yield from self._buses()
         yield from self._stores()
+        if self._kernel.reloads:
+            yield from self._settings()
 
     def _node(self) -> Iterator[Family]:
         facts = self._kernel.facts
@@ -83,6 +85,12 @@ class Figures:
             for (layer, result), count in services.caches.counts.items()
         ]
         yield Family("mag_cache_requests_total", "counter", "Look-ups in the cache.", requests)
+
+    def _settings(self) -> Iterator[Family]:
+        reloader = self._kernel.reloader
+        yield _many("mag_config_reloads_total", "counter", "Reloads of the settings.", "result", reloader.counts)
+        version = str(reloader.version)
+        yield _one("mag_config_version_info", "gauge", "The version of the settings that counts.", 1, version=version)
 
 
 def _one(name: str, kind: Kind, help: str, value: float, **labels: str) -> Family:

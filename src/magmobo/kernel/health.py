@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from random import Random
 
 JITTER = 0.1
+_HURRY_S = 1.0
 _SEVERITY = list(HealthStatus)
 
 
@@ -103,6 +104,8 @@ class HealthMonitor:
         self._slots, self._needs, self._config, self._bus, self._clock = slots, needs, config, bus, clock
         self._supervisor, self._random = supervisor, random
         self._records: dict[str, _Record] = {}
+        self._hurry_until_s = 0.0
+        self._woken = asyncio.Event()
 
     async def run(self) -> None:
         """Ask until cancelled. The pause varies a little, so that nodes do not ask a shared database in step."""
@@ -111,7 +114,35 @@ class HealthMonitor:
         random = self._random or Random()  # noqa: S311 (it spreads load)
         while True:
             await self.poll_once()
-            await self._clock.sleep(self._config.interval_s * (1 + random.uniform(-JITTER, JITTER)))
+            await self._pause(random)
+
+    def tune(self, config: HealthConfig) -> None:
+        """Ask and judge by these settings from now on."""
+        self._config = config
+        self._woken.set()
+
+    def hurry(self, duration_s: float) -> None:
+        """Ask more often for so long: something has changed, and whether it does good should be known soon."""
+        self._hurry_until_s = self._clock.monotonic_s() + duration_s
+        self._woken.set()
+
+    async def _pause(self, random: Random) -> None:
+        """Until the next round is due, by the settings that count then."""
+        began_s = self._clock.monotonic_s()
+        share = 1 + random.uniform(-JITTER, JITTER)
+        while (left_s := began_s + self._interval_s() * share - self._clock.monotonic_s()) > 0:
+            self._woken.clear()
+            sleep = asyncio.create_task(self._clock.sleep(left_s), name="kernel:health-pause")
+            woken = asyncio.create_task(self._woken.wait(), name="kernel:health-woken")
+            try:
+                await asyncio.wait({sleep, woken}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleep.cancel()
+                woken.cancel()
+
+    def _interval_s(self) -> float:
+        is_hurrying = self._clock.monotonic_s() < self._hurry_until_s
+        return min(self._config.interval_s, _HURRY_S) if is_hurrying else self._config.interval_s
 
     async def poll_once(self) -> None:
         """One round: ask all together, judge all, then act, so that causes are known before anything is done."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from magmobo.contracts.clock import Clock
 from magmobo.kernel import view
@@ -69,7 +69,7 @@ class Inspection:
         """How the node is, now. Never raises."""
         from magmobo.contracts.planes import NodeStatus
 
-        facts, slots = self._kernel.facts, self._kernel.slots
+        facts, slots, hide = self._kernel.facts, self._kernel.slots, self._services.known.hidden
         announcements = [view.announcement_of(slot) for slot in slots if slot.state is State.RUNNING]
         return NodeStatus(
             instance_id=facts.instance_id,
@@ -77,16 +77,22 @@ class Inspection:
             environment=facts.environment,
             version=facts.version,
             uptime_s=facts.uptime_s,
-            components=self._kernel.assembly.statuses() if slots else [],
-            urls={label: url for one in announcements for label, url in one.urls.items()} | self._own_urls,
-            examples=[example for one in announcements for example in one.examples],
-            notices=[*self._own_notices(facts), *(notice for one in announcements for notice in one.notices)],
+            components=[
+                structs.replace(one, detail=hide(one.detail))
+                for one in (self._kernel.assembly.statuses() if slots else ())
+            ],
+            urls={label: hide(url) for one in announcements for label, url in one.urls.items()} | self._own_urls,
+            examples=[hide(example) for one in announcements for example in one.examples],
+            notices=[
+                hide(notice)
+                for notice in (*self._own_notices(facts), *(each for one in announcements for each in one.notices))
+            ],
         )
 
     def _own_notices(self, facts: Facts) -> list[str]:
         advice = [f"{one.name}: {one.detail}. {one.remedy}" for one in facts.findings if not one.ok]
         members = self._kernel.assembly.notices() if self._kernel.slots else []
-        return [*self._services.problems, *members, *facts.notices, *advice]
+        return [*self._services.problems, *self._kernel.settings_notices, *members, *facts.notices, *advice]
 
     def component(self, name: str) -> ComponentDetail:
         """Everything about one component. Raises: UnknownComponent."""

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.errors import AuditUnavailable, MagError, StateUnavailable, Unavailable
@@ -130,6 +132,14 @@ class Services:
             await self._close_stores()
             raise
         self._is_open = True
+
+    def tune(self, security: SecurityConfig, cache: CacheConfig) -> None:
+        """Other settings count from now on; a Redis stays the one that it was opened with."""
+        self.known.hides_emails = security.redact_emails
+        self.audit.tune(checkpoint_every=security.audit_checkpoint_every)
+        self._cache_config = structs.replace(self._cache_config, memory_bytes=cache.memory_bytes)
+        if self._is_made("caches"):
+            self.caches.memory.resize(cache.memory_bytes)
 
     async def close(self) -> None:
         """Let go of everything; calling it again does nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from magmobo.contracts.component import Component
@@ -25,9 +25,9 @@ from magmobo.kernel.assembly import Assembly
 from magmobo.kernel.boot import Stage, check_components
 from magmobo.kernel.choice import Choice
 from magmobo.kernel.chronicle import Chronicle
-from magmobo.kernel.config.core import KernelConfig, ObservabilityConfig
-from magmobo.kernel.config.loader import Config
+from magmobo.kernel.config.core import ObservabilityConfig
 from magmobo.kernel.context import Surroundings
+from magmobo.kernel.current import Current
 from magmobo.kernel.deadline import end
 from magmobo.kernel.journal import BootJournal
 from magmobo.kernel.memory import Memory
@@ -44,7 +44,9 @@ class Stages:
     """The boots of one kernel, one after the other. `assembly` is that of the last one, None before there was any.
 
     Args:
-        components, config, provided, choice, random: as of the kernel.
+        components, provided, choice, random: as of the kernel.
+        current: the configuration; each boot reads the one that counts then.
+        opened: awaited when the services are open, before a component is made.
         on_exit: told why the node should end.
         is_active: whether the node is up, so that components ought to run.
     """
@@ -52,20 +54,20 @@ class Stages:
     def __init__(
         self,
         components: Sequence[type[Component]],
-        config: Config,
+        current: Current,
         provided: Mapping[type, object],
         choice: Choice,
         around: Surroundings,
         log: QuietLog,
         *,
         random: Random | None,
+        opened: Callable[[], Awaitable[None]],
         on_exit: Callable[[str], None],
         is_active: Callable[[], bool],
     ) -> None:
-        self._components, self._config, self._provided = tuple(components), config, dict(provided)
+        self._components, self._current, self._provided = tuple(components), current, dict(provided)
         self._choice, self._around, self._log = choice, around, log
-        self._random, self._on_exit, self._is_active = random, on_exit, is_active
-        self._settings: KernelConfig = config.section("kernel")
+        self._random, self._opened, self._on_exit, self._is_active = random, opened, on_exit, is_active
         state = around.services.states.scope(KERNEL)
         self.memory = Memory(state, around.clock, log)
         self.journal = BootJournal(state)
@@ -80,6 +82,14 @@ class Stages:
     def loop_lag_s(self) -> float:
         """How late the event loop last answered."""
         return 0.0 if self._watchdog is None else self._watchdog.lag_s
+
+    def tune(self) -> None:
+        """Other settings of the node count from now on."""
+        observability: ObservabilityConfig = self._current.section("observability")
+        if self._watchdog is not None:
+            self._watchdog.stall_s = observability.loop_stall_s
+        if self.assembly is not None:
+            self.assembly.tune()
 
     def begin(self) -> tuple[Stage, ...]:
         """The stages of a boot that begins now."""
@@ -99,7 +109,7 @@ class Stages:
     async def _pre_boot(self) -> None:
         around = self._around
         self._log.info("booting", version=around.version, environment=around.environment)
-        observability: ObservabilityConfig = self._config.section("observability")
+        observability: ObservabilityConfig = self._current.section("observability")
         self._watchdog = LoopWatchdog(observability.loop_stall_s, self._loop_stalled, self._packages)
         self._watchdog.start()
         around.bus.emit(SystemBoot(instance_id=around.instance_id, environment=around.environment))
@@ -107,6 +117,7 @@ class Stages:
     async def _kernel_init(self) -> None:
         self.findings = [selftest.check_data_dir(self._around.data_dir)]
         await self._around.services.open()
+        await self._opened()
         former = await self.journal.begin(time_s=self.began_at_s, stage="kernel_init", pid=os.getpid())
         if former is not None and (former.died_booting or former.died_serving):
             self._log.warning("the run before this one did not end", stage=former.stage, outcome=former.outcome)
@@ -116,7 +127,7 @@ class Stages:
             self._components,
             tuple(self._provided),
             only=self._choice.only,
-            without=(*self._choice.without, *self._settings.without),
+            without=(*self._choice.without, *self._current.kernel.without),
             disabled=await self.memory.disabled(),
             optional=self._choice.optional,
             missing=self._choice.missing,
@@ -126,7 +137,7 @@ class Stages:
             selection,
             self._around,
             self._provided,
-            self._config,
+            self._current,
             random=self._random,
             on_exit=self._on_exit,
             is_active=self._is_active,
@@ -146,7 +157,7 @@ class Stages:
             ports=self._choice.ports,
         )
         selftest.refuse_fatal(self.findings)
-        check_components(self._components, self._config)
+        check_components(self._components, self._current.config)
 
     async def _load(self) -> None:
         await self.journal.entered("component_load")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from magmobo.contracts.operations import RestartNote
 
-SUPERVISOR, OPERATOR = "supervisor", "operator"
+SUPERVISOR, OPERATOR, RELOAD = "supervisor", "operator", "reload"
 _NEVER_RAN = (State.REGISTERED, State.CONFIGURED, State.BOOTED, State.DISABLED)
 _PATIENCE_S = 3 * GRACE_S  # a cancelled operation lets its hook react, and may have a stop to try after that
 
@@ -68,7 +68,7 @@ class Supervisor:
         is_active: Callable[[], bool],
     ) -> None:
         self._slots, self._config, self._bus, self._clock, self._random = slots, recovery, bus, clock, random
-        self._deadlines = Deadlines(kernel.start_timeout_s, kernel.stop_timeout_s)
+        self.deadlines = Deadlines(kernel.start_timeout_s, kernel.stop_timeout_s)
         self._on_exit, self._is_active = on_exit, is_active
         self._cases: dict[str, _Case] = {}
         self._requests: set[asyncio.Task[None]] = set()
@@ -116,7 +116,7 @@ class Supervisor:
         slot, now_s = case.slot, self._clock.monotonic_s()
         case.budget.spend(now_s)
         try:
-            await slot.recover(self._deadlines, last=case.budget.left(now_s) == 0)
+            await slot.recover(self.deadlines, last=case.budget.left(now_s) == 0)
         except PhaseFailed as failure:
             case.budget.missed(self._clock.monotonic_s())
             count = case.budget.spent(self._clock.monotonic_s())
@@ -133,7 +133,7 @@ class Supervisor:
 
     async def _give_up(self, case: _Case) -> None:
         try:
-            await case.slot.quarantine(self._deadlines)
+            await case.slot.quarantine(self.deadlines)
         except MagError as error:
             case.slot.log.info("not quarantined", reason=describe(error))
         else:
@@ -197,12 +197,12 @@ class Supervisor:
     async def _restart(self, case: _Case, by: str) -> None:
         case.wanted = True
         self._note_failure(case)
-        await case.slot.restart(self._deadlines)
+        await case.slot.restart(self.deadlines)
         self._note_return(case, by)
 
     async def _start(self, case: _Case, by: str) -> None:
         case.wanted = True
-        await case.slot.start(self._deadlines.start_s, stop_timeout_s=self._deadlines.stop_s)
+        await case.slot.start(self.deadlines.start_s, stop_timeout_s=self.deadlines.stop_s)
         self._note_return(case, by)
 
     async def _stop(self, case: _Case, by: str) -> None:
@@ -210,7 +210,7 @@ class Supervisor:
         if slot.state in _NEVER_RAN:
             raise IllegalTransition(slot.name, slot.state, State.STOPPING)
         case.wanted = False
-        error = await slot.stop(self._deadlines.stop_s, for_good=False)
+        error = await slot.stop(self.deadlines.stop_s, for_good=False)
         case.down_since_s, case.reason = self._clock.monotonic_s(), f"stopped by {by}"
         if error is not None:
             raise _coded(slot.name, "stop", error)
@@ -224,6 +224,19 @@ class Supervisor:
     def budget_left(self, name: str) -> int:
         """Restarts it may still try now by itself. Raises: UnknownComponent."""
         return self._case(name).budget.left(self._clock.monotonic_s())
+
+    def tune(self, recovery: RecoveryConfig, kernel: KernelConfig) -> None:
+        """Other settings count from now on; what is under way keeps its deadlines."""
+        self._config, self.deadlines = recovery, Deadlines(kernel.start_timeout_s, kernel.stop_timeout_s)
+        for case in self._cases.values():
+            case.budget.tune(recovery)
+
+    def replaced(self, name: str, *, since_s: float) -> None:
+        """A reload has made the component anew; it was away since `since_s` (monotonic). Its budget begins anew."""
+        case = self._case(name)
+        case.budget.reset()
+        case.down_since_s, case.reason = since_s, "its settings changed"
+        self._note_return(case, RELOAD)
 
     async def close(self) -> None:
         """End every recovery and request under way; nothing is begun any more."""

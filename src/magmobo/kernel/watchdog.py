@@ -42,7 +42,7 @@ class LoopWatchdog:
     def __init__(
         self, stall_s: float, report: Callable[[float, str], None], packages: Callable[[], Mapping[str, str]] = _nobody
     ) -> None:
-        self._stall_s, self._report, self._packages = stall_s, report, packages
+        self.stall_s, self._report, self._packages = stall_s, report, packages
         self.lag_s = 0.0
         """How late the loop's last answer was; while it is stalled, for how long it has been."""
         self.worst_lag_s = 0.0
@@ -80,7 +80,7 @@ class LoopWatchdog:
             self._await_answer(asked_s)
             self._wake.clear()
             if not self._stopping:
-                self._wake.wait(min(_LAG_EVERY_S, self._stall_s * _SHARE))
+                self._wake.wait(min(_LAG_EVERY_S, self.stall_s * _SHARE))
 
     def _ask(self) -> bool:
         try:
@@ -98,10 +98,10 @@ class LoopWatchdog:
     def _await_answer(self, asked_s: float) -> None:
         is_reported = False
         while self._answered_s is None and not self._stopping:
-            self._wake.wait(self._stall_s)
+            self._wake.wait(self.stall_s)
             if self._answered_s is None and not self._stopping:
                 self._note_lag(time.monotonic() - asked_s)
-                if not is_reported and self.lag_s >= self._stall_s:
+                if not is_reported and self.lag_s >= self.stall_s:
                     is_reported = True
                     self.stalls += 1
                     self._tell()

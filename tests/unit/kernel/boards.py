@@ -51,7 +51,7 @@ class Scene:
         await self.board.disable(name, stop_s=LIMIT_S)
 
     async def enable(self, name: str) -> None:
-        await self.board.enable(name, None, start_s=LIMIT_S, stop_s=LIMIT_S)
+        await self.board.enable(name, lambda: None, start_s=LIMIT_S, stop_s=LIMIT_S)
 
 
 @asynccontextmanager

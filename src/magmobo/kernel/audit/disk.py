@@ -66,7 +66,7 @@ class Disk:
         checkpoint_every: int,
     ) -> None:
         self._folder, self._time_s, self._lock = folder, time_s, lock
-        self._checkpoint_every = checkpoint_every
+        self.checkpoint_every = checkpoint_every
         self._base = structs.replace(head, seq=found.seq, hash=found.hash)
         self._next = self._base
         self._tail = Tail(folder, found.path, found.end, segment_bytes=segment_bytes)
@@ -155,7 +155,7 @@ class Disk:
     def _key_for_checkpoint(self, drafts: int, *, asked: bool) -> CheckpointKey | None:
         """The key when a checkpoint belongs into the next group. A key that cannot be had costs the signature only."""
         seq = self._base.seq + len(self._own) + drafts
-        due = seq - self._base.signed_seq >= self._checkpoint_every and seq >= self._key_due_seq
+        due = seq - self._base.signed_seq >= self.checkpoint_every and seq >= self._key_due_seq
         if not (due or asked):
             return None
         if self._key is None:
@@ -164,7 +164,7 @@ class Disk:
             try:
                 self._key, problem = load_or_make(self._folder, self._base.keys)
             except OSError as error:
-                self._key_due_seq = seq + self._checkpoint_every
+                self._key_due_seq = seq + self.checkpoint_every
                 self.problems.append(f"the audit log is not signed: its key cannot be had ({error.strerror})")
                 return None
             if problem:

@@ -71,6 +71,12 @@ class AuditLog:
             self._accepting = False
             await self._writer.close()
 
+    def tune(self, *, checkpoint_every: int) -> None:
+        """Sign after so many records from now on."""
+        self._checkpoint_every = checkpoint_every
+        if self._writer is not None:
+            self._writer.tune(checkpoint_every=checkpoint_every)
+
     @property
     def head_seq(self) -> int:
         head = self._writer.head if self._writer is not None else None

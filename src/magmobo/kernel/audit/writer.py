@@ -58,6 +58,10 @@ class GroupWriter:
         self._wake()
         return await place
 
+    def tune(self, *, checkpoint_every: int) -> None:
+        """See `AuditLog.tune`."""
+        self._disk.checkpoint_every = checkpoint_every  # one word, which the thread reads before each group
+
     async def write_owed(self) -> None:
         """Tell of what was found at the opening. Raises nothing: what cannot be written is owed on."""
         self._tell_problems()

@@ -283,6 +283,12 @@ class EventBus:
         """See `contracts.bus.Bus.has_listeners`."""
         return bool((self._by_type.get(event_type) or self._directory.topic_of(event_type)).subscriptions)
 
+    def remember(self, limit: int) -> None:
+        """Keep the last `limit` events from now on, 0 for none; see `history.History`."""
+        self.history.resize(limit)
+        for topic in self._directory.topics.values():
+            topic.remember_anew()
+
     def scoped(self, owner: str) -> ScopedBus:
         """The bus as one component sees it."""
         return ScopedBus(self, owner)

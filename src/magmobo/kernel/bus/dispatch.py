@@ -167,7 +167,7 @@ class Topic:
         self.errors = self.shed = self.pending_shed = 0
         self.busy = self.flooding = self.has_pending = False
         self.pending: deque[tuple[Envelope[Any], Receiver]] = deque()
-        self.remember = functools.partial(history.remember, history.ring_of(name)) if history.is_on else None
+        self.remember = self._memory()
         self.tickets = iter(range(0))
         self._last = self._block = 0
         self._block_began_s = float("-inf")
@@ -184,6 +184,16 @@ class Topic:
             self.round.retire()
             self.queued, self.round = queued, Round(self._host, self, queued)
         self._choose()
+
+    def remember_anew(self) -> None:
+        """History was turned on or off."""
+        self.calm()
+        self.remember = self._memory()
+        self._choose()
+
+    def _memory(self) -> Deliver | None:
+        history = self._history
+        return functools.partial(history.remember, history.ring_of(self.name)) if history.is_on else None
 
     def _choose(self) -> None:
         self.receiver = self._receiver(self.subscriptions)

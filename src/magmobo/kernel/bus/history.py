@@ -51,6 +51,12 @@ class History:
         if self._waiting:
             self._wake()
 
+    def resize(self, limit: int) -> None:
+        """Another limit from now on. Whether it is on is for the topics to take over."""
+        self.is_on = limit > 0
+        self._events.resize(limit)
+        self._traffic.resize(limit)
+
     def skip(self, count: int) -> None:
         """So many events were not remembered."""
         self.cursor += count

@@ -30,6 +30,12 @@ class Ring(Generic[T]):
         items.append((item, size_bytes))
         self.size_bytes += size_bytes
 
+    def resize(self, limit: int) -> None:
+        """Keep at most so many items from now on; the oldest beyond that go at once."""
+        self._limit = limit
+        while len(self._items) > limit:
+            self.size_bytes -= self._items.popleft()[1]
+
     def clear(self) -> None:
         """Forget everything."""
         self._items.clear()

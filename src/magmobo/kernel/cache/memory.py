@@ -38,6 +38,12 @@ class MemoryLayer:
         self._by_tag: dict[tuple[str, str], dict[Name, None]] = {}
         self.size_bytes = 0
 
+    def resize(self, limit_bytes: int) -> None:
+        """Another bound from now on; what is beyond it goes at once, the entry used longest ago first."""
+        self._limit_bytes = limit_bytes
+        while self.size_bytes > limit_bytes:
+            self.remove(next(iter(self._entries)))
+
     def get(self, name: Name, now_s: float) -> Entry | None:
         """The entry, fresh or stale; one whose time is over is dropped."""
         entry = self._entries.get(name)

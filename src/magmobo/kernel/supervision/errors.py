@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from magmobo.contracts.errors import MagError
+from magmobo.kernel.errors import located
 
 
 class ComponentFailure(MagError):
@@ -85,16 +86,15 @@ class NotNow(MagError):
         return f'nothing can be done with component "{self.component}" now: {self.why}'
 
 
-class NeverBooted(MagError):
-    """A component that did not boot cannot be started: what it needs was never allocated."""
+class CommitFailed(MagError):
+    """`commit_reload` of a component raised; it must not fail, so the component is made anew with the settings."""
 
-    code = "MAG-LIFE-007"
-    http_status = 409
-    remedy = "Correct what its error says, then unregister and register it, or restart the node."
+    code = "MAG-CONF-034"
+    remedy = "Correct the component: whatever can fail belongs into `prepare_reload`."
 
-    def __init__(self, component: str) -> None:
-        super().__init__(component)
-        self.component = component
+    def __init__(self, component: str, cause: BaseException) -> None:
+        super().__init__(component, cause)
+        self.component, self.cause = component, cause
 
     def __str__(self) -> str:
-        return f'component "{self.component}" did not boot, so it cannot start'
+        return f'commit_reload of "{self.component}" failed: {located(self.cause)}'
