@@ -17,7 +17,7 @@ MAX_DEPTH = 6
 MAX_TEXT_CHARS = 16_384
 _BEYOND_CHARS = 4_096  # read past the cut, so that a secret is whole when it is looked for
 _SECRET_NAME = re.compile(
-    r"pass(word|wd|phrase)|secret|token|authorization|credential|cookie|(api|private|access)[_-]?key|(^|_)pwd$"
+    r"pass(word|wd|phrase)|secret|token|authorization|credential|cookie|(api|private|access)[_-]?key|_pwd$"
     r"|^dsn$|^conninfo$",
     re.IGNORECASE,
 )

@@ -156,7 +156,7 @@ class MagWS(Component):
 
     def _new_plane(self) -> Plane:
         context = self._context
-        return Plane(self._config, self._changes, self._book, context.bus, context.clock, context.log)
+        return Plane(self._config, self._changes, self._book, context.bus, context.clock, context.log, context.hide)
 
     def _first_app(self) -> AppConfig | None:
         return self._config.apps[0] if self._config.apps else None

@@ -7,7 +7,7 @@ It joins the parts: `Session` says what a client may ask, `TableFeed` follows ta
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -48,7 +48,7 @@ LIVENESS_EVERY_S = 5.0
 
 
 class Plane:
-    """Everything between the public port and the change stream."""
+    """Everything between the public port and the change stream. `hide` takes secrets of the node out of errors."""
 
     def __init__(
         self,
@@ -58,8 +58,9 @@ class Plane:
         bus: Bus,
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
+        hide: Callable[[str], str] = str,
     ) -> None:
-        self._config, self._clock, self._log = config, clock, log
+        self._config, self._clock, self._log, self._hide = config, clock, log, hide
         self._apps = {app.key: app for app in config.apps}
         self._limits = {app.id: _limits(config, app) for app in config.apps}
         self.clients: dict[str, dict[str, Client]] = {app.id: {} for app in config.apps}
@@ -99,7 +100,7 @@ class Plane:
         socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
         while socket_id in self.clients[app.id]:
             socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
-        session = Session(socket_id, self._limits[app.id], now_s=self._clock.monotonic_s())
+        session = Session(socket_id, self._limits[app.id], now_s=self._clock.monotonic_s(), hide=self._hide)
         return Client(self, app, socket_id, session, self._clock)
 
     def opened(self, client: Client) -> None:

@@ -7,7 +7,7 @@ Source: Pusher Channels protocol 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 from msgspec import Struct
@@ -55,13 +55,15 @@ class Session:
     """Rules of one connection. Feed `receive`, act on what it returns, send what `outgoing` gives.
 
     `hello` is whether the client understands positions and gaps. `channels` holds the channels asked for and not
-    refused; the server says with `refused` and `left` when one goes.
+    refused; the server says with `refused` and `left` when one goes. `hide` takes secrets out of the words of errors.
     """
 
-    __slots__ = ("_limits", "_outbox", "_pinged_s", "_resume", "_seen_s", "_tokens", "_tokens_s", "channels", "hello")
+    __slots__ = (
+        "_hide", "_limits", "_outbox", "_pinged_s", "_resume", "_seen_s", "_tokens", "_tokens_s", "channels", "hello",
+    )  # fmt: skip
 
-    def __init__(self, socket_id: str, limits: Limits, *, now_s: float) -> None:
-        self._limits = limits
+    def __init__(self, socket_id: str, limits: Limits, *, now_s: float, hide: Callable[[str], str] = str) -> None:
+        self._limits, self._hide = limits, hide
         self._outbox = frames.established(socket_id, limits.activity_timeout_s)
         self._seen_s = self._tokens_s = now_s
         self._pinged_s: float | None = None
@@ -93,7 +95,7 @@ class Session:
             case Signin():
                 self._outbox += frames.error(NOT_SUPPORTED, "signing in as a user is not offered here")
             case _:
-                self._outbox += frames.error(NOT_SUPPORTED, f"unknown event {message.event[:80]}")
+                self._outbox += frames.error(NOT_SUPPORTED, self._hide(f"unknown event {message.event[:80]}"))
         return None
 
     def outgoing(self) -> bytes:
@@ -105,7 +107,7 @@ class Session:
         """The server did not admit a channel, or took it away; `reason` is the failure behind it, when there is one."""
         self.left(refusal.channel)
         code = refusal.code if reason is None else reason.code
-        text = f"{refusal} [{code}] {(reason or refusal).next_step()}"
+        text = self._hide(f"{refusal} [{code}] {(reason or refusal).next_step()}")
         self._outbox += frames.subscription_error(refusal.channel, refusal.error_type, text, refusal.http_status, code)
 
     def left(self, channel: str) -> None:
