@@ -18,7 +18,7 @@ from magmobo.admin.errors import AnswerTooLarge, NodeRefused, RequestMalformed
 from magmobo.contracts.capabilities import Role
 from magmobo.contracts.errors import MagError
 
-MAX_REQUEST_BYTES = 65_536
+MAX_REQUEST_BYTES = 262_144  # the longest secret, every character of it escaped, and room for an import of many
 MAX_TIMEOUT_S = 3600.0
 Hide = Callable[[str], str]
 

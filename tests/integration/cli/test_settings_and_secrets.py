@@ -321,10 +321,11 @@ def test_what_is_no_secret_is_usage_and_asks_no_node(
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("letter", [b"x", b"\x01"])  # the second takes six letters of JSON
 def test_the_longest_secret_is_taken(
-    node: FakeOperators, capsys: Capture, monkeypatch: pytest.MonkeyPatch, ending: bytes
+    node: FakeOperators, capsys: Capture, monkeypatch: pytest.MonkeyPatch, ending: bytes, letter: bytes
 ) -> None:
-    monkeypatch.setattr("sys.stdin", Input(b"x" * MAX_SECRET_BYTES + ending))
+    monkeypatch.setattr("sys.stdin", Input(letter * MAX_SECRET_BYTES + ending))
     said(capsys, "vault:set", "db")
     assert len(node.asked[0].params["value"]) == MAX_SECRET_BYTES
 
