@@ -82,15 +82,10 @@ class KvEngine:
     ) -> None:
         session = requests.Session()
         session.trust_env = False
+        session.verify = trust  # hvac prefers it to its own argument
         session.headers["Accept-Encoding"] = "identity"  # what is compressed has no size
         self._client: Any = hvac.Client(
-            url=address,
-            token=token.reveal(),
-            cert="",
-            verify=trust,
-            timeout=timeout_s,
-            session=session,
-            adapter=_Bounded,
+            url=address, token=token.reveal(), cert="", timeout=timeout_s, session=session, adapter=_Bounded
         )
         self._mount, self._folder = mount, folder
         self._is_checked = False
