@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -298,6 +299,10 @@ def test_a_toml_file_becomes_a_layer(tmp_path: Path) -> None:
     ("content", "complaint"),
     [
         (b"", "is empty"),
+        (b" \n\t\n", "is empty"),
+        (b"\x00" * 50, "not valid TOML"),
+        (b"[a]\nb = 1\nb = 2", "not valid TOML: Cannot overwrite a value"),
+        (b"a = " + b"9" * 5_000, "a number is too long"),
         (b'[sample]\nport = 1\nmode = "a', "line 3"),
         (b"[sample]\nx = '\xff'\n", "line 2: is not UTF-8"),
         (b"a = " + b"[" * 50_000, "not valid TOML"),
@@ -312,7 +317,8 @@ def test_a_damaged_file_is_an_error_never_the_defaults(tmp_path: Path, content: 
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_file_or_a_folder_is_an_error(tmp_path: Path) -> None:
-    for path in (tmp_path / "mag.toml", tmp_path):
+def test_what_is_no_file_is_an_error_and_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "mag.toml", tmp_path, tmp_path / "pipe.toml"):
         with pytest.raises(ConfigFileError, match="cannot be read"):
             toml_layer(path, "project")

@@ -21,7 +21,8 @@ from magmobo.kernel.config.layers import (
     Layer,
     credentials_layer,
     environment_layer,
-    secrets_layer,
+    file_content,
+    parsed_layer,
     toml_layer,
 )
 from magmobo.kernel.config.loader import Config, load_config
@@ -255,8 +256,8 @@ def test_every_failing_reference_is_a_problem_among_all_others(node: Node) -> No
         node.load({"keys": ["file:large", "file:pipe", "file:closed"]})
     assert [problem.partition("followed: ")[2].partition(" (/")[0] for problem in caught.value.problems] == [
         f"the file cannot be read (it is larger than {MAX_FILE_BYTES} bytes)",
-        "that is not a file",
-        "that is not a file",
+        "the file cannot be read (it is not a file)",
+        "the file cannot be read (it is not a file)",
     ]
 
 
@@ -332,11 +333,11 @@ def test_a_file_of_secrets_is_for_its_owner_alone(tmp_path: Path, mode: int, is_
     path.write_text('[sample]\ndsn = "hunter2"\n')
     path.chmod(mode)
     if is_taken:
-        layer = secrets_layer(path)
+        layer = parsed_layer(file_content(path, is_secret=True), path, "secrets", "secrets")
         assert (layer.kind, layer.origins) == ("secrets", {"sample.dsn": f"{path} line 2"})
         return
     with pytest.raises(SecretsFileExposed, match=f"has mode {mode:04o}") as caught:
-        secrets_layer(path)
+        file_content(path, is_secret=True)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert "hunter2" not in str(caught.value)
 

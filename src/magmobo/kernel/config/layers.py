@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from msgspec import Struct
 
@@ -44,35 +44,34 @@ class Layer(Struct, frozen=True):
     kind: str = "file"
 
 
-def toml_layer(path: Path, name: str, kind: str = "file") -> Layer:
+def toml_layer(path: Path, name: str) -> Layer:
     """The settings of one TOML file.
 
     Raises: ConfigFileError when it is missing, unreadable, larger than 1 MiB, empty, not UTF-8 or not TOML.
     """
-    return parsed_layer(file_content(path), path, name, kind)
-
-
-def secrets_layer(path: Path) -> Layer:
-    """The settings of a TOML file that holds secrets, as `toml_layer`.
-
-    Raises: ConfigFileError; SecretsFileExposed when anybody but its owner may read or change it.
-    """
-    return parsed_layer(file_content(path, is_secret=True), path, f"secrets/{path.name}", "secrets")
+    return parsed_layer(file_content(path), path, name)
 
 
 def file_content(path: Path, *, is_secret: bool = False) -> bytes:
-    """What a settings file holds, at most one byte more than may be. Raises: ConfigFileError, SecretsFileExposed."""
+    """What a settings file holds, at most one byte more than may be.
+
+    Raises: ConfigFileError; of a secret file SecretsFileExposed when others than its owner may read or change it.
+    """
     try:
-        # A pipe that nobody writes to would hold the node up.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise ConfigFileError([f"{shown_path(path)}: is not a file"])
+        with _opened(path) as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
             if is_secret and mode & 0o077:
-                raise SecretsFileExposed(shown_path(path), mode & 0o777)
+                raise SecretsFileExposed(shown_path(path), mode)
             return file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigFileError([f"{shown_path(path)}: cannot be read ({_reason(error)})"]) from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Raises: OSError; ValueError for a pipe and the like, which could hold up a start or a reload."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a file")
+    return path.open("rb")
 
 
 def shown_path(path: Path) -> str:
@@ -181,7 +180,7 @@ def credentials_layer(directory: Path) -> Layer:
 
 def read_value(path: Path) -> str:
     """What a file holds that is one value, without the line end behind it. Raises: OSError, ValueError."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")

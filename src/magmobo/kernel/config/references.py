@@ -79,8 +79,6 @@ class References:
 
     def _from_file(self, reference: Reference, path: Path) -> str:
         try:
-            if path.exists() and not path.is_file():  # a pipe would hold the node up
-                raise ReferenceFailed(str(reference), "that is not a file")
             return read_value(path)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
