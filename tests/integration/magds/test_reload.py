@@ -172,7 +172,7 @@ async def test_no_change_is_missed_or_told_twice_while_the_stream_changes_over(d
     async with node(dsn=Secret(as_login(database, "first"))) as (kernel, component):
         probe = Probe.seen
         seen: list[int] = []
-        probe.context.bus.on(DatabaseChange, lambda e: seen.append(msgspec.json.decode(e.data.record)["id"]))  # type: ignore[arg-type]
+        probe.context.bus.on(DatabaseChange, lambda e: seen.append(msgspec.json.decode(e.data.record)["id"]))
         [answer] = await probe.changes.publish([TableName("public", "item")])
         assert isinstance(answer, PublishedTable)
         epoch, last = probe.changes.epoch, 0

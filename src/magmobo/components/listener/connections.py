@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from magmobo.components.listener.config import ListenerConfig
+
 TICK_S = 0.5
 # Above the limit a client still gets a 503; far above it, it gets nothing.
 _COURTESY_CONNECTIONS = 64
@@ -52,13 +54,16 @@ class Deadlines:
 
 
 class Connections:
-    """The open connections of one port. HTTP connections join and leave through uvicorn, which owns that set."""
+    """The open connections of one port. HTTP connections join and leave through uvicorn, which owns that set.
 
-    def __init__(self, *, max_connections: int, now_s: Callable[[], float]) -> None:
+    `config` and `max_connections` hold for all of them and may be exchanged at any time.
+    """
+
+    def __init__(self, config: ListenerConfig, *, max_connections: int, now_s: Callable[[], float]) -> None:
         self.http: set[Any] = set()
         self.websockets: set[Any] = set()
         self.deadlines = Deadlines(now_s)
-        self._max_connections = max_connections
+        self.config, self.max_connections = config, max_connections
         self._movement: asyncio.Event | None = None
 
     def __len__(self) -> int:
@@ -67,12 +72,12 @@ class Connections:
     @property
     def over_limit(self) -> bool:
         """Whether more are open than may be served."""
-        return len(self) > self._max_connections
+        return len(self) > self.max_connections
 
     @property
     def hopeless(self) -> bool:
         """Whether so many are open that a newcomer is dropped without an answer."""
-        return len(self) > self._max_connections + _COURTESY_CONNECTIONS
+        return len(self) > self.max_connections + _COURTESY_CONNECTIONS
 
     def moved(self) -> None:
         """A connection ended and is in no set any more, or an answer did."""

@@ -44,8 +44,9 @@ class PortServer:
         self, router: Router, config: ListenerConfig, *, max_connections: int, log: structlog.stdlib.BoundLogger
     ) -> None:
         self.router, self.config = router, config
+        self._opening = asyncio.Lock()
         self.loop = asyncio.get_running_loop()
-        self.connections = Connections(max_connections=max_connections, now_s=self.loop.time)
+        self.connections = Connections(config, max_connections=max_connections, now_s=self.loop.time)
         self.uvicorn_config = _uvicorn_config(router, config)
         self.uvicorn_state = ServerState()
         self.uvicorn_state.connections = self.connections.http
@@ -60,9 +61,34 @@ class PortServer:
 
     async def start(self, listening: socket.socket) -> None:
         """Serve on a copy of the socket, so that stopping leaves the original bound."""
-        self._server = await self.loop.create_server(lambda: HttpProtocol(self), sock=listening.dup(), backlog=BACKLOG)
+        async with self._opening:
+            self._server = await self._serve(listening)
         if self._ticker is None:
             self._tick()
+
+    async def move(self, listening: socket.socket) -> None:
+        """Serve on this socket instead; whoever is connected through the former one stays. Nothing happens to a port
+        that is not served.
+        """
+        async with self._opening:
+            former = self._server
+            if former is None:
+                return
+            self._server = await self._serve(listening)
+            for _ in range(_TURNS_TO_ENTER):
+                await asyncio.sleep(0)  # who waits in the queue of the former one is let in
+            await self._close(former)
+
+    def adjust(self, config: ListenerConfig, *, max_connections: int) -> None:
+        """Go on with these limits. Connections that are open take them too, but for `max_message_bytes`."""
+        self.config = self.connections.config = config
+        self.connections.max_connections = max_connections
+        self.uvicorn_config.timeout_keep_alive = config.keep_alive_s
+        for connection in self.connections.http:
+            connection.timeout_keep_alive = config.keep_alive_s
+
+    async def _serve(self, listening: socket.socket) -> asyncio.Server:
+        return await self.loop.create_server(lambda: HttpProtocol(self), sock=listening.dup(), backlog=BACKLOG)
 
     async def pause(self) -> None:
         """Accept nothing more and let the requests under way end within `drain_timeout_s`.
@@ -127,13 +153,16 @@ class PortServer:
             await self.connections.wait_gone(_LAST_WORDS_S)
 
     async def _stop_accepting(self) -> None:
+        async with self._opening:
+            server, self._server = self._server, None
+            if server is not None:
+                await self._close(server)
+
+    async def _close(self, server: asyncio.Server) -> None:
         """Close the door behind whoever was accepted in this very turn of the loop.
 
         asyncio attaches an accepted connection to its server a turn later, and loses it when that is closed by then.
         """
-        server, self._server = self._server, None
-        if server is None:
-            return
         try:
             for listening in server.sockets:
                 self.loop.remove_reader(listening.fileno())
@@ -169,7 +198,7 @@ class PortServer:
 
     def websocket(self, session: WebSocketSession, transport: asyncio.Transport) -> WebSocketProtocol:
         """The protocol that takes `transport` over."""
-        return WebSocketProtocol(session, transport, config=self.config, connections=self.connections, log=self._log)
+        return WebSocketProtocol(session, transport, connections=self.connections, log=self._log)
 
     def _tick(self) -> None:
         self._ticker = self.loop.call_later(TICK_S, self._tick)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import resource
 import socket
+from typing import Any
 
 from magmobo.components.listener.errors import AddressUnavailable, ListenError, PortForbidden, PortTaken
 
@@ -24,23 +25,58 @@ async def open_listening_socket(host: str, port: int, backlog: int) -> socket.so
 
     Raises: PortTaken, PortForbidden, AddressUnavailable, ListenError.
     """
+    family, address = await _resolve(host, port)
+    return _listen(host, port, backlog, family, address)
+
+
+async def _resolve(host: str, port: int) -> tuple[int, Any]:
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
         raise AddressUnavailable(host, port, "the host name cannot be resolved") from error
-    family, kind, protocol, _, address = found[0]
-    listening = socket.socket(family, kind, protocol)
+    return found[0][0], found[0][4]
+
+
+def _listen(host: str, port: int, backlog: int, family: int, address: Any, *, overlaps: bool = False) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setblocking(False)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if overlaps:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(address)
         listening.listen(backlog)
+        if overlaps:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
     except OSError as error:
         listening.close()
         refusal = _ERRORS.get(error.errno or 0, ListenError)
         raise refusal(host, port, error.strerror or str(error)) from error
     return listening
+
+
+async def open_another(host: str, port: int, backlog: int, *, beside: socket.socket) -> socket.socket:
+    """A socket for another address, while `beside` listens on; `beside` itself when that is the address already.
+
+    Two addresses of one port overlap when one of them is every address of the machine; the system then lets the second
+    one in only if both say so, which they do for no longer than it takes.
+    Raises: PortTaken, PortForbidden, AddressUnavailable, ListenError.
+    """
+    here = beside.getsockname()[:2]
+    try:
+        return await open_listening_socket(host, port, backlog)
+    except PortTaken:
+        if port != here[1]:
+            raise
+    family, address = await _resolve(host, port)
+    if address[:2] == here:
+        return beside
+    beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        return _listen(host, port, backlog, family, address, overlaps=True)
+    finally:
+        beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def make_room(wanted_connections: int) -> int:

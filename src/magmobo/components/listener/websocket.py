@@ -32,7 +32,6 @@ from magmobo.components.listener.codec import (
     close_frame,
     control_frame,
 )
-from magmobo.components.listener.config import ListenerConfig
 from magmobo.components.listener.connections import Connections
 from magmobo.contracts.websocket import WebSocketConnection, WebSocketSession
 
@@ -59,7 +58,6 @@ class WebSocketProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_close_code",
-        "_config",
         "_connections",
         "_decoder",
         "_fd",
@@ -75,13 +73,12 @@ class WebSocketProtocol(asyncio.Protocol):
         session: WebSocketSession,
         transport: asyncio.Transport,
         *,
-        config: ListenerConfig,
         connections: Connections,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._session, self._transport = session, transport
-        self._config, self._connections, self._log = config, connections, log
-        self._decoder = FrameDecoder(config.max_message_bytes)
+        self._connections, self._log = connections, log
+        self._decoder = FrameDecoder(connections.config.max_message_bytes)
         self._state = _OPEN
         self._close_code = 0
         self._queued = False
@@ -119,7 +116,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._write(close_frame(code, reason))
         if self._state == _OPEN:  # the write itself may have found the peer gone
             self._state, self._close_code = _CLOSING, code
-            self._connections.deadlines.set(self, self._config.close_timeout_s)
+            self._connections.deadlines.set(self, self._connections.config.close_timeout_s)
 
     def abort(self) -> None:
         """Drop the connection; `on_close` follows in a later loop turn."""
@@ -154,7 +151,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def eof_received(self) -> None:
         """The peer sends no more; the transport closes itself after flushing, for which it has a deadline."""
         self._state = _ENDED
-        self._connections.deadlines.set(self, self._config.close_timeout_s)
+        self._connections.deadlines.set(self, self._connections.config.close_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state, self._fd, self._queued = _ENDED, -1, False
@@ -201,7 +198,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._transport.write(frames)
         self._queued = True
         unsent_bytes = self._transport.get_write_buffer_size()
-        if unsent_bytes > self._config.max_unsent_bytes:
+        if unsent_bytes > self._connections.config.max_unsent_bytes:
             self._log.warning("websocket_client_too_slow", unsent_bytes=unsent_bytes)
             self.abort()
 
@@ -212,7 +209,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._close_code = code
         if self._state != _ENDED:
             self._state = _ENDED
-            self._connections.deadlines.set(self, self._config.close_timeout_s)
+            self._connections.deadlines.set(self, self._connections.config.close_timeout_s)
             self._transport.close()
 
     def _fail(self, code: int, reason: str) -> None:

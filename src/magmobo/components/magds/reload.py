@@ -46,7 +46,7 @@ async def read_identity(connection: Connection) -> Server:
         system = await (await connection.execute(_SYSTEM)).fetchone()
     except psycopg.errors.InsufficientPrivilege:  # some hosts keep it from everybody
         system = None
-    return Server(*row[:4], system_identifier=system[0] if system else "")
+    return Server(row[0], row[1], row[2], row[3], system[0] if system else "")
 
 
 async def check_dsn(conninfo: str, now: Server, *, roles: frozenset[str], reads_changes: bool) -> Server:
