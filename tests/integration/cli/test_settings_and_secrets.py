@@ -271,12 +271,12 @@ def test_a_secret_comes_from_a_file_or_a_pipe_without_its_last_line_break(
     node: FakeOperators, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, ending: str,
     way: str,
 ) -> None:  # fmt: skip
-    content = f"two\nlines é{ending}".encode()
+    content = f" two\nlines é {ending}".encode()
     (tmp_path / "value").write_bytes(content)
     monkeypatch.setattr("sys.stdin", Input(content if way != "file" else b"not this"))
     words = {"file": ["--value-file", "value"], "dash": ["--value-file", "-"], "pipe": []}[way]
     said(capsys, command, "db", *words)
-    assert node.asked[0].params["value"] == "two\nlines é"
+    assert node.asked[0].params["value"] == " two\nlines é "
     assert node.asked[0].params["secret"] == "db"
 
 
@@ -318,6 +318,29 @@ def test_what_is_no_secret_is_usage_and_asks_no_node(
     assert f"{reason} [MAG-CLI-013]" in err
     assert SECRET not in err
     assert not node.asked
+
+
+class Endless:
+    """A pipe that goes on and on."""
+
+    def isatty(self) -> bool:
+        return False
+
+    @property
+    def buffer(self) -> Endless:
+        return self
+
+    def read(self, size: int) -> bytes:
+        assert 0 < size < 2 * MAX_SECRET_BYTES
+        return b"x" * size
+
+
+def test_no_more_is_read_than_a_secret_can_be(
+    node: FakeOperators, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Endless())
+    assert main(["vault:set", "db"]) == 2
+    assert "it is longer than" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])
@@ -387,6 +410,28 @@ def test_what_cannot_be_taken_back_is_asked(
     monkeypatch.setattr("sys.stdin", Input())
     assert main(words) == (0 if alone else 1)
     assert bool(node.asked) is alone
+
+
+def test_an_import_is_shown_before_it_is_confirmed(
+    node: FakeOperators, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, questions: list[str]
+) -> None:
+    (tmp_path / "s.env").write_text(f"DATABASE_URL='{SECRET}'\n")
+    (tmp_path / "s.env").chmod(0o600)
+    assert main(["vault:import", "s.env"]) == 0
+    out, err = capsys.readouterr()
+    assert "would be added: mail" in err
+    assert out.splitlines()[:2] == ["added: mail", "given a new version: db"]
+    assert [asked.dry_run for asked in node.asked] == [True, False]
+    assert node.asked[1].params == {"secrets": {"database_url": SECRET}}
+    assert len(questions) == 1
+    assert SECRET not in out + err
+    monkeypatch.setattr("click.confirm", lambda text, **_: False)
+    assert main(["vault:import", "s.env"]) == 1
+    assert [asked.dry_run for asked in node.asked] == [True, False, True]
+    node.asked.clear()
+    for more in (["--yes"], ["--dry-run"]):
+        assert main(["vault:import", "s.env", *more]) == 0
+    assert [asked.dry_run for asked in node.asked] == [False, True]
 
 
 def test_no_secret_is_in_an_error_of_the_node(

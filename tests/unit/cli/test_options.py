@@ -1,4 +1,4 @@
-"""Durations as people write them."""
+"""Durations as people write them; what `mag up` hands on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import magmobo.node.process
+from magmobo.cli.background import _arguments
+from magmobo.cli.main import main
 from magmobo.cli.options import Duration
+from magmobo.node.settings import NodeOptions
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONG = Duration(max_s=1e12)
@@ -52,3 +56,15 @@ def test_the_bound_is_inclusive(max_s: float, text: str, fits: bool) -> None:
     else:
         with pytest.raises(click.BadParameter, match="is not between 0 and"):
             Duration(max_s=max_s).convert(text, None, None)
+
+
+@pytest.mark.parametrize("words", [[], ["--accept-removed"], ["--safe"], ["--accept-removed", "--safe"]])
+def test_flags_of_a_start_reach_the_node_also_in_the_background(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[NodeOptions] = []
+    monkeypatch.setattr(magmobo.node.process, "run_node", lambda options, **_: chosen.append(options))
+    assert main(["up", *words]) == 0
+    assert chosen[0].accept_removed is ("--accept-removed" in words)
+    assert chosen[0].safe is ("--safe" in words)
+    assert sorted(_arguments(chosen[0])) == sorted(words)
