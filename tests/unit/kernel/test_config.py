@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,6 +118,87 @@ def test_a_variable_may_name_a_file(tmp_path: Path) -> None:
         load(environ={"MAG_SAMPLE__DSN_FILE": str(tmp_path / "nowhere")})
     with pytest.raises(ConfigFileError, match="also set by"):
         load(environ={"MAG_SAMPLE__DSN_FILE": str(tmp_path / "dsn"), "MAG_SAMPLE__DSN": "x"})
+
+
+def test_what_is_wrong_with_the_environment_is_named_and_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"hunter2\xff")
+    (tmp_path / "large").write_bytes(b"hunter2" * 150_000)
+    environ = {
+        "MAG_SAMPLE__DSN": os.fsdecode(b"hunter2\xff"),
+        "MAG_SAMPLE__MODE_FILE": str(tmp_path / "binary"),
+        "MAG_SAMPLE__FOLDER_FILE": str(tmp_path / "large"),
+        "MAG_SAMPLE__JWT": "{}",
+        "MAG_SAMPLE__JWT__SECRET": "hunter2",
+        "MAG_SAMPLE__TABLES": "\u00fc",
+    }
+    with pytest.raises(ConfigFileError) as caught:
+        environment_layer(environ)
+    assert caught.value.problems == [
+        "MAG_SAMPLE__DSN: is not UTF-8 text",
+        "MAG_SAMPLE__FOLDER_FILE: the file it names cannot be read (it is larger than 1048576 bytes)",
+        "MAG_SAMPLE__JWT__SECRET: sample.jwt.secret is also set by another variable",
+        "MAG_SAMPLE__MODE_FILE: the file it names cannot be read (it is not UTF-8 text)",
+    ]
+
+
+def test_a_table_may_be_said_as_json_with_any_names() -> None:
+    config = load(environ={"MAG_SAMPLE__LABELS": '{"a.b": 1, "\\ud800": 2}', "MAG_SAMPLE__JWT": '{"leeway_s": 4}'})
+    assert config.section("sample").jwt == Jwt(leeway_s=4)
+    assert config.origin("sample.jwt.leeway_s") == "environment MAG_SAMPLE__JWT"
+    assert config.layer('sample.labels."a.b"') == "environment"
+    found = problems(environ={"MAG_SAMPLE__LABELS": '{"\\ud800": "x", "\\u202e": "\\ud801"}'})
+    assert found == [
+        r'sample.labels."\u202e" = "\ud801": expected a whole number (environment MAG_SAMPLE__LABELS)',
+        r'sample.labels."\ud800" = "x": expected a whole number (environment MAG_SAMPLE__LABELS)',
+    ]
+    assert problems(environ={"MAG_SAMPLE__JWT": "hunter2"}) == [
+        "sample.jwt = ***: expected a table (environment MAG_SAMPLE__JWT)"
+    ]
+
+
+def test_a_mistake_names_the_line_and_a_table_the_first_line_of_each_file(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text(
+        "[sample]\nport = 0\nmode = 'b'\n\n[[sample.apps]]\nid = '1'\nsecret = 's'\n\n[[sample.apps]]\nid = 'x'\n"
+    )
+    two.write_text("\n\n[sample]\non = true\nlabels = { a = 1, b = 'x' }\ntables = [\n  'a',\n  1,\n]")
+    layers = [toml_layer(one, "one"), toml_layer(two, "two")]
+    with pytest.raises(ConfigError) as caught:
+        load_config({"sample": Sample}, layers)
+    assert caught.value.problems == sorted(
+        [
+            f'sample.apps[1].id = "x": expected text, of the form ^[0-9]+$ ({one} line 10)',
+            f"sample.apps[1].secret is not set: expected text (a secret) ({one} line 9)",
+            f'sample.labels.b = "x": expected a whole number ({two} line 5)',
+            f"sample.tables[1] = 1: expected text ({two} line 8)",
+        ]
+    )
+    one.write_text("[sample]\nport = 0\nmode = 'b'\n")
+    two.write_text("[sample]\nratio = 1.0\non = true\nunknown.x = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config({"sample": Sample}, [toml_layer(one, "one"), environment_layer({"MAG_SAMPLE__ON": "true"})])
+    assert caught.value.problems == [f"sample: on needs a port ({one} line 2, environment MAG_SAMPLE__ON)"]
+    with pytest.raises(ConfigError, match=f"sample.unknown is unknown; .* \\({re.escape(str(two))} line 4\\)"):
+        load_config({"sample": Sample}, [toml_layer(two, "two")])
+
+
+def test_a_list_that_is_replaced_forgets_the_lines_of_the_old_one(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text("[[sample.apps]]\nid = '1'\nsecret = 's'\n[[sample.apps]]\nid = '2'\nsecret = 's'\n")
+    two.write_text("\n\n\n\nsample.apps = [{id = '3', secret = 's'}]\n")
+    layers = [toml_layer(one, "one"), toml_layer(two, "two")]
+    config = load_config({"sample": Sample}, layers)
+    assert config.origin("sample.apps[0].id") == config.origin("sample.apps[1].id") == f"{two} line 5"
+    assert merge(layers).origins == {"sample.apps": f"{two} line 5"}
+    assert merge([*layers, Layer("x", "x", {"sample": {"apps": {"a": 1}}})]).origins == {"sample.apps.a": "x"}
+
+
+def test_a_configuration_with_other_values_knows_who_set_them() -> None:
+    config = load({"port": 1})
+    other = config.replaced({"sample": Sample(port=2)})
+    assert (config.section("sample").port, other.section("sample").port) == (1, 2)
+    assert (other.origin("sample.port"), other.layer("sample.port")) == ("file0.toml", "file")
+    assert list(other.sections) == ["sample"]
 
 
 def test_database_url_and_port_stand_in_for_their_settings() -> None:

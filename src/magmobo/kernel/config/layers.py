@@ -116,7 +116,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
 
     `DATABASE_URL` and `PORT` stand in for `magds.dsn` and `listener.port` where the own variable is not set. Because
     of `_FILE`, no setting has a name that ends in `_file`.
-    Raises: ConfigFileError for a file that cannot be read; all of them are named.
+    Raises: ConfigFileError for what is not text and files that cannot be read; all of them are named.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -133,6 +133,9 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
             except (OSError, ValueError) as error:
                 problems.append(f"{variable}: the file it names cannot be read ({_reason(error)})")
                 continue
+        if not _is_unicode(text):
+            problems.append(f"{variable}: is not UTF-8 text")
+            continue
         if (key := ".".join(path)) in origins or not _put(values, path, text):
             problems.append(f"{variable}: {key} is also set by {origins.get(key, 'another variable')}")
             continue
@@ -188,6 +191,11 @@ def read_value(path: Path) -> str:
         return content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None  # the other error quotes a byte of what may be a secret
+
+
+def _is_unicode(text: str) -> bool:
+    """Python keeps bytes of the environment that are no UTF-8 as halves of surrogate pairs."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _reason(error: Exception) -> str:
