@@ -83,11 +83,13 @@ class KnownSecrets:
     def answer(self, encoded: bytes) -> bytes:
         """JSON that means the same without known secrets."""
         text = encoded.decode()
-        if self.hidden(text) == text:
+        if "\\" not in text and self.hidden(text) == text:  # what it says is what is written there
             return encoded
         import msgspec
 
-        return msgspec.json.encode(self._inside(msgspec.json.decode(encoded)))
+        value = msgspec.json.decode(encoded)
+        shown = self._inside(value)
+        return encoded if shown == value else msgspec.json.encode(shown)
 
     def person(self, name: str) -> str:
         """What stands for the name of a person: the same for the same name on this node, and nobody can look it up."""
