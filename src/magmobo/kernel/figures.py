@@ -24,8 +24,7 @@ class Figures:
         yield from self._components()
         yield from self._buses()
         yield from self._stores()
-        if self._kernel.reloads:
-            yield from self._settings()
+        yield from self._settings()
 
     def _node(self) -> Iterator[Family]:
         facts = self._kernel.facts
@@ -87,7 +86,9 @@ class Figures:
         yield Family("mag_cache_requests_total", "counter", "Look-ups in the cache.", requests)
 
     def _settings(self) -> Iterator[Family]:
-        reloader = self._kernel.reloader
+        reloader = self._kernel.settings.reloader_in_use
+        if reloader is None:
+            return
         yield _many("mag_config_reloads_total", "counter", "Reloads of the settings.", "result", reloader.counts)
         version = str(reloader.version)
         yield _one("mag_config_version_info", "gauge", "The version of the settings that counts.", 1, version=version)

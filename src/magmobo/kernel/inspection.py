@@ -92,7 +92,7 @@ class Inspection:
     def _own_notices(self, facts: Facts) -> list[str]:
         advice = [f"{one.name}: {one.detail}. {one.remedy}" for one in facts.findings if not one.ok]
         members = self._kernel.assembly.notices() if self._kernel.slots else []
-        return [*self._services.problems, *members, *facts.notices, *advice]
+        return [*self._services.problems, *self._kernel.settings.notices(), *members, *facts.notices, *advice]
 
     def component(self, name: str) -> ComponentDetail:
         """Everything about one component. Raises: UnknownComponent."""

@@ -22,17 +22,17 @@ from magmobo.kernel.assembly import Assembly
 from magmobo.kernel.boot import BootSequence
 from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.choice import EVERYTHING, Choice, Resolve
-from magmobo.kernel.chronicle import record_reads
 from magmobo.kernel.clock import SystemClock
 from magmobo.kernel.config.core import ObservabilityConfig
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.context import Surroundings
-from magmobo.kernel.current import Current
 from magmobo.kernel.errors import BootFailed, NotReady, describe, foreign
+from magmobo.kernel.handler_watch import HandlerWatch
 from magmobo.kernel.known import KnownSecrets
 from magmobo.kernel.membership import Membership
 from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.services import KERNEL, KERNEL_ACTOR, Services
+from magmobo.kernel.settings import Settings
 from magmobo.kernel.slot import Slot
 from magmobo.kernel.stages import Stages
 from magmobo.kernel.timeline import Timeline
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
     from magmobo.kernel.observe.metrics import Family
     from magmobo.kernel.reloader import Reloader
     from magmobo.kernel.tuning import OnCoreChange
+    from magmobo.kernel.vault.driver import VaultDriver
 
 KernelState = Literal["booting", "ready", "degraded", "stopping", "stopped", "failed"]
 
 _LAST_WORDS_S = 10.0  # beyond the components' own deadlines, for closing the stores
 _RELOAD_SHARE = 0.25  # of a shutdown, for a reload under way to be taken back
-_HANDLER_HELP = "Duration of event handlers, of a sample of their calls."
 
 
 class Kernel:
@@ -67,6 +67,7 @@ class Kernel:
         start: what `config` was made of; goes with `source`.
         versions: keeps the versions that counted; without it they are kept in memory.
         on_core_change: see `tuning.OnCoreChange`.
+        vault: where secrets are kept; without it there is none. It is closed with the kernel.
         known: hides its secrets wherever something is written; by default one of its own.
         data_dir: exists, mode 0700, and is this kernel's alone.
         provided: objects that serve Protocols without being components.
@@ -86,6 +87,7 @@ class Kernel:
         start: Start | None = None,
         versions: Versions | None = None,
         on_core_change: OnCoreChange | None = None,
+        vault: VaultDriver | None = None,
         data_dir: Path,
         environment: str,
         instance_id: str,
@@ -100,18 +102,19 @@ class Kernel:
     ) -> None:
         self._clock: Clock = clock or SystemClock()
         self._log = QuietLog(component=KERNEL)
-        self._current, self._notices, self._on_exit = Current(config), choice.notices, on_exit
-        self._source, self._start, self._versions, self._on_core_change = source, start, versions, on_core_change
+        self.settings = Settings(config, source, start, versions, on_core_change, self._log)
+        self._notices, self._on_exit = choice.notices, on_exit
         observability: ObservabilityConfig = config.section("observability")
         known = known or KnownSecrets()
         known.learn(config)
+        handlers = HandlerWatch(lambda: self.services.metrics, self._log)
         self.bus = EventBus(
             origin=instance_id,
             time_s=self._clock.time_s,
             monotonic_s=self._clock.monotonic_s,
             history_limit=observability.events_kept,
-            on_failure=self._handler_failed,
-            on_timing=self._handler_took,
+            on_failure=handlers.failed,
+            on_timing=handlers.took,
         )
         self.services = Services(
             data_dir=data_dir.absolute(),
@@ -123,6 +126,7 @@ class Kernel:
             clock=self._clock,
             log=self._log,
             furnish=self._answer_commands,
+            vault=vault,
         )
         self._around = Surroundings(
             instance_id=instance_id,
@@ -136,22 +140,20 @@ class Kernel:
         )
         self._stages = Stages(
             components,
-            self._current,
+            self.settings.current,
             provided,
             choice,
             self._around,
             self._log,
             random=random,
-            opened=self._services_opened,
+            opened=self.settings.record_reads,
             on_exit=self._ask_to_end,
             is_active=lambda: self._state == "ready",
         )
         self._membership = Membership(self._ready_assembly, self._stages.memory, resolve, choice.sources)
+        self.settings.join(self._around, self._stages, self._ready_assembly)
         self._state: KernelState = "booting"
         self._is_booting = self._was_started = self._is_leaving = False
-        self.reloads = False
-        """Whether settings can be changed now: from the first ready on, where there is a `source`."""
-        self._unrecorded = start.reads if start is not None else ()
         self._leaving = asyncio.Lock()
         self._reset: asyncio.Task[None] | None = None
         self.services.metrics.collect_from(KERNEL, self._figures)
@@ -189,7 +191,7 @@ class Kernel:
     async def _down_and_up(self) -> None:
         self._log.info("resetting")
         try:
-            await self._stages.take_down(self._current.kernel.shutdown_timeout_s)
+            await self._stages.take_down(self.settings.current.kernel.shutdown_timeout_s)
             await self._stages.journal.ended("stopped")
             if not self._is_leaving:
                 await self._go_up()
@@ -210,8 +212,8 @@ class Kernel:
             self.bus,
             self._clock,
             self._around.timeline,
-            stage_timeout_s=self._current.kernel.stage_timeout_s,
-            rollback_timeout_s=2 * self._current.kernel.shutdown_timeout_s + _LAST_WORDS_S,
+            stage_timeout_s=self.settings.current.kernel.stage_timeout_s,
+            rollback_timeout_s=2 * self.settings.current.kernel.shutdown_timeout_s + _LAST_WORDS_S,
         )
         try:
             await sequence.run()
@@ -224,7 +226,7 @@ class Kernel:
                 await asyncio.shield(self.bus.close())  # the last to go: it has told of the failure
         self._is_booting, self._state = False, "ready"
         self.assembly.begin_supervision()
-        self._begin_reloading()
+        self.settings.begin()
         boot_s = self._clock.monotonic_s() - self._stages.began_s
         self._log.info("ready", boot_s=round(boot_s, 3), components=len(self.slots))
         self.bus.emit(
@@ -234,7 +236,7 @@ class Kernel:
     async def _undo(self) -> None:
         self._log.warning("boot did not succeed, taking everything back")
         try:
-            await self._stages.take_down(self._current.kernel.shutdown_timeout_s)
+            await self._stages.take_down(self.settings.current.kernel.shutdown_timeout_s)
             await self._stages.journal.ended("failed")
             if self._reset is None:  # else whoever asked for the reset is answered first, and `shutdown` closes them
                 await self.services.close()
@@ -259,8 +261,10 @@ class Kernel:
                 self._reset.cancel()
             await asyncio.wait({self._reset})
         async with self._leaving:
+            timeout_s = self.settings.current.kernel.shutdown_timeout_s if timeout_s is None else timeout_s
+            await self.settings.close(timeout_s * _RELOAD_SHARE)
             if self._state not in ("stopped", "failed"):
-                await self._leave(self._current.kernel.shutdown_timeout_s if timeout_s is None else timeout_s)
+                await self._leave(timeout_s)
             await self.services.close()
             await self.bus.close()
 
@@ -268,8 +272,6 @@ class Kernel:
         self._state = "stopping"
         self._log.info("stopping", timeout_s=timeout_s)
         self.bus.emit(SystemShutdown(timeout_s=timeout_s))
-        if self.reloads:
-            await self.reloader.close(timeout_s * _RELOAD_SHARE)
         await self._stages.take_down(timeout_s)
         await self._stages.journal.ended("stopped")
         self._state = "stopped"
@@ -320,34 +322,12 @@ class Kernel:
     @property
     def config(self) -> Config:
         """The configuration that counts now."""
-        return self._current.config
-
-    @cached_property
-    def reloader(self) -> Reloader:
-        """Shows, changes and takes back the settings. Raises: Unavailable for a node without a `source`."""
-        from magmobo.kernel.reloader import Reloader
-        from magmobo.kernel.tuning import Tuning
-        from magmobo.kernel.turnover import Node
-
-        if self._source is None or self._start is None:
-            raise Unavailable("the change of settings")
-        tuning = Tuning(self._current, self._stages, self.services, self.bus, self._log, self._on_core_change)
-        node = Node(
-            environment=self._around.environment,
-            current=self._current,
-            assembly=self._ready_assembly,
-            services=self.services,
-            bus=self.bus,
-            clock=self._clock,
-            tuning=tuning,
-            log=self._log,
-        )
-        return Reloader(node, self._source, self._start, self._versions)
+        return self.settings.current.config
 
     @property
-    def settings_notices(self) -> Sequence[str]:
-        """What an operator should know about the settings, a line each."""
-        return self.reloader.notices() if self.reloads else ()
+    def reloader(self) -> Reloader:
+        """Shows, changes and takes back the settings. Raises: Unavailable for a node without a `source`."""
+        return self.settings.reloader
 
     # ------------------------------------------------------------ how it is
 
@@ -407,17 +387,6 @@ class Kernel:
 
     # ------------------------------------------------------------ inside
 
-    def _begin_reloading(self) -> None:
-        """At the first ready; a reset finds it going on."""
-        if self._source is not None and not self.reloads:
-            self.reloads = True
-            self.reloader.begin()
-
-    async def _services_opened(self) -> None:
-        """Raises: AuditUnavailable, when secrets were read for the settings and that cannot be put on record."""
-        reads, self._unrecorded = self._unrecorded, ()
-        await record_reads(self.services.audit, reads, KERNEL_ACTOR)
-
     def _ready_assembly(self) -> Assembly:
         if self._state != "ready":
             raise NotReady(self.state)
@@ -428,10 +397,7 @@ class Kernel:
 
         scoped = commands.scoped(KERNEL, KERNEL_ACTOR)
         Operations(self).register(scoped)
-        if self._source is not None:
-            from magmobo.kernel.configuration import ConfigurationOperations
-
-            ConfigurationOperations(self.reloader).register(scoped)
+        self.settings.answer(scoped)
 
     def _figures(self) -> Iterable[Family]:
         from magmobo.kernel.figures import Figures
@@ -442,12 +408,3 @@ class Kernel:
         self._log.critical("the node should end", reason=reason)
         if self._on_exit is not None:
             self._on_exit(reason)
-
-    def _handler_took(self, topic: str, duration_s: float) -> None:
-        metrics = self.services.metrics.scoped(KERNEL)
-        metrics.histogram("mag_bus_handler_seconds", _HANDLER_HELP, labels={"topic": topic}).observe(duration_s)
-
-    def _handler_failed(self, owner: str, topic: str, handler: str, error: BaseException) -> None:
-        self._log.error(
-            "event handler failed", owner=owner, topic=topic, handler=handler, error=describe(error), exc_info=error
-        )

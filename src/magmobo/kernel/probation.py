@@ -39,6 +39,8 @@ class Probation:
         self._watched: Set[str] = frozenset()
         self._subscriptions: list[Subscription] = []
         self._window: asyncio.Task[None] | None = None
+        self.is_paused = False
+        """What fails now has another cause, the next change for instance."""
 
     def begin(self, assembly: Assembly, watched: Set[str], window_s: float) -> None:
         """Watch these components for so long, and have them asked for their health more often."""
@@ -77,6 +79,6 @@ class Probation:
             self._tell(f'component "{envelope.data.name}" became unhealthy')
 
     def _tell(self, reason: str) -> None:
-        if self._subscriptions:
+        if self._subscriptions and not self.is_paused:
             self.end()
             self._on_failure(reason)

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 _NAME = r"[a-z][a-z0-9_]{0,31}"
 RESERVED = frozenset(
     {
-        "admin", "audit", "boot", "bus", "cache", "commands", "config", "health", "kernel", "logging", "node",
-        "observability", "recovery", "security", "state", "supervisor",
+        "admin", "audit", "boot", "bus", "cache", "commands", "config", "core", "health", "kernel", "logging", "node",
+        "observability", "recovery", "security", "state", "supervisor", "vault",
     }
 )  # fmt: skip
 """Names that a component cannot carry: sections of configuration and owners of state that belong to the node itself."""
-_ASYNC_HOOKS = ("boot", "start", "stop", "shutdown", "recover", "health")
+_ASYNC_HOOKS = ("boot", "start", "stop", "shutdown", "recover", "health", "prepare_reload", "abort_reload")
 
 
 class Dependency(Struct, frozen=True):
@@ -104,6 +104,8 @@ def _check_manifest(name: str, component_type: type[Component]) -> None:
     for hook in _ASYNC_HOOKS:
         if not inspect.iscoroutinefunction(getattr(component_type, hook)):
             raise BadDeclaration(name, f"its hook `{hook}` is not `async def`")
+    if inspect.iscoroutinefunction(component_type.commit_reload):
+        raise BadDeclaration(name, "its hook `commit_reload` is `async def`; it runs in one turn with those of others")
 
 
 def _hints(name: str, component_type: type[Component]) -> Mapping[str, Any]:

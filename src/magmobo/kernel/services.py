@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from magmobo.kernel.cache.manager import CacheManager
     from magmobo.kernel.commands.bus import CommandBus, ScopedCommands
     from magmobo.kernel.security.gate import Gate
+    from magmobo.kernel.vault.driver import VaultDriver
+    from magmobo.kernel.vault.store import SecretStore
 
 KERNEL = "kernel"
 KERNEL_ACTOR = Actor(name=KERNEL, role=Role.ADMIN, via="kernel")
@@ -40,7 +42,8 @@ KERNEL_ACTOR = Actor(name=KERNEL, role=Role.ADMIN, via="kernel")
 class Services:
     """One of each, for one node. `problems` is what an operator should know about them; `known` hides its secrets.
 
-    `furnish` gets the command bus when it is made, before anybody else can answer a command.
+    `furnish` gets the command bus when it is made, before anybody else can answer a command. `vault`: where secrets are
+    kept, if anywhere.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Services:
         clock: Clock,
         log: QuietLog,
         furnish: Callable[[CommandBus], None],
+        vault: VaultDriver | None = None,
     ) -> None:
+        self._vault = vault
         self._data_dir, self._bus, self._clock, self._log = data_dir, bus, clock, log
         self._instance_id, self._cache_config, self._furnish = instance_id, cache, furnish
         self._is_open = self._is_closed = False
@@ -83,6 +88,15 @@ class Services:
             node_id=self._instance_id,
             on_problem=self._problem,
         )
+
+    @cached_property
+    def secrets(self) -> SecretStore | None:
+        """The vault of this node, None where there is none."""
+        if self._vault is None:
+            return None
+        from magmobo.kernel.vault.store import SecretStore
+
+        return SecretStore(self._vault, self.states.scope("vault"), on_secret=self.known.add, on_problem=self._problem)
 
     @cached_property
     def gate(self) -> Gate:
@@ -118,7 +132,10 @@ class Services:
         return [*self.states.problems, *self.audit.problems, *caches]
 
     async def open(self) -> None:
-        """Open what is not open yet. Raises: StateUnavailable, AuditUnavailable and their kinds; then all is closed."""
+        """Open what is not open yet, and see that the vault is the newest one known.
+
+        Raises: StateUnavailable, AuditUnavailable, VaultUnavailable and their kinds; then all is closed.
+        """
         if self._is_open:
             return
         _make_folder(state_file(self._data_dir).parent, StateUnavailable)
@@ -126,6 +143,8 @@ class Services:
         try:
             await self.states.open()
             await self.audit.open()
+            if self.secrets is not None:
+                await self.secrets.check()
             if self._cache_config.redis_url is not None:  # the other layer needs no opening
                 await self.caches.open()
         except BaseException:
@@ -152,6 +171,8 @@ class Services:
     async def _close_stores(self) -> None:
         if self._is_made("caches"):
             await self.caches.close()
+        if self._is_made("secrets") and self.secrets is not None:
+            await self.secrets.close()
         await self.audit.close()
         await self.states.close()
 

@@ -8,7 +8,8 @@ record; after a refusal the former settings count in every respect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from msgspec import Struct, structs
@@ -107,7 +108,7 @@ class Turnover:
         self._chores: set[asyncio.Task[None]] = set()
         self._expiry: asyncio.Task[None] | None = None
         self._probation: Probation | None = None
-        self._is_settling = self._is_closed = False
+        self._is_noted = self._is_settling = self._is_closed = False
 
     def begin(self) -> None:
         """The node is ready for the first time."""
@@ -156,6 +157,7 @@ class Turnover:
             task.exception()  # whoever asked may have gone; it is in the log
 
     async def _carry_out(self, find: Callable[[], Awaitable[Target]], attempt: Attempt) -> ReloadOutcome:
+        await self._note_start()
         clock = self._node.clock
         began_s, before = clock.monotonic_s(), self.counted
         try:
@@ -214,9 +216,10 @@ class Turnover:
             if attempt.dry_run:
                 await passage.ask()
             elif plan.changed:
-                self._end_probation()
                 was_well = well(assembly)
-                serving = was_well & await passage.go(self._swaps(target, built, plan), is_forced=attempt.is_forced)
+                with self._unblamed():
+                    served = await passage.go(self._swaps(target, built, plan), is_forced=attempt.is_forced)
+                serving = was_well & served
             else:
                 self._count(self._counting(target, built, plan, self.counted.version))
 
@@ -259,6 +262,7 @@ class Turnover:
                 duration_s=round(duration_s, 3),
             )
             node.bus.emit(ConfigReloaded(version=counted.version, changed_keys=changed, trigger=attempt.trigger))
+            self._end_probation()
             self._watch(before, attempt, serving)
             payload = {"version": counted.version, "trigger": attempt.trigger, "changed_keys": changed}
             await self._chronicle.note("config.reloaded", payload, attempt.actor)
@@ -271,7 +275,8 @@ class Turnover:
         text = describe(error)
         changed = sorted(attempt.plan.changed) if attempt.plan is not None else []
         self.counts[FAILED] += 1
-        self.last_refusal = text
+        if attempt.trigger != "patch":  # whoever sets one key is told, and nothing waits for him
+            self.last_refusal = text
         self._node.log.error(
             "settings not changed", trigger=attempt.trigger, changed_keys=changed, error=text, exc_info=foreign(error)
         )
@@ -284,8 +289,11 @@ class Turnover:
         return ConfigVersion(self.counted.version, at, trigger, actor.name, changed, True, True, note)
 
     async def _note_start(self) -> None:
+        """Before anything else: the version that the node started with."""
+        if self._is_noted:
+            return
         number = await self._log.begin(self._meta(BOOT, KERNEL_ACTOR, []), *_parts(self.counted))
-        self.counted = structs.replace(self.counted, version=number)
+        self.counted, self._is_noted = structs.replace(self.counted, version=number), True
         self._watch_patches()
 
     # ------------------------------------------------------------ patches that end
@@ -328,6 +336,18 @@ class Turnover:
             self._probation.begin(node.assembly(), serving, window_s)
         except NotReady:
             self._end_probation()
+
+    @contextmanager
+    def _unblamed(self) -> Iterator[None]:
+        """What fails in the block is not the fault of the settings that count before it."""
+        probation = self._probation
+        if probation is not None:
+            probation.is_paused = True
+        try:
+            yield
+        finally:
+            if probation is not None:
+                probation.is_paused = False
 
     def _end_probation(self) -> None:
         if self._probation is not None:
