@@ -24,13 +24,12 @@ def signature_of(path: Path) -> Signature:
     Of a file that cannot be looked at it is the number of the error, so that its recovery is a change too.
     """
     try:
-        link, target = path.lstat(), path.stat()
+        found = path.stat()
     except FileNotFoundError:
         return _ABSENT
     except OSError as error:
         return (error.errno or -1,)
-    of_link = (link.st_dev, link.st_ino, link.st_mtime_ns)
-    return (*of_link, target.st_dev, target.st_ino, target.st_size, target.st_mtime_ns, target.st_ctime_ns)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class Looks:

@@ -161,6 +161,16 @@ async def test_what_a_killed_writer_left_goes(tmp_path: Path) -> None:
     assert not left.exists()
 
 
+async def test_what_a_killed_writer_left_is_written_over_whole(tmp_path: Path) -> None:
+    versions = await fill(tmp_path, range(1, 2))
+    left = tmp_path / "config" / ".runtime.json.tmp"
+    left.write_bytes(b"x" * 9_000)
+    left.chmod(0o644)
+    await versions.keep_runtime(runtime_of(1), None)
+    assert folder_in(tmp_path).read_runtime() == Kept(runtime_of(1), None, 1)
+    assert stat.S_IMODE((tmp_path / "config" / "runtime.json").stat().st_mode) == 0o600
+
+
 async def test_what_the_system_refuses_is_told_with_the_file_and_changes_nothing(tmp_path: Path) -> None:
     versions = await fill(tmp_path, range(1, 2))
     await versions.keep_runtime(runtime_of(1), None)

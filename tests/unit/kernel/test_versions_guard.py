@@ -156,6 +156,7 @@ def test_a_project_can_move(project: Project, tmp_path: Path) -> None:
     (project.folder / "mag.d").rename(moved.folder / "mag.d")
     (project.folder / "mag.toml").rename(moved.folder / "mag.toml")
     assert moved.problems() == []
+    assert moved.guard.problems({}) == [], "all of it is there, and left out on purpose"
     moved.accept()
     (moved.folder / "mag.toml").unlink()
     moved.start()

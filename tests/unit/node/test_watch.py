@@ -67,8 +67,16 @@ def by_adding_another(path: Path) -> None:
     (path.parent / "mag.d" / "x.toml").write_text("")
 
 
+def by_writing_with_the_same_length_and_time(path: Path) -> None:
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of files is coarse
+        path.write_text("two")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def by_linking(path: Path) -> None:
-    path.rename(path.with_name("target"))
+    path.with_name("target").write_text("two")
+    path.unlink()
     path.symlink_to("target")
 
 
@@ -78,7 +86,16 @@ def by_a_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [by_writing, by_the_same_length_and_time, by_removing, by_adding_another, by_linking, by_a_folder]
+    "change",
+    [
+        by_writing,
+        by_writing_with_the_same_length_and_time,
+        by_the_same_length_and_time,
+        by_removing,
+        by_adding_another,
+        by_linking,
+        by_a_folder,
+    ],
 )
 def test_a_change_is_told_once_it_rests(folder: Path, looks: Looks, change: Callable[[Path], None]) -> None:
     change(folder / "mag.toml")
@@ -121,6 +138,16 @@ def test_a_file_that_goes_and_comes_back_is_told_twice(folder: Path, looks: Look
     assert told(looks)
     (folder / "mag.d" / "x.toml").write_text("")
     assert told(looks)
+
+
+def test_names_that_come_and_go_do_not_pile_up(folder: Path, looks: Looks) -> None:
+    for number in range(20):
+        path = folder / "mag.d" / f"{number}.toml"
+        path.write_text("")
+        assert told(looks)
+        path.unlink()
+        assert told(looks)
+    assert len(looks._known) == 1
 
 
 def test_what_cannot_be_looked_at_is_told_when_it_can_again(tmp_path: Path) -> None:
@@ -328,6 +355,23 @@ async def test_a_shorter_pause_counts_at_once(folder: Path, monkeypatch: pytest.
     made.interval_s = 0.02
     await made.hears("two")
     task.cancel()
+
+
+async def test_it_ends_while_who_is_told_waits(folder: Path) -> None:
+    made, waiting = Watched(folder), asyncio.Event()
+
+    async def wait() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    watch = FileWatch(files_in(folder), wait, interval_s=lambda: 0.02, is_on=lambda: True)
+    watch.note()
+    task = asyncio.create_task(watch.run())
+    made.write("two")
+    await asyncio.wait_for(waiting.wait(), DEADLINE_S)
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=DEADLINE_S)
+    assert [task.cancelled() for task in done] == [True]
 
 
 def test_a_note_of_files_that_cannot_be_listed_raises_nothing(folder: Path) -> None:

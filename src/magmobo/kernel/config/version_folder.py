@@ -109,7 +109,7 @@ class VersionFolder:
         """What cannot be removed now is removed after the next version."""
         numbers = self._numbers()
         pinned = self._held.version if self._held else 0
-        doomed = [self._path(number) for number in numbers[: -max(1, self._keep())] if number != pinned]
+        doomed = [self._path(number) for number in numbers[: -self._keep()] if number != pinned]
         doomed += self._versions.glob(f".*{UNFINISHED}")
         for path in doomed:
             with suppress(OSError):
