@@ -1,7 +1,7 @@
 """Every secret that a node has in its hands, so that none of them is written anywhere, whatever stands around it.
 
 One for each node, passed to whoever writes: log, audit log, events, answers, figures. What was learnt stays known after
-it was rotated out, because old errors still name it; past `MAX_SECRETS` the oldest is forgotten. Learning costs
+it was rotated out, because old errors still name it; past `MAX_SECRETS` the oldest are forgotten. Learning costs
 nothing; spelling a secret in all ways is left to the first who writes. Invariant: nothing here gives a secret away
 again.
 
@@ -12,18 +12,20 @@ as `***` would tell that it was right.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from magmobo.contracts.secret import HIDDEN, Secret
-from magmobo.kernel.needles import Needles
+from magmobo.kernel.needles import MIN_CHARS, Needles
 
 if TYPE_CHECKING:
     from magmobo.kernel.config.loader import Config
     from magmobo.kernel.redact import Redactor
 
 MAX_SECRETS = 2_000
+_SPARE_SECRETS = 500  # forgotten together, because it takes a while
 _WORD_CHARS = 12
 _STRONG_CHARS, _STRONG_VARIETY = 16, 8
 
@@ -38,7 +40,9 @@ class KnownSecrets:
     def __init__(self) -> None:
         self.names_key: Callable[[], bytes] = partial(os.urandom, 32)
         self._secrets: dict[str, None] = {}  # oldest first
+        self._needles, self._strong = Needles(), Needles()
         self._unread: list[Any] = []
+        self._reading = threading.Lock()
         self.hides_emails = False
 
     # ------------------------------------------------------------ learning
@@ -74,11 +78,14 @@ class KnownSecrets:
         """
         from magmobo.kernel.redact import without_passwords
 
-        return without_passwords(self._read()[1].replaced(text, HIDDEN))
+        self._read()
+        return without_passwords(self._strong.replaced(text, HIDDEN))
 
     def hidden(self, text: str) -> str:
         """`text`, of any length, without known secrets; looks do not matter."""
-        return self._read()[0].replaced(text, HIDDEN)
+        if self._unread:
+            self._read()
+        return self._needles.replaced(text, HIDDEN) if len(text) >= MIN_CHARS else text
 
     def answer(self, encoded: bytes) -> bytes:
         """JSON that means the same without known secrets."""
@@ -110,16 +117,12 @@ class KnownSecrets:
 
         return Redactor(self.hidden, self.person, lambda: self.hides_emails)
 
-    @cached_property
-    def _needles(self) -> tuple[Needles, Needles]:
-        """All of them, and the strong ones."""
-        return Needles(), Needles()
-
-    def _read(self) -> tuple[Needles, Needles]:
-        """The needles, with what was learnt last."""
-        while self._unread:
-            self._take(self._unread.pop(0))
-        return self._needles
+    def _read(self) -> None:
+        """Take what was learnt since the last time."""
+        with self._reading:
+            while self._unread:
+                self._take(self._unread[0])
+                del self._unread[0]  # not before: until then other threads wait for it
 
     def _take(self, source: Any) -> None:
         from magmobo.kernel.spellings import secrets_in, telling_parts
@@ -131,26 +134,17 @@ class KnownSecrets:
             if part in self._secrets:
                 del self._secrets[part]  # so that it is the newest
             else:
-                self._enter(part)
+                _add(part, self._needles, self._strong)
             self._secrets[part] = None
-        if len(self._secrets) > MAX_SECRETS:
+        if len(self._secrets) > MAX_SECRETS + _SPARE_SECRETS:
             self._forget_the_oldest()
 
-    def _enter(self, secret: str) -> None:
-        from magmobo.kernel.spellings import spellings
-
-        everything, strong = self._needles
-        for spelling in spellings(secret):
-            everything.add(spelling)
-            if _is_strong(secret):
-                strong.add(spelling)
-
     def _forget_the_oldest(self) -> None:
-        kept = list(self._secrets)[-MAX_SECRETS:]
-        del self._needles
-        self._secrets = dict.fromkeys(kept)
-        for secret in kept:
-            self._enter(secret)
+        self._secrets = dict.fromkeys(list(self._secrets)[-MAX_SECRETS:])
+        needles, strong = Needles(), Needles()
+        for secret in self._secrets:
+            _add(secret, needles, strong)
+        self._needles, self._strong = needles, strong
 
     def _inside(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -175,6 +169,15 @@ class _Variables:
                 yield value
             else:
                 yield from passwords_in(value)
+
+
+def _add(secret: str, needles: Needles, strong: Needles) -> None:
+    from magmobo.kernel.spellings import spellings
+
+    for spelling in spellings(secret):
+        needles.add(spelling)
+        if _is_strong(secret):
+            strong.add(spelling)
 
 
 def _is_a_word(secret: str) -> bool:

@@ -97,7 +97,7 @@ class Redactor:
 
     def _key(self, key: Any) -> str:
         text = str(key)
-        return self.text(text)
+        return self._hide(text) if len(text) < _SHORT_CHARS and text.isidentifier() else self.text(text)
 
     def _sounds_secret(self, name: str) -> bool:
         known = self._is_secret.get(name)

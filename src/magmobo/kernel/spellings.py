@@ -70,15 +70,17 @@ def passwords_in(text: str) -> Iterator[str]:
 def spellings(secret: str) -> Iterator[str]:
     """As it is, and as JSON (twice, too), Python, URLs, base64 and hexadecimal digits spell it."""
     as_bytes = secret.encode(errors="surrogatepass")
+    yield from (secret, as_bytes.hex(), as_bytes.hex().upper())
+    for offset in range(3):
+        yield from _inside_base64(as_bytes, offset)
+    if _PLAIN.issuperset(as_bytes):  # then all others are the same
+        return
     as_json = json.dumps(secret)[1:-1]
-    yield from (secret, as_json, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(as_json)[1:-1])
-    yield from (repr(secret)[1:-1], as_bytes.hex(), as_bytes.hex().upper())
+    yield from (as_json, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(as_json)[1:-1], repr(secret)[1:-1])
     quoted = _quoted(as_bytes)
     for spelt in (quoted, quoted.replace("%2F", "/"), quoted.replace("%20", "+")):
         yield spelt
         yield _ESCAPE.sub(lambda found: found[0].lower(), spelt)
-    for offset in range(3):
-        yield from _inside_base64(as_bytes, offset)
     yield _unquoted(secret)
 
 

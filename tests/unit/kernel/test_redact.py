@@ -189,15 +189,17 @@ def test_what_is_learnt_later_counts_at_once() -> None:
     assert known.text(SECRET) == "***"
 
 
-def test_the_oldest_is_forgotten_when_there_are_too_many() -> None:
+def test_the_oldest_are_forgotten_when_there_are_far_too_many() -> None:
     known = knowing("first-Pl4nted", "again-Pl4nted")
-    for number in range(MAX_SECRETS - 1):
+    for number in range(MAX_SECRETS + 400):
         known.add(f"secret-{number:06}-x")
     known.add("again-Pl4nted")
-    assert known.hidden("first-Pl4nted again-Pl4nted secret-000000-x") == "first-Pl4nted *** ***"
-    known.add("last-Pl4nted-1")
-    assert known.hidden("first-Pl4nted again-Pl4nted last-Pl4nted-1") == "first-Pl4nted *** ***"
-    assert known.hidden("secret-000001-x") == "***"
+    assert known.hidden("first-Pl4nted again-Pl4nted") == "*** ***"
+    for number in range(MAX_SECRETS + 400, MAX_SECRETS + 600):
+        known.add(f"secret-{number:06}-x")
+    assert known.hidden("first-Pl4nted again-Pl4nted secret-000100-x") == "first-Pl4nted *** secret-000100-x"
+    assert known.hidden(f"secret-{MAX_SECRETS:06}-x secret-{MAX_SECRETS + 599:06}-x") == "*** ***"
+    assert known.public_text("first-Pl4nted secret-002000-x secret-00") == "first-Pl4nted secret-002000-x secret-00"
 
 
 def test_secrets_of_the_environment_are_known_by_their_names() -> None:
