@@ -84,8 +84,8 @@ class FileWatch:
         self._trouble = ""
 
     def note(self) -> None:
-        """Call it just before files are read for the first time, and when more of them belong to the settings: what
-        lies there then is no news. Raises nothing; what cannot be looked at is news later.
+        """What lies there now is no news, where nothing is known yet: call it before the files are read for the first
+        time, for whatever changes after that is told. Raises nothing; what cannot be looked at is news later.
         """
         try:
             self._looks.note()
@@ -93,7 +93,8 @@ class FileWatch:
             self._report(error)
 
     async def run(self) -> None:
-        """Look for ever, until cancelled."""
+        """Look for ever, until cancelled. What was not noted before is noted now."""
+        await asyncio.to_thread(self.note)
         while True:
             await self._pause()
             try:

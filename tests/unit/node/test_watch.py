@@ -176,7 +176,7 @@ def test_what_more_is_watched_is_no_news_once_it_is_noted(folder: Path, tmp_path
     assert [looks.look() for _ in range(3)] == [False] * 3, "what is watched no more is no news either"
 
 
-def test_what_changed_before_the_first_look_is_told(folder: Path) -> None:
+def test_what_changed_before_the_looked_often_is_told(folder: Path) -> None:
     looks = Looks(files_in(folder))
     looks.note()
     (folder / "mag.toml").write_text("changed")
@@ -319,6 +319,25 @@ async def test_no_error_of_the_files_ends_it_and_it_is_said_once(watched: Watche
         watched.write("two")
         await watched.hears("two")
     assert [line["error"] for line in lines] == ["OSError: stale handle"]
+
+
+async def test_what_lies_there_at_the_beginning_is_no_news(folder: Path) -> None:
+    made, looked_often, rounds = Watched(folder), asyncio.Event(), 0
+
+    def is_on() -> bool:
+        nonlocal rounds
+        rounds += 1
+        if rounds > 4:
+            looked_often.set()
+        return True
+
+    made.watch._is_on = is_on
+    task = asyncio.create_task(made.watch.run())
+    await asyncio.wait_for(looked_often.wait(), DEADLINE_S)
+    assert made.told.empty()
+    made.write("two")
+    await made.hears("two")
+    task.cancel()
 
 
 async def test_off_it_does_not_look_and_on_it_tells_what_changed(watched: Watched) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from magmobo.kernel.config.checked import pack, unpack
-from magmobo.kernel.config.disk import make_folder, read_regular, told, write_durably
+from magmobo.kernel.config.disk import make_folder, read_regular, write_durably
 
 _LIMIT_BYTES = 67_108_864
 _SALT_BYTES = 16
@@ -85,7 +85,7 @@ class FileGuard:
     def accept(self, texts: Mapping[Path, bytes]) -> None:
         """These files count now, also for the next start.
 
-        Raises: VersionsUnavailable when they cannot be remembered; then they count in this process alone.
+        Raises nothing: they count already. What cannot be remembered for the next start is logged, and tried again.
         """
         with self._turn:
             try:
@@ -98,10 +98,12 @@ class FileGuard:
             if is_same and self._is_written:
                 return
             self._accepted, self._is_written = _Accepted(str(self._folder), salt, files), False
-            with told():
+            try:
                 make_folder(self._record.parent)
                 write_durably(self._record, pack(self._accepted))
-            self._is_written = True
+                self._is_written = True
+            except OSError as error:
+                _warn(self._record, error)
 
     def _known(self) -> _Accepted:
         """Raises: ValueError when the record is damaged, OSError."""
@@ -121,6 +123,13 @@ class FileGuard:
         """Where a file that was not read should be; None when it is there, so that it was left out on purpose."""
         here, there = self._folder / name, Path(accepted.folder) / name
         return None if _is_there(here) or _is_there(there) else here
+
+
+def _warn(record: Path, error: OSError) -> None:
+    import structlog  # 15 ms, for who has something to say
+
+    log = structlog.get_logger().bind(component="config")
+    log.warning("the files that count are not remembered for the next start", file=str(record), error=error.strerror)
 
 
 def _is_there(path: Path) -> bool:
