@@ -95,6 +95,8 @@ def outcome_lines(outcome: ReloadOutcome, *, dry_run: bool) -> Iterator[str]:
         yield f"nothing was changed (--dry-run); version {outcome.version} counts"
     elif outcome.applied:
         yield f"version {outcome.version} counts now  ({outcome.duration_s * 1000:.0f} ms)"
+    elif outcome.plan.waiting:
+        yield f"nothing changes before a restart of the node; version {outcome.version} counts"
     else:
         yield f"there was nothing to change; version {outcome.version} counts"
     if outcome.plan.waiting and not dry_run:

@@ -25,7 +25,8 @@ from magmobo.contracts import operations as ops
 PARTS = "Steady Sick"
 LOOKING = {
     "kernel:status": [], "kernel:blame": [], "kernel:events": [], "kernel:commands": [], "component:list": [],
-    "component:show": ["steady"], "component:graph": [], "audit:tail": [],
+    "component:show": ["steady"], "component:graph": [], "audit:tail": [], "config:show": ["health"],
+    "config:diff": [], "config:history": [], "vault:list": [],
 }  # fmt: skip
 
 

@@ -211,6 +211,12 @@ def test_nothing_to_change_is_no_question_and_is_carried_out(
     assert not questions
 
 
+def test_what_waits_is_no_change_yet(node: FakeOperators, capsys: Capture) -> None:
+    node.replies["config:set"] = ReloadOutcome(6, False, ReloadPlan(PLAN.changes[3:], waiting=PLAN.waiting))
+    text = said(capsys, "config:set", "kernel.data_dir", "b")
+    assert "nothing changes before a restart of the node; version 6 counts\nnext: `" in text
+
+
 def test_what_takes_effect_is_told_when_it_is_not_what_was_shown(node: FakeOperators, capsys: Capture) -> None:
     less = ReloadPlan(PLAN.changes[:1])
     node.replies["config:reload"] = lambda asked: PLANNED if asked.dry_run else ReloadOutcome(7, True, less)
