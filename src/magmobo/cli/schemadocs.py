@@ -20,6 +20,7 @@ from magmobo.contracts.events import Event
 from magmobo.contracts.operations import OPERATIONS
 from magmobo.kernel.bus.cloudevents import event_type_name
 from magmobo.kernel.bus.topics import declared_events
+from magmobo.kernel.commands.schema import special_schema
 from magmobo.node.components import DEFAULT_COMPONENTS, DEMO_COMPONENT, load_components
 
 HOW = "python -m magmobo.cli.schemadocs docs/schemas/events.json docs/schemas/commands.json"
@@ -50,7 +51,7 @@ def events_document() -> Schema:
 def commands_document() -> Schema:
     """The schema of every command that each node answers, of its answer, and of the envelope of `--json`."""
     types = [type_ for command in OPERATIONS for type_ in (command, command.reply)]
-    schemas, shared = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    schemas, shared = msgspec.json.schema_components(types, schema_hook=special_schema, ref_template=_REFERENCE)
     commands = {
         command.name: {
             "summary": command.summary,

@@ -26,7 +26,7 @@ def schema_of(type_: type[Any]) -> Mapping[str, Any]:
     """
     try:
         (schema,), definitions = msgspec.json.schema_components(
-            (type_,), schema_hook=_special, ref_template="#/$defs/{name}"
+            (type_,), schema_hook=special_schema, ref_template="#/$defs/{name}"
         )
     except (TypeError, ValueError):
         return {"type": "object", "title": type_.__name__}
@@ -45,7 +45,8 @@ def _info(command_type: type[Command]) -> CommandInfo:
     )
 
 
-def _special(type_: type[Any]) -> dict[str, Any]:
+def special_schema(type_: type[Any]) -> dict[str, Any]:
+    """The `schema_hook` for types that msgspec does not know."""
     if type_ is Secret:
         return {"type": "string", "writeOnly": True, "format": "password"}
     return {"type": "string"} if issubclass(type_, Path) else {}
