@@ -8,7 +8,7 @@ record; after a refusal the former settings count in every respect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Set
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -87,6 +87,8 @@ class Attempt:
     def __init__(self, trigger: str, actor: Actor, *, dry_run: bool = False, is_forced: bool = False) -> None:
         self.trigger, self.actor, self.dry_run, self.is_forced = trigger, actor, dry_run, is_forced
         self.plan: Plan | None = None
+        self.expired: Sequence[str] = ()
+        """Keys of patches that this ends."""
 
 
 class Turnover:
@@ -267,6 +269,8 @@ class Turnover:
             payload = {"version": counted.version, "trigger": attempt.trigger, "changed_keys": changed}
             await self._chronicle.note("config.reloaded", payload, attempt.actor)
             await self._log.add(self._meta(attempt.trigger, attempt.actor, changed, target.note), *_parts(counted))
+        if attempt.expired:
+            await self._chronicle.note("config.patch_expired", {"keys": list(attempt.expired)})
         if (before.runtime, before.held) != (counted.runtime, counted.held):
             await self._log.keep_runtime(counted.runtime, counted.held)
             self._watch_patches()
@@ -305,19 +309,18 @@ class Turnover:
         self._expiry = asyncio.create_task(running, name="kernel:patches")
 
     async def _expire(self) -> None:
-        over: list[str] = []
+        attempt = Attempt("expiry", KERNEL_ACTOR)
 
         async def target() -> Target:
             now_s, counted = self._node.clock.time_s(), self.counted
-            over[:] = patches.expired(counted.runtime, now_s)
+            attempt.expired = patches.expired(counted.runtime, now_s)
             return Target(counted.base, patches.without_expired(counted.runtime, now_s), counted.held)
 
         try:
-            await self.change(target, Attempt("expiry", KERNEL_ACTOR))
+            await self.change(target, attempt)
         except Exception as error:  # it is in the log, and tried again
-            self._node.log.warning("a patch of the settings cannot end yet", keys=over, error=describe(error))
-        else:
-            await self._chronicle.note("config.patch_expired", {"keys": over})
+            keys = attempt.expired
+            self._node.log.warning("a patch of the settings cannot end yet", keys=keys, error=describe(error))
 
     # ------------------------------------------------------------ probation
 

@@ -1,4 +1,4 @@
-"""A kernel whose settings a test changes: files are a dictionary, components remember which settings they were given."""
+"""A kernel whose settings a test changes: files are a dictionary, components remember what they were given."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.component import Component, Context
+from magmobo.contracts.configuration import ReloadOutcome
 from magmobo.contracts.errors import ReloadRefused
 from magmobo.contracts.events import Envelope, Event
 from magmobo.contracts.health import HealthReport
@@ -44,7 +45,7 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Witness(Component):
-    """Remembers its settings and its hooks; does what `plans` says for a hook and a level: `raise`, `refuse`, `hang`."""
+    """Remembers its settings and its hooks; does what `plans` says: `raise`, `refuse`, `hang`."""
 
     name = "witness"
     config_type = Section
@@ -55,6 +56,7 @@ class Witness(Component):
     def __init__(self, context: Context) -> None:
         self.context = context
         self.hooks: list[str] = []
+        self.changed: Set[str] = frozenset()
         self.prepared: Section | None = None
         self.report = HealthReport.of()
         self.section: Section = Section()
@@ -174,17 +176,30 @@ class Scene:
 
     def section(self, name: str) -> Section:
         """What the component itself goes by."""
-        component = self.kernel.assembly.board.slot(name).component
-        assert isinstance(component, Witness)
-        return component.section
+        return self.component(name).section
 
     def hooks(self, name: str) -> list[str]:
+        return self.component(name).hooks
+
+    async def reload(self, values: Values | None = None, **more: Any) -> ReloadOutcome:
+        """Reload, with other files if they are given."""
+        self.files.values = self.files.values if values is None else values
+        return await self.reloader.reload(**{"trigger": "command", "actor": OPERATOR, **more})
+
+    async def records(self, action: str) -> list[Mapping[str, Any]]:
+        """Payloads in the audit log."""
+        found = await self.kernel.services.audit.read(after_seq=0, limit=10_000)
+        return [record.payload for record in found if record.action == action]
+
+    def component(self, name: str) -> Witness:
+        """The present instance."""
         component = self.kernel.assembly.board.slot(name).component
         assert isinstance(component, Witness)
-        return component.hooks
+        return component
 
-    async def reload(self, **more: Any) -> Any:
-        return await self.reloader.reload(trigger="command", actor=OPERATOR, **more)
+    def crash(self, name: str) -> None:
+        """A running component fails."""
+        self.kernel.assembly.supervisor.failed(name, RuntimeError("crashed"))
 
 
 @asynccontextmanager
@@ -195,19 +210,21 @@ async def reloading(
     versions: Versions | None = None,
     on_core_change: OnCoreChange | None = None,
     start: Mapping[str, Any] = {},
+    runtime: Runtime | None = None,
 ) -> AsyncIterator[Scene]:
     """A booted kernel over `values`; it is shut down when the block ends, whatever happens in it."""
     Witness.plans.clear()
     Witness.alive.clear()
     files = Files(*components, values={name: dict(section) for name, section in values.items()})
     base = files.base()
-    built = files.built(base, Runtime())
+    runtime = runtime or Runtime()
+    built = files.built(base, runtime)
     with tempfile.TemporaryDirectory(prefix="mag-test-") as scratch:
         kernel = Kernel(
             components=components,
             config=built.config,
             source=files,
-            start=Start(base, Runtime(), built.reads, **start),
+            start=Start(base, runtime, built.reads, **start),
             versions=versions,
             on_core_change=on_core_change,
             data_dir=Path(scratch),
