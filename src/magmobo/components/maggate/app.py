@@ -44,14 +44,19 @@ class RestApp:
         log: structlog.stdlib.BoundLogger,
         hide: Callable[[str], str] = str,
     ) -> None:
-        self._gate, self._log, self._hide = gate, log, hide
-        self._max_body_bytes = config.max_body_bytes
-        self._origins = frozenset(origin.encode() for origin in config.cors_origins)
+        self._log, self._hide = log, hide
+        self.adopt(gate, config)
         self._ids, self._id_prefix = itertools.count(1), secrets.token_hex(6).encode()
         self._departures = Departures()
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def adopt(self, gate: Gate, config: MagGateConfig) -> None:
+        """Answer requests that come from now on this way; those under way go on as they began."""
+        self._gate = gate
+        self._max_body_bytes = config.max_body_bytes
+        self._origins = frozenset(origin.encode() for origin in config.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""

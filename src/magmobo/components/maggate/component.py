@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from contextlib import suppress
+
+import psycopg
+from msgspec import Struct
 
 from magmobo.components.maggate.app import RestApp
 from magmobo.components.maggate.auth import Authenticator
+from magmobo.components.maggate.catalogue import Snapshot
 from magmobo.components.maggate.config import MagGateConfig
 from magmobo.components.maggate.gate import Gate
 from magmobo.components.maggate.privileges import Privileges, refusal_of
@@ -14,7 +19,7 @@ from magmobo.components.maggate.request import PREFIX
 from magmobo.components.maggate.schema_cache import SchemaCache
 from magmobo.contracts.bus import Subscription
 from magmobo.contracts.component import Announcement, Component, Context, Needs
-from magmobo.contracts.errors import Unavailable
+from magmobo.contracts.errors import MagError, ReloadRefused, Unavailable
 from magmobo.contracts.events import DatabaseSchemaChanged, Envelope
 from magmobo.contracts.health import HealthCheck, HealthReport, HealthStatus
 from magmobo.contracts.planes import Database, Listener, Mount
@@ -23,6 +28,14 @@ DRAIN_S = 10.0
 # The storage plane reads roles on its own; one created a moment ago is given this long to be seen.
 ROLE_WAIT_S = 2.0
 _ROLE_POLL_S = 0.05
+
+
+class _Prepared(Struct, frozen=True):
+    """A section that can be taken; `snapshot` is of its schemas, None when those are the same."""
+
+    config: MagGateConfig
+    authenticator: Authenticator
+    snapshot: Snapshot | None
 
 
 class MagGate(Component):
@@ -37,6 +50,7 @@ class MagGate(Component):
         self._mount: Mount | None = None
         self._subscription: Subscription | None = None
         self._refresher: asyncio.Task[None] | None = None
+        self._prepared: _Prepared | None = None
 
     def configure(self, config: MagGateConfig) -> None:
         self._config = config
@@ -45,14 +59,13 @@ class MagGate(Component):
         """Raises: JwtSettingsRefused."""
         context, config, database = self._context, self._config, self._database
         self._cache = SchemaCache(database, config.schemas, context.clock, context.log)
-        self._authenticator = Authenticator(config.jwt, config.anonymous_role, self._roles, context.clock)
-        privileges = Privileges(database, context.clock)
-        gate = Gate(config, database, self._cache, self._authenticator, privileges)
-        self._app = RestApp(gate, config, context.log, context.hide)
+        self._privileges = Privileges(database, context.clock)
+        self._authenticator = self._authenticator_for(config)
+        self._app = RestApp(self._gate(), config, context.log, context.hide)
 
     async def start(self) -> None:
         """Raises: AnonymousRoleRefused; psycopg.Error and Unavailable when the catalogue cannot be read."""
-        await self._check_anonymous_role()
+        await self._check_anonymous_role(self._config.anonymous_role)
         self._subscription = self._context.bus.on(DatabaseSchemaChanged, self._on_schema_changed)
         await self._cache.load()
         self._refresher = self._context.spawn(self._cache.keep_fresh(), name="schema-cache")
@@ -71,6 +84,47 @@ class MagGate(Component):
         if self._refresher is not None:
             self._refresher.cancel()
             self._refresher = None
+
+    # ------------------------------------------------------------ other settings
+
+    async def prepare_reload(self, new: MagGateConfig, changed: Set[str]) -> None:
+        """Raises: ReloadRefused for a key that verifies nothing, a role that requests may not use, a catalogue that
+        cannot be read.
+        """
+        authenticator, snapshot = self._authenticator, None
+        try:
+            if any(key == "anonymous_role" or key.partition(".")[0] == "jwt" for key in changed):
+                authenticator = self._authenticator_for(new)
+            if "anonymous_role" in changed:
+                await self._check_anonymous_role(new.anonymous_role)
+            if "schemas" in changed:
+                snapshot = await self._cache.read(new.schemas)
+        except MagError as error:
+            raise ReloadRefused(f"{error} [{error.code}]. {error.next_step()}") from error
+        except psycopg.Error as error:
+            raise ReloadRefused(f"the database was asked and failed: {' '.join(str(error).split())}") from error
+        self._prepared = _Prepared(new, authenticator, snapshot)
+
+    def commit_reload(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            return
+        self._config, self._authenticator = prepared.config, prepared.authenticator
+        if prepared.snapshot is not None:
+            self._cache.adopt(self._config.schemas, prepared.snapshot)
+        self._app.adopt(self._gate(), self._config)
+
+    async def abort_reload(self) -> None:
+        self._prepared = None
+
+    def _authenticator_for(self, config: MagGateConfig) -> Authenticator:
+        """Raises: JwtSettingsRefused."""
+        return Authenticator(config.jwt, config.anonymous_role, self._roles, self._context.clock)
+
+    def _gate(self) -> Gate:
+        return Gate(self._config, self._database, self._cache, self._authenticator, self._privileges)
+
+    # ------------------------------------------------------------ what people see
 
     async def health(self) -> HealthReport:
         problem = self._cache.last_error
@@ -103,8 +157,8 @@ class MagGate(Component):
     def _on_schema_changed(self, envelope: Envelope[DatabaseSchemaChanged]) -> None:
         self._cache.invalidate()
 
-    async def _check_anonymous_role(self) -> None:
-        role, clock = self._config.anonymous_role, self._context.clock
+    async def _check_anonymous_role(self, role: str | None) -> None:
+        clock = self._context.clock
         deadline_s = clock.monotonic_s() + ROLE_WAIT_S
         while role and role not in self._roles():
             if clock.monotonic_s() >= deadline_s:

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
+from magmobo.contracts.settings import LIVE
 
 
 class JwtConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,23 +26,33 @@ class JwtConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class MagGateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What REST exposes, to whom, and its limits."""
+    """What REST exposes, to whom, and its limits. All of it changes live: a request is answered by the settings that
+    counted when it came.
+    """
 
     schemas: Annotated[
-        tuple[str, ...], Meta(min_length=1, max_length=32, description="exposed schemas; the first is the default")
+        tuple[str, ...],
+        Meta(min_length=1, max_length=32, description="exposed schemas; the first is the default"),
+        LIVE,
     ] = ("public",)
-    anonymous_role: Annotated[str, Meta(description="role of requests without a token; unset: they get 401")] | None = (
-        None
+    anonymous_role: Annotated[
+        str | None, Meta(description="role of requests without a token; unset: they get 401"), LIVE
+    ] = None
+    jwt: Annotated[JwtConfig, LIVE] = JwtConfig()
+    max_rows: Annotated[int, Meta(ge=1, le=1_000_000, description="rows of one response or embedded list"), LIVE] = (
+        10_000
     )
-    jwt: JwtConfig = JwtConfig()
-    max_rows: Annotated[int, Meta(ge=1, le=1_000_000, description="rows of one response or embedded list")] = 10_000
     max_response_bytes: Annotated[
-        int, Meta(ge=1_024, le=1_073_741_824, description="a larger response is refused before it leaves Postgres")
+        int,
+        Meta(ge=1_024, le=1_073_741_824, description="a larger response is refused before it leaves Postgres"),
+        LIVE,
     ] = 67_108_864
-    max_body_bytes: Annotated[int, Meta(ge=1, le=268_435_456, description="larger bodies get 413")] = 1_048_576
+    max_body_bytes: Annotated[int, Meta(ge=1, le=268_435_456, description="larger bodies get 413"), LIVE] = 1_048_576
     statement_timeout_s: Annotated[
-        float, Meta(gt=0, le=3600, description="a statement that runs longer is stopped")
+        float, Meta(gt=0, le=3600, description="a statement that runs longer is stopped"), LIVE
     ] = 10.0
     cors_origins: Annotated[
-        tuple[str, ...], Meta(description='origins browsers may call from; empty: CORS is off; "*": every origin')
+        tuple[str, ...],
+        Meta(description='origins browsers may call from; empty: CORS is off; "*": every origin'),
+        LIVE,
     ] = ()

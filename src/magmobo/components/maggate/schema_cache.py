@@ -70,9 +70,21 @@ class SchemaCache:
 
         Raises: psycopg.Error, Unavailable; the old snapshot then stays.
         """
-        async with self._database.session(timeout_s=_LOAD_TIMEOUT_S) as connection, connection.transaction():
-            self.snapshot = await _read_snapshot(connection, self._schemas)
+        schemas = self._schemas
+        snapshot = await self.read(schemas)
+        if schemas is self._schemas:  # else others were adopted meanwhile, and theirs counts
+            self.snapshot = snapshot
         self.last_error = ""
+
+    async def read(self, schemas: tuple[str, ...]) -> Snapshot:
+        """The catalogue of these schemas as it is now. Raises: psycopg.Error, Unavailable."""
+        async with self._database.session(timeout_s=_LOAD_TIMEOUT_S) as connection, connection.transaction():
+            return await _read_snapshot(connection, schemas)
+
+    def adopt(self, schemas: tuple[str, ...], snapshot: Snapshot) -> None:
+        """Expose these schemas from now on; what changed since the snapshot was read is read again."""
+        self._schemas, self.snapshot = schemas, snapshot
+        self.invalidate()
 
     def invalidate(self) -> None:
         """Ask `keep_fresh` for a new snapshot; cheap, any number of times."""

@@ -111,6 +111,10 @@ class Fanout:
         self._turn_due = False
         self.deliveries = 0
 
+    def adjust(self, send_buffer_bytes: int) -> None:
+        """A member with more than this unsent counts as slow from now on."""
+        self._limit_bytes = send_buffer_bytes
+
     def publish(self, channel: Channel, frame: bytes, *, exclude: str = "", position: str = "") -> None:
         """Send one frame to everybody who is a member now, in this loop turn or the next."""
         channel.seq += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Sequence, Set
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,20 +49,12 @@ class MagWS(Component):
         self._book = TableBook((), changes, database)
         self._plane = self._new_plane()
         self._unpublished = ""
+        self._api: HttpApi | None = None
+        self._prepared: MagWSConfig | None = None
 
     def configure(self, config: MagWSConfig) -> None:
         """Raises: ConfigError when two apps share an id or a key, or a table is listed twice."""
-        problems = [
-            f"magws.{setting}: {value} occurs more than once"
-            for setting, values in (
-                ("apps.id", [app.id for app in config.apps]),
-                ("apps.key", [app.key for app in config.apps]),
-                ("tables.table", [entry.table for entry in config.tables]),
-            )
-            for value in sorted({value for value in values if values.count(value) > 1})
-        ]
-        if problems:
-            raise ConfigError(problems)
+        _check(config)
         self._config = config
 
     async def start(self) -> None:
@@ -78,7 +70,7 @@ class MagWS(Component):
             self._spawn(stack, plane.feed.followers.run(), "followers")
             self._spawn(stack, plane.leavers.run(), "leavers")
             self._spawn(stack, self._keep_book(), "tables")
-            api = HttpApi(plane, self._config.apps, clock, log)
+            api = self._api = HttpApi(plane, self._config.apps, clock, log)
             stack.callback(self._listener.mount_http(API_PREFIX, api).release)
             stack.callback(self._listener.mount_websocket(PREFIX, plane.open).release)
             self._stack = stack.pop_all()
@@ -95,6 +87,31 @@ class MagWS(Component):
             self._context.log.warning("realtime_clients_dropped", count=len(plane))
             plane.abort_all()
         await self._stack.aclose()
+
+    # ------------------------------------------------------------ other settings
+
+    async def prepare_reload(self, new: MagWSConfig, changed: Set[str]) -> None:
+        """Raises: ConfigError as `configure` does."""
+        _check(new)
+        self._prepared = new
+
+    def commit_reload(self) -> None:
+        """New tables are asked for in the background; one that cannot be had shows in `health`, as after a start."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or self._api is None:
+            return
+        tables_before, self._config = self._config.tables, prepared
+        self._plane.adopt(prepared)
+        self._api.adopt(prepared.apps)
+        if prepared.tables != tables_before:
+            self._book.adopt(prepared.tables)
+            self._plane.feed.recheck()
+            self._schema_moved.set()
+
+    async def abort_reload(self) -> None:
+        self._prepared = None
+
+    # ------------------------------------------------------------ what people see
 
     async def health(self) -> HealthReport:
         plane = self._plane
@@ -201,6 +218,20 @@ class MagWS(Component):
             self._unpublished = f"{error}{code}{step}" if self._config.tables else ""
             self._context.log.warning("realtime_tables_not_read", error=str(error))
         self._plane.feed.recheck()
+
+
+def _check(config: MagWSConfig) -> None:
+    problems = [
+        f"magws.{setting}: {value} occurs more than once"
+        for setting, values in (
+            ("apps.id", [app.id for app in config.apps]),
+            ("apps.key", [app.key for app in config.apps]),
+            ("tables.table", [entry.table for entry in config.tables]),
+        )
+        for value in sorted({value for value in values if values.count(value) > 1})
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _subscriber() -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
+from magmobo.contracts.settings import LIVE
 
 Name = Annotated[str, Meta(pattern=r"^[-A-Za-z0-9_]{1,64}$")]
 
@@ -44,20 +45,22 @@ class TableConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class MagWSConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [magws]: realtime. Nothing is published unless `tables` says so."""
+    """Section [magws]: realtime. Nothing is published unless `tables` says so. All of it changes live: clients of an
+    app that is there no more are closed with 4001, those of the others stay.
+    """
 
-    apps: Annotated[tuple[AppConfig, ...], Meta(description="who may connect and publish")] = ()
-    tables: Annotated[tuple[TableConfig, ...], Meta(description="tables whose changes clients may follow")] = ()
-    activity_timeout_s: Annotated[int, Meta(ge=5, le=600, description="silence before the server pings")] = 120
+    apps: Annotated[tuple[AppConfig, ...], Meta(description="who may connect and publish"), LIVE] = ()
+    tables: Annotated[tuple[TableConfig, ...], Meta(description="tables whose changes clients may follow"), LIVE] = ()
+    activity_timeout_s: Annotated[int, Meta(ge=5, le=600, description="silence before the server pings"), LIVE] = 120
     send_buffer_bytes: Annotated[
-        int, Meta(ge=65_536, le=67_108_864, description="unsent bytes after which a client counts as slow")
+        int, Meta(ge=65_536, le=67_108_864, description="unsent bytes after which a client counts as slow"), LIVE
     ] = 1_048_576
-    max_connections: Annotated[int, Meta(ge=1, description="of all apps; above it 4100")] = 100_000
-    max_channels: Annotated[int, Meta(ge=1, le=10_000, description="channels of one connection")] = 200
+    max_connections: Annotated[int, Meta(ge=1, description="of all apps; above it 4100"), LIVE] = 100_000
+    max_channels: Annotated[int, Meta(ge=1, le=10_000, description="channels of one connection"), LIVE] = 200
     history_messages: Annotated[
-        int, Meta(ge=0, le=10_000, description="messages an ordinary channel keeps for clients that resume")
+        int, Meta(ge=0, le=10_000, description="messages an ordinary channel keeps for clients that resume"), LIVE
     ] = 100
-    history_bytes: Annotated[int, Meta(ge=0, description="memory of all ordinary channels' histories together")] = (
-        16_777_216
-    )
-    history_s: Annotated[int, Meta(ge=1, le=3600, description="age after which a kept message is dropped")] = 120
+    history_bytes: Annotated[
+        int, Meta(ge=0, description="memory of all ordinary channels' histories together"), LIVE
+    ] = 16_777_216
+    history_s: Annotated[int, Meta(ge=1, le=3600, description="age after which a kept message is dropped"), LIVE] = 120

@@ -10,7 +10,7 @@ from typing import Protocol
 from magmobo.components.magws.config import AppConfig
 from magmobo.components.magws.errors import ProtocolError, SubscriptionRefused
 from magmobo.components.magws.protocol import frames
-from magmobo.components.magws.protocol.session import Action, Liveness, Session
+from magmobo.components.magws.protocol.session import Action, Limits, Liveness, Session
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.websocket import WebSocketConnection
@@ -52,6 +52,11 @@ class Client:
     def hello(self) -> bool:
         """Whether the client understands positions and gaps."""
         return self.session.hello
+
+    def adopt(self, app: AppConfig, limits: Limits) -> None:
+        """The app has other settings: signatures made with a former secret admit to nothing more."""
+        self.app = app
+        self.session.adjust(limits)
 
     def on_open(self, connection: WebSocketConnection) -> None:
         self.connection = connection

@@ -69,6 +69,14 @@ class Histories:
         self._filled: dict[Log, None] = {}
         self.size_bytes = 0
 
+    def adjust(self, *, max_messages: int, max_bytes: int, max_age_s: float) -> None:
+        """Other bounds; what is above them goes at once, what is too old with the next `expire`."""
+        self._max_messages, self._max_bytes, self._max_age_s = max_messages, max_bytes, max_age_s
+        for log in list(self._filled):
+            while len(log.kept) > max_messages:
+                self._drop_oldest(log)
+        self._shrink()
+
     def record(self, log: Log, frame: bytes, exclude: str, now_s: float) -> None:
         """Keep one message that is being published."""
         log.serial += 1
@@ -77,6 +85,10 @@ class Histories:
         self.size_bytes += len(frame)
         while len(log.kept) > self._max_messages:
             self._drop_oldest(log)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Bring the memory of all under its bound."""
         while self.size_bytes > self._max_bytes:
             first = next(iter(self._filled))
             self._drop_oldest(first)

@@ -61,8 +61,19 @@ class HttpApi:
         self, plane: Plane, apps: Sequence[AppConfig], clock: Clock, log: structlog.stdlib.BoundLogger
     ) -> None:
         self._plane, self._clock, self._log = plane, clock, log
-        self._apps = {app.id: app for app in apps}
-        self._guards = {app.id: RequestGuard(app.key, app.secret) for app in apps}
+        self._apps: dict[str, AppConfig] = {}
+        self._guards: dict[str, RequestGuard] = {}
+        self.adopt(apps)
+
+    def adopt(self, apps: Sequence[AppConfig]) -> None:
+        """Take calls of these apps from now on. One whose key and secret stay remembers the calls it has taken."""
+        known, self._apps = self._apps, {app.id: app for app in apps}
+        self._guards = {
+            app.id: self._guards[app.id]
+            if app.id in known and (known[app.id].key, known[app.id].secret) == (app.key, app.secret)
+            else RequestGuard(app.key, app.secret)
+            for app in apps
+        }
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         try:

@@ -61,8 +61,7 @@ class Plane:
         hide: Callable[[str], str] = str,
     ) -> None:
         self._config, self._clock, self._log, self._hide = config, clock, log, hide
-        self._apps = {app.key: app for app in config.apps}
-        self._limits = {app.id: _limits(config, app) for app in config.apps}
+        self._know_apps(config)
         self.clients: dict[str, dict[str, Client]] = {app.id: {} for app in config.apps}
         self._count = 0
         self._checked_s = 0.0
@@ -85,8 +84,33 @@ class Plane:
             clock,
             log,
             send_buffer_bytes=config.send_buffer_bytes,
-            row_limits={app.id: app.max_row_bytes for app in config.apps},
+            row_limits=_row_limits(config),
         )
+
+    def adopt(self, config: MagWSConfig) -> None:
+        """Go on with these apps and limits. Who is connected stays, but for clients of an app that is gone: they are
+        told at a pace that nobody knows their key any more.
+        """
+        self._config = config
+        self._know_apps(config)
+        self._fanout.adjust(config.send_buffer_bytes)
+        self._histories.adjust(
+            max_messages=config.history_messages, max_bytes=config.history_bytes, max_age_s=config.history_s
+        )
+        self.registry.adjust(idle_s=config.history_s)
+        self.feed.adjust(send_buffer_bytes=config.send_buffer_bytes, row_limits=_row_limits(config))
+        apps = {app.id: app for app in config.apps}
+        self.clients = {app_id: {} for app_id in apps} | {id_: them for id_, them in self.clients.items() if them}
+        for app_id, clients in self.clients.items():
+            for client in clients.values():
+                if (app := apps.get(app_id)) is not None:
+                    client.adopt(app, self._limits[app_id])
+                else:
+                    self.leavers.add(client, CloseCode.UNKNOWN_APP, "the app was removed")
+
+    def _know_apps(self, config: MagWSConfig) -> None:
+        self._apps = {app.key: app for app in config.apps}
+        self._limits = {app.id: _limits(config, app) for app in config.apps}
 
     # ------------------------------------------------------------ connections
 
@@ -292,6 +316,10 @@ def _limits(config: MagWSConfig, app: AppConfig) -> Limits:
         client_events_per_s=app.client_events_per_s,
         max_event_bytes=app.max_event_bytes,
     )
+
+
+def _row_limits(config: MagWSConfig) -> dict[str, int]:
+    return {app.id: app.max_row_bytes for app in config.apps}
 
 
 def _check_version(query: Mapping[str, str]) -> None:

@@ -56,6 +56,19 @@ class TableBook:
         self._published: dict[TableName, PublishedTable] = {}
         self.refused: dict[TableName, Refusal] = {}
 
+    def adopt(self, configured: Sequence[TableConfig]) -> None:
+        """Other entries. A table that is listed no more, or that row level security now bars, is published no more from
+        this moment on; a new one is once `refresh` has said so.
+        """
+        self._configured = {table_name(entry.table): entry for entry in configured}
+        barred = self._barred({name: fact for name, fact in (self._facts or {}).items() if name in self._configured})
+        self._facts = None
+        self._published = {
+            name: table for name, table in self._published.items() if name in self._configured and name not in barred
+        }
+        self.refused = {name: refusal for name, refusal in self.refused.items() if name in self._configured}
+        self.refused |= {name: _under_row_security(name) for name in sorted(barred)}
+
     async def refresh(self, on_barred: Callable[[], None] = lambda: None) -> bool:
         """Read the catalogue; when it says something new about our tables, publish again. Whether it did.
 
@@ -63,10 +76,11 @@ class TableBook:
         Raises: Unavailable when the database does not answer; ChangesUnavailable and others from the change stream.
             What was published before stays so, except tables now under row level security.
         """
+        configured = self._configured
         facts = await self._read_facts()
-        if facts == self._facts and not self.is_stale():
+        if configured is not self._configured or (facts == self._facts and not self.is_stale()):
             return False
-        barred = {name for name, fact in facts.items() if fact[1] and self._configured[name].rls == "refuse"}
+        barred = self._barred(facts)
         for name in barred:
             self._published.pop(name, None)
             self.refused[name] = _under_row_security(name)
@@ -74,6 +88,8 @@ class TableBook:
             on_barred()
         self._asked = [name for name in self._configured if name not in barred]
         answers = await self._changes.publish(self._asked)
+        if configured is not self._configured:  # whoever exchanged them asks for another refresh
+            return False
         self._published = {answer.table: answer for answer in answers if isinstance(answer, PublishedTable)}
         self.refused = {name: _under_row_security(name) for name in sorted(barred)} | {
             answer.table: Refusal(answer.code, answer.reason, answer.remedy)
@@ -123,6 +139,9 @@ class TableBook:
         """The table's key, empty when it has none or is not published."""
         published = self._published.get(table)
         return published.key_columns if published else ()
+
+    def _barred(self, facts: _Facts) -> set[TableName]:
+        return {name for name, fact in facts.items() if fact[1] and self._configured[name].rls == "refuse"}
 
     async def _read_facts(self) -> _Facts:
         asked = list(self._configured)

@@ -25,6 +25,10 @@ class Registry:
         self._by_app: dict[str, dict[str, Channel]] = {}
         self._idle: OrderedDict[Channel, float] = OrderedDict()
 
+    def adjust(self, *, idle_s: float) -> None:
+        """How long a channel without members waits for them."""
+        self._idle_s = idle_s
+
     def find(self, app_id: str, name: str) -> Channel | None:
         """The channel, None when nobody is or was lately on it."""
         return self._by_app.get(app_id, _NONE).get(name)

@@ -95,6 +95,10 @@ class Followers:
         self._words_bytes = 0
         self._work = asyncio.Event()
 
+    def adjust(self, send_buffer_bytes: int) -> None:
+        """Followers wait for a client that has more than half of this unsent."""
+        self._drained_bytes = send_buffer_bytes // 2
+
     def __len__(self) -> int:
         return len(self._waiting)
 

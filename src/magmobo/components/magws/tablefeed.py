@@ -50,6 +50,11 @@ class TableFeed:
         self._last = self._epoch = ""
         self.followers = Followers(changes, self, clock, send_buffer_bytes=send_buffer_bytes)
 
+    def adjust(self, *, send_buffer_bytes: int, row_limits: dict[str, int]) -> None:
+        """Other limits. An app that is not named keeps its own until its last channel is gone."""
+        self._row_limits |= row_limits
+        self.followers.adjust(send_buffer_bytes)
+
     # ------------------------------------------------------------ clients come and go
 
     def subscribe(self, client: Client, name: str, table: TableChannel) -> None:

@@ -98,6 +98,10 @@ class Session:
                 self._outbox += frames.error(NOT_SUPPORTED, self._hide(f"unknown event {message.event[:80]}"))
         return None
 
+    def adjust(self, limits: Limits) -> None:
+        """What the connection may do from now on; channels it is on above the limit stay."""
+        self._limits = limits
+
     def outgoing(self) -> bytes:
         """Frames to send now, oldest first; each is given once."""
         replies, self._outbox = self._outbox, b""
