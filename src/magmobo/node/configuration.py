@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 from msgspec import Struct
 
 from magmobo.contracts.errors import ConfigError
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.core import VaultConfig
+from magmobo.kernel.config.errors import VersionsUnavailable
 from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import build_config
 from magmobo.kernel.config.overlay import Overlaid, overlaid, refer_to_vault
@@ -70,7 +72,10 @@ class NodeConfigSource:
         texts = self._texts.pop(base.digest, None)
         self._texts.clear()
         if texts is not None and self._guard is not None:
-            self._guard.accept(texts)
+            try:
+                self._guard.accept(texts)
+            except VersionsUnavailable as error:  # it counts in this process, which is what matters now
+                structlog.get_logger().bind(component="config").warning("the files cannot be noted", error=str(error))
 
     # ------------------------------------------------------------ the same, at once
 

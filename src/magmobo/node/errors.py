@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from magmobo.contracts.errors import MagError
+from magmobo.contracts.errors import ConfigError, MagError
 
 
 class ComponentNotLoadable(MagError):
@@ -44,6 +44,13 @@ class StartInterrupted(MagError):
 
     def __str__(self) -> str:
         return "the start was interrupted"
+
+
+class RuntimeSettingRefused(ConfigError):
+    """Something that `config:set` set, and that outlives the node, is not accepted any more, as after an upgrade."""
+
+    code = "MAG-CONF-050"
+    remedy = "Start with `mag up --safe`, take the named key back with `mag config:unset KEY`, then start as usual."
 
 
 class NodeEnded(MagError):

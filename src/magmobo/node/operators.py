@@ -15,11 +15,11 @@ from magmobo.kernel.kernel import Kernel
 class NodeOperators:
     """Implements the Protocol `Operators` for the kernel it is given with `serve`, which is built with it.
 
-    No token hash means nobody is an admin.
+    No token hash means nobody is an admin; another one counts from the next question on.
     """
 
     def __init__(self, token_sha256: Secret | None) -> None:
-        self._token_sha256 = token_sha256
+        self.token_sha256 = token_sha256
         self._kernel: Kernel | None = None
 
     def serve(self, kernel: Kernel) -> None:
@@ -37,10 +37,10 @@ class NodeOperators:
         return self.kernel.status()
 
     def admin_token_matches(self, candidate: str) -> bool:
-        if not self._token_sha256:
+        if not self.token_sha256:
             return False
         hashed = sha256(candidate.encode(errors="surrogatepass")).hexdigest()
-        return hmac.compare_digest(hashed, self._token_sha256.reveal())
+        return hmac.compare_digest(hashed, self.token_sha256.reveal())
 
     async def run(
         self,

@@ -12,13 +12,12 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import structlog
-from msgspec import Struct
 
 from magmobo import __version__
 from magmobo.admin.data_folder import DataFolder, NodeLock
@@ -29,17 +28,18 @@ from magmobo.contracts.operations import NodeStop, Stopping
 from magmobo.contracts.planes import Operators
 from magmobo.kernel.choice import Choice, Newcomer
 from magmobo.kernel.config.core import AdminConfig, LoggingConfig
-from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.config.source import Runtime
 from magmobo.kernel.kernel import Kernel
 from magmobo.kernel.known import KnownSecrets
-from magmobo.kernel.observe.logging import configure_logging
+from magmobo.kernel.observe.logging import LogOutput, configure_logging
 from magmobo.kernel.selection import select
+from magmobo.node.beginning import Beginning, begin, check
 from magmobo.node.components import Found, find_components, load, locate, sections_of
 from magmobo.node.configuration import NodeConfigSource
 from magmobo.node.doors import Doors
 from magmobo.node.errors import NodeEnded, StartInterrupted
+from magmobo.node.following import Following
 from magmobo.node.names import names_key
 from magmobo.node.notify import Notifier
 from magmobo.node.operators import NodeOperators
@@ -70,9 +70,10 @@ class Node:
         self._options, self._announce, self._folder_ready = options, announce, folder_ready
         self._known = known or KnownSecrets()
         self._notifier = notifier or Notifier()
-        self._started_s = time.monotonic()
+        self._started_s, self._began_at_s = time.monotonic(), time.time()
         self._stop = asyncio.Event()
         self._ended_because = ""
+        self._following: Following
 
     async def run(self) -> None:
         """Boot, announce, serve until a signal or `mag down`, drain.
@@ -84,9 +85,7 @@ class Node:
         found = _find(settings)
         settings = settings.without_sections(found.missing)
         sections = sections_of(found.classes)
-        # A mistake of the user's is found before a folder is made for it.
-        first = NodeConfigSource(self._options, settings, sections)
-        first.build_now(first.base_of(settings), Runtime())
+        check(self._options, settings, sections)
         select(
             found.classes,
             (Operators,),
@@ -104,13 +103,23 @@ class Node:
             if self._folder_ready is not None:
                 self._folder_ready(folder)
             generated = GeneratedSecrets(folder)
-            layer = generated.layer(demo=settings.demo is not None)
-            source = NodeConfigSource(self._options, settings, sections, generated=layer)
-            config = source.build_now(source.base_of(settings), Runtime()).config
             self._known.names_key = partial(names_key, folder.secrets_file.parent)
-            self._known.learn(config)
-            with _logging(config.section("logging"), folder, self._known), stopping_on_signals(self._stop.set):
-                kernel, operators = self._assemble(settings, found, config, layer)
+            beginning = await begin(
+                self._options,
+                settings,
+                sections,
+                generated=generated.layer(demo=settings.demo is not None),
+                keep=self._versions_kept,
+            )
+            self._known.learn(beginning.config)
+            self._following = Following(self._options, beginning.config, self._notifier, read_at_s=self._began_at_s)
+            self._following.watch.note()
+            with (
+                _logging(beginning.config.section("logging"), folder, self._known) as output,
+                stopping_on_signals(self._stop.set, self._following.signalled),
+            ):
+                self._following.log_to(output)
+                kernel, operators = self._assemble(settings, found, beginning)
                 self._notifier.status(f"booting, data folder {folder.path}")
                 async with self._notifier.pinging():
                     await self._serve(kernel, operators, folder, generated, lock)
@@ -133,7 +142,7 @@ class Node:
                 self._notifier.status(f"serving, data folder {folder.path}")
                 self._notifier.ready()
                 self._watch_resets(kernel)
-                await self._stop.wait()
+                await self._serve_until_stopped(kernel)
             finally:
                 self._notifier.stopping()
                 await kernel.shutdown()
@@ -141,6 +150,17 @@ class Node:
             doors.shut()
             lock.release()
             await doors.close()
+
+    def _versions_kept(self) -> int:
+        return self._following.versions_kept()  # of the settings that count then, which are not known yet
+
+    async def _serve_until_stopped(self, kernel: Kernel) -> None:
+        following = asyncio.create_task(self._following.run(kernel), name="node:following")
+        try:
+            await self._stop.wait()
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
 
     def _watch_resets(self, kernel: Kernel) -> None:
         """A reset makes the objects of a boot anew, and the service manager hears of it."""
@@ -176,14 +196,19 @@ class Node:
             admin_token=admin_token,
         )
 
-    def _assemble(
-        self, settings: Settings, found: Found, config: Config, generated: Layer
-    ) -> tuple[Kernel, NodeOperators]:
+    def _assemble(self, settings: Settings, found: Found, beginning: Beginning) -> tuple[Kernel, NodeOperators]:
+        config = beginning.config
         admin: AdminConfig = config.section("admin")
         operators = NodeOperators(admin.token_sha256)
+        self._following.operators(operators)
         kernel = Kernel(
             components=found.classes,
             config=config,
+            source=beginning.source,
+            start=beginning.start,
+            versions=beginning.versions,
+            on_core_change=self._following.core_changed,
+            vault=beginning.vault,
             data_dir=settings.folder.path,
             environment=settings.kernel.environment,
             instance_id=settings.folder.instance_id(),
@@ -199,7 +224,7 @@ class Node:
                 notices=found.notices,
             ),
             known=self._known,
-            resolve=partial(_resolve, self._options, settings, generated, sections_of(found.classes)),
+            resolve=partial(_resolve, beginning.source),
             on_exit=self._end,
         )
         operators.serve(kernel)
@@ -235,20 +260,17 @@ def _find(settings: Settings) -> Found:
     )
 
 
-def _resolve(
-    options: NodeOptions, settings: Settings, generated: Layer, sections: Mapping[str, type[Struct]], name: str
-) -> Newcomer:
+def _resolve(source: NodeConfigSource, name: str) -> Newcomer:
     """A component that is to join the running node; its section is what it would be after the next start.
 
-    Raises: ComponentNotLoadable, ConfigError.
+    Raises: ComponentNotLoadable, ConfigError, VaultUnavailable.
     """
     offer = locate(name)
     component_type = load(offer)
     if component_type.config_type is None:
         return Newcomer(component_type, None, offer.source)
-    known = {**sections, component_type.name: component_type.config_type}
-    source = NodeConfigSource(options, settings, known, generated=generated)
-    config = source.build_now(source.base_of(settings), Runtime()).config
+    source.add_section(component_type.name, component_type.config_type)
+    config = source.build_now(source.read_now(), Runtime()).config
     return Newcomer(component_type, config.section(component_type.name), offer.source)
 
 
@@ -274,7 +296,7 @@ def run_node(
 
 
 @contextmanager
-def _logging(settings: LoggingConfig, folder: DataFolder, known: KnownSecrets) -> Iterator[None]:
+def _logging(settings: LoggingConfig, folder: DataFolder, known: KnownSecrets) -> Iterator[LogOutput]:
     """Log to the data folder, and to stderr when that is asked for. Raises: DataFolderError and its kinds."""
     try:
         output = configure_logging(
@@ -288,7 +310,7 @@ def _logging(settings: LoggingConfig, folder: DataFolder, known: KnownSecrets) -
     except OSError as error:
         raise data_folder_error(folder.path, error) from error
     try:
-        yield
+        yield output
     finally:
         output.close()
 

@@ -154,11 +154,15 @@ def read_settings(options: NodeOptions, *, environment: str | None = None) -> Se
     return Settings(layers, kernel, folder, options.demo, options.safe, options.only, reading.texts)
 
 
-def watched_places(options: NodeOptions, environment: str) -> tuple[Sequence[Path], Sequence[str]]:
-    """The files that `read_settings` reads or would read if they were there, and patterns of further ones."""
+def watched_files(options: NodeOptions, environment: str) -> list[Path]:
+    """The files that `read_settings` reads now, and those that it would read if they were there. Raises: OSError."""
     main_file = options.main_file
-    files = [main_file, environment_file(main_file, environment), secrets_file(main_file, environment)]
-    return files, [str(main_file.parent / "mag.d" / "*.toml")]
+    named = [main_file, environment_file(main_file, environment), secrets_file(main_file, environment)]
+    values = [
+        Path(text) for name, text in options.environ.items() if name.startswith("MAG_") and name.endswith("_FILE")
+    ]
+    credentials = options.credentials_dir
+    return [*named, *_more_files(main_file), *values, *(sorted(credentials.iterdir()) if credentials else ())]
 
 
 def environment_file(main_file: Path, environment: str) -> Path:
@@ -169,6 +173,10 @@ def environment_file(main_file: Path, environment: str) -> Path:
 def secrets_file(main_file: Path, environment: str) -> Path:
     """The file for the secrets of one environment."""
     return main_file.parent / "secrets" / f"{environment}.toml"
+
+
+def _more_files(main_file: Path) -> list[Path]:
+    return sorted((main_file.parent / "mag.d").glob("*.toml"))
 
 
 def demo_layer(name: str) -> Layer:
@@ -188,7 +196,7 @@ class _Reading:
     def neighbours(self, main_file: Path, environment: str) -> list[Layer]:
         named, secrets = environment_file(main_file, environment), secrets_file(main_file, environment)
         found = [self.toml(named, named.name)] if _is_there(named) else []
-        found += [self.toml(path, f"mag.d/{path.name}") for path in sorted((main_file.parent / "mag.d").glob("*.toml"))]
+        found += [self.toml(path, f"mag.d/{path.name}") for path in _more_files(main_file)]
         if _is_there(secrets):
             self.texts[secrets] = content = file_content(secrets, is_secret=True)
             found.append(parsed_layer(content, secrets, f"secrets/{secrets.name}", "secrets"))

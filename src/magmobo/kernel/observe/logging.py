@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -26,6 +26,7 @@ from magmobo.kernel.redact import redact
 Level = Literal["debug", "info", "warning", "error"]
 LineFormat = Literal["auto", "json", "pretty"]
 LEVELS: dict[Level, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_SEVERITY: dict[str, int] = {name: LEVELS[name] for name in LEVELS} | {"warn": 30, "critical": 50, "msg": 20}
 _ORDER = ("time", "level", "event", "component", "correlation_id")
 # These speak for themselves below warning: one line per request or connection is telemetry, not log.
 _QUIET = ("uvicorn.access", "asyncio", "psycopg", "websockets")
@@ -45,9 +46,16 @@ class LogOutput:
     """The sinks of one process. Made by `configure_logging`; `close` flushes and gives logging back as it was."""
 
     def __init__(
-        self, *, instance_id: str, writers: list[tuple[LineWriter, bool]], mask: Callable[[Any], Any] = redact
+        self,
+        *,
+        instance_id: str,
+        writers: list[tuple[LineWriter, bool]],
+        stream_writers: Sequence[tuple[LineWriter, bool]] = (),
+        mask: Callable[[Any], Any] = redact,
     ) -> None:
-        self._instance_id, self._writers, self._mask = instance_id, writers, mask
+        self._instance_id, self._mask = instance_id, mask
+        self._writers, self._lasting = [*writers, *stream_writers], len(writers)
+        self._level = LEVELS["debug"]
         self._pretty = structlog.dev.ConsoleRenderer(colors=True)
         self._before: tuple[list[logging.Handler], int] | None = None
 
@@ -70,29 +78,48 @@ class LogOutput:
 
     debug = info = warning = warn = error = critical = exception = fatal = msg = log = _log
 
+    def _filtered(self, _: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """First of the processors, because loggers are made once and the level may change after it."""
+        if _SEVERITY.get(method, logging.ERROR) < self._level:
+            raise structlog.DropEvent
+        return event
+
     def install(self, level: Level) -> None:
         """Make structlog and stdlib logging of this process write here."""
         structlog.configure(
             processors=[
+                self._filtered,
                 structlog.contextvars.merge_contextvars,
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
                 structlog.processors.format_exc_info,
                 _as_argument,
             ],
-            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+            wrapper_class=structlog.make_filtering_bound_logger(LEVELS["debug"]),
             logger_factory=lambda *_: self,
             cache_logger_on_first_use=False,
         )
         root = logging.getLogger()
         self._before = (root.handlers[:], root.level)
         root.handlers[:] = [_Bridge(self)]
-        root.setLevel(LEVELS[level])
-        for name in _QUIET:
-            logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
+        self.set_level(level)
         logging.captureWarnings(True)
         threading.excepthook = _thread_failed
         sys.unraisablehook = _not_raised
+
+    def set_level(self, level: Level) -> None:
+        """Write lines of this level and above from now on, also of loggers that were made before."""
+        self._level = LEVELS[level]
+        logging.getLogger().setLevel(LEVELS[level])
+        for name in _QUIET:
+            logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
+
+    def set_stream(self, stream: TextIO | None, format: LineFormat) -> None:
+        """Write to this stream too from now on, or to none, instead of to the one before."""
+        keeps, ends = self._writers[: self._lasting], self._writers[self._lasting :]
+        self._writers = keeps + _stream_writers(stream, format)
+        for writer, _ in ends:
+            writer.close()
 
     def close(self) -> None:
         """Write what waits, release files, undo `install`. Calling it twice is fine."""
@@ -171,15 +198,19 @@ def configure_logging(
     mask: gives a copy of a line without its secrets; by default without what looks like one.
     Raises: OSError when the file cannot be opened; nothing is changed then.
     """
-    writers: list[tuple[LineWriter, bool]] = []
-    if file is not None:
-        writers.append((LineWriter(FileTarget(file)), False))
-    if stream is not None:
-        is_pretty = format == "pretty" or (format == "auto" and stream.isatty())
-        writers.append((LineWriter(StreamTarget(stream)), is_pretty))
-    output = LogOutput(instance_id=instance_id, writers=writers, mask=mask)
+    writers = [] if file is None else [(LineWriter(FileTarget(file)), False)]
+    output = LogOutput(
+        instance_id=instance_id, writers=writers, stream_writers=_stream_writers(stream, format), mask=mask
+    )
     output.install(level)
     return output
+
+
+def _stream_writers(stream: TextIO | None, format: LineFormat) -> list[tuple[LineWriter, bool]]:
+    if stream is None:
+        return []
+    is_pretty = format == "pretty" or (format == "auto" and stream.isatty())
+    return [(LineWriter(StreamTarget(stream)), is_pretty)]
 
 
 def _as_argument(logger: object, method: str, event: MutableMapping[str, Any]) -> tuple[tuple[Any], dict[str, Any]]:

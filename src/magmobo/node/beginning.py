@@ -1,0 +1,111 @@
+"""What a node begins with: its files, what was set at run time, and the vault, made into the first configuration.
+
+Boundary: reads, and writes nothing; the data folder is locked by the caller. Invariant: what counted when the node
+went down counts when it comes up, unless the files say something new: overrides, patches whose time is not over, and an
+older version that was taken back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from magmobo.contracts.errors import ConfigError, MagError
+from magmobo.kernel.config.core import VaultConfig
+from magmobo.kernel.config.guard import FileGuard
+from magmobo.kernel.config.layers import Layer
+from magmobo.kernel.config.loader import Config
+from magmobo.kernel.config.sealing import Sealer
+from magmobo.kernel.config.source import Base, Built, Runtime, Start
+from magmobo.kernel.config.version_folder import VersionFolder
+from magmobo.kernel.config.versions import Kept
+from magmobo.kernel.patches import without_expired
+from magmobo.kernel.vault.driver import VaultDriver
+from magmobo.kernel.vault.opening import open_vault
+from magmobo.node.configuration import NodeConfigSource
+from magmobo.node.errors import RuntimeSettingRefused
+from magmobo.node.settings import NodeOptions, Settings
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The parts of a kernel that have to do with settings, as it takes them."""
+
+    config: Config
+    source: NodeConfigSource
+    start: Start
+    versions: VersionFolder
+    vault: VaultDriver
+
+
+def check(options: NodeOptions, settings: Settings, sections: Mapping[str, type[Struct]]) -> None:
+    """Find a mistake of the user's before a folder is made for it. Raises: ConfigError, VaultUnavailable."""
+    source = NodeConfigSource(options, settings, sections)
+    source.build_now(source.base_of(settings), Runtime())
+
+
+async def begin(
+    options: NodeOptions,
+    settings: Settings,
+    sections: Mapping[str, type[Struct]],
+    *,
+    generated: Layer,
+    keep: Callable[[], int],
+) -> Beginning:
+    """The first configuration of a node, and how to make others.
+
+    A safe start leaves out what was set at run time, without forgetting it, so that `config:unset` can mend it.
+
+    Args:
+        generated: what the node made up for itself.
+        keep: how many versions of the settings are kept, asked for each.
+    Raises: ConfigError with every problem, RuntimeSettingRefused, VaultUnavailable, RuntimeLost, VersionsUnavailable.
+    """
+    folder = settings.folder.path
+    guard = FileGuard(folder / "config" / "files.json", options.main_file.parent)
+    source = NodeConfigSource(options, settings, sections, generated=generated, guard=guard)
+    versions = VersionFolder(folder / "config", sealer=Sealer(folder / "secrets" / "config.key"), keep=keep)
+    kept = _kept(versions, safe=options.safe)
+    read = base = source.base_of(settings, accept_removed=options.accept_removed)
+    held = kept.held if kept.held is not None and kept.held.digest == read.digest else None
+    if held is not None and not options.safe:
+        base = (await versions.snapshot(held.version)).base
+    runtime = without_expired(kept.runtime, time.time())
+    built = source.build_now(base, Runtime()) if options.safe else _built(source, base, runtime)
+    source.accepted(read)
+    vault_config: VaultConfig = built.config.section("vault")
+    vault = open_vault(vault_config, folder)
+    source.take_vault(vault, vault_config)
+    start = Start(
+        base,
+        runtime,
+        built.reads,
+        held_digest=held.digest if held is not None else "",
+        held_version=held.version if held is not None else 0,
+        last_version=kept.last_version,
+    )
+    return Beginning(built.config, source, start, versions, vault)
+
+
+def _kept(versions: VersionFolder, *, safe: bool) -> Kept:
+    """A safe start begins even where what was set at run time is lost."""
+    try:
+        return versions.read_runtime()
+    except MagError:
+        if not safe:
+            raise
+        return Kept()
+
+
+def _built(source: NodeConfigSource, base: Base, runtime: Runtime) -> Built:
+    """Raises: RuntimeSettingRefused when it is what was set at run time that the node cannot start with."""
+    try:
+        return source.build_now(base, runtime)
+    except ConfigError as error:
+        if runtime == Runtime():
+            raise
+        source.build_now(base, Runtime())  # else the files are wrong as well, and they come first
+        raise RuntimeSettingRefused(error.problems) from error

@@ -1,0 +1,129 @@
+"""Keeps a running node at what its settings say: files that change, SIGHUP, and what the process itself does then.
+
+Boundary: asks the kernel's reloader, which decides and tells; here is what a process has besides its kernel: its log,
+its operators' token, its vault's driver, its service manager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable, Set
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from magmobo.contracts.capabilities import Actor, Role
+from magmobo.contracts.errors import MagError
+from magmobo.kernel.config.core import AdminConfig, KernelConfig, LoggingConfig
+from magmobo.kernel.config.loader import Config
+from magmobo.kernel.kernel import Kernel
+from magmobo.kernel.observe.logging import LogOutput
+from magmobo.node.notify import Notifier
+from magmobo.node.operators import NodeOperators
+from magmobo.node.settings import NodeOptions, watched_files
+from magmobo.node.watch import FileWatch
+
+FILES = Actor(name="files", role=Role.ADMIN, via="kernel")
+SIGNAL = Actor(name="signal", role=Role.ADMIN, via="kernel")
+_COARSE_S = 1.0  # some file systems' clocks are no finer than that
+
+
+class Following:
+    """Of one node. `config` is what counts first; its files were read after `read_at_s` (seconds since 1970)."""
+
+    def __init__(self, options: NodeOptions, config: Config, notifier: Notifier, *, read_at_s: float) -> None:
+        self._options, self._config, self._notifier = options, config, notifier
+        self._read_at_s = read_at_s
+        self._environment = self._kernel_section.environment
+        self._log = structlog.get_logger().bind(component="config")
+        self._signalled = asyncio.Event()
+        self.watch = FileWatch(
+            self._files,
+            self._files_changed,
+            interval_s=lambda: self._kernel_section.watch_interval_s,
+            is_on=lambda: self._kernel_section.watch_files,
+        )
+        self._output: LogOutput | None = None
+        self._operators: NodeOperators | None = None
+        self._kernel: Kernel | None = None
+
+    # ------------------------------------------------------------ the node's side
+
+    def versions_kept(self) -> int:
+        """How many versions of the settings are kept."""
+        return self._kernel_section.config_versions
+
+    def log_to(self, output: LogOutput) -> None:
+        """The log whose level and format follow the settings."""
+        self._output = output
+
+    def signalled(self) -> None:
+        """SIGHUP came. Also before the node is ready: then it counts as soon as it is."""
+        self._signalled.set()
+
+    def core_changed(self, config: Config, changed: Set[str]) -> None:
+        """See `kernel.tuning.OnCoreChange`."""
+        self._config = config
+        if self._output is not None and not changed.isdisjoint({"logging.level", "logging.format"}):
+            logging: LoggingConfig = config.section("logging")
+            self._output.set_level(logging.level)
+            if "logging.format" in changed:
+                stream = None if logging.format == "off" else sys.stderr
+                self._output.set_stream(stream, "pretty" if logging.format == "pretty" else "json")
+        if self._operators is not None and "admin.token_sha256" in changed:
+            admin: AdminConfig = config.section("admin")
+            self._operators.token_sha256 = admin.token_sha256
+
+    # ------------------------------------------------------------ while it serves
+
+    def operators(self, operators: NodeOperators) -> None:
+        """Those whose token follows the settings."""
+        self._operators = operators
+
+    async def run(self, kernel: Kernel) -> None:
+        """Follow until cancelled; the node is ready."""
+        self._kernel = kernel
+        if await asyncio.to_thread(self._may_have_changed):
+            await self._files_changed()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.watch.run(), name="node:watch")
+            group.create_task(self._obey_signals(), name="node:sighup")
+
+    async def _obey_signals(self) -> None:
+        while True:
+            await self._signalled.wait()
+            self._signalled.clear()
+            self._notifier.reloading()
+            try:
+                await self._reload("signal", SIGNAL)
+            finally:
+                self._notifier.ready()
+
+    async def _files_changed(self) -> None:
+        await self._reload("file", FILES)
+
+    async def _reload(self, trigger: str, actor: Actor) -> None:
+        assert self._kernel is not None  # noqa: S101 - set by `run`, which runs this
+        try:
+            await self._kernel.reloader.reload(trigger=trigger, actor=actor)
+        except MagError as error:
+            self._notifier.status(f"the settings were not reloaded: {error}")
+            self._log.debug("a reload was refused", trigger=trigger, error=str(error))
+
+    # ------------------------------------------------------------ inside
+
+    @property
+    def _kernel_section(self) -> KernelConfig:
+        section: KernelConfig = self._config.section("kernel")
+        return section
+
+    def _may_have_changed(self) -> bool:
+        """Whether a file was written so late that its change may lie between reading it and the first look at it."""
+        with suppress(OSError):
+            return any(path.stat().st_ctime >= self._read_at_s - _COARSE_S for path in self._files() if path.exists())
+        return True
+
+    def _files(self) -> Iterable[Path]:
+        return watched_files(self._options, self._environment)
