@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.unit.kernel.vault_parts import CHEAP, KEY, OTHER_KEY, file_of, put, vault_in
 
-from magmobo.contracts.errors import SecretUnknown
+from magmobo.contracts.errors import SecretUnknown, VaultUnavailable
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.core import VaultConfig
 from magmobo.kernel.vault import disk, keys
@@ -240,6 +240,16 @@ def test_many_threads_may_use_one_vault(tmp_path: Path) -> None:
     assert vault.read("a")[1] == 61
 
 
+def test_what_another_process_writes_is_seen(tmp_path: Path) -> None:
+    ours, theirs = vault_in(tmp_path), vault_in(tmp_path)
+    put(theirs, a="one")
+    for number, text in enumerate(("two", "six", "ten"), start=2):
+        put(theirs, a=text)
+        assert ours.read("a") == (text, number)
+    theirs.remove("a")
+    assert not ours.infos()
+
+
 # ---------------------------------------------------------------- keys
 
 
@@ -338,6 +348,23 @@ def test_a_wrong_key_is_mended_by_the_settings_that_have_the_right_one(tmp_path:
     assert vault.read("a") == ("x", 1)
 
 
+def test_a_move_to_another_key_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = VaultConfig(key=KEY, versions=2)
+    vault = vault_in(tmp_path, config)
+    put(vault, a="x")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(VaultUnavailable):
+        vault.reconfigure(VaultConfig(passphrase=Secret("p"), versions=1))
+    monkeypatch.undo()
+    assert vault.key_source == "the setting vault.key"
+    put(vault, a="y")
+    assert [list(info.versions) for info in vault_in(tmp_path, config).infos()] == [[1, 2]]
+
+
 def test_rekey_makes_another_key_and_other_ciphertext(tmp_path: Path) -> None:
     vault = vault_in(tmp_path)
     put(vault, a="x")
@@ -385,9 +412,14 @@ def test_a_rekey_that_was_cut_off_leaves_the_vault_readable(
     monkeypatch.undo()
     assert (tmp_path / "secrets" / "vault.key.new").exists()
     assert vault_in(tmp_path).read("a") == ("x", 1)
-    vault_in(tmp_path).rekey(above_generation=0)  # must not write over the only key that opens it
+    monkeypatch.setattr("magmobo.kernel.vault.file.write_durably", _cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        vault_in(tmp_path).rekey(above_generation=0)
+    monkeypatch.undo()
+    assert vault_in(tmp_path).read("a") == ("x", 1), "the only key that opens it was written over"
     again = vault_in(tmp_path)
     put(again, b="y")
+    again.rekey(above_generation=0)
     assert not (tmp_path / "secrets" / "vault.key.new").exists()
     assert vault_in(tmp_path).read("a") == ("x", 1)
 

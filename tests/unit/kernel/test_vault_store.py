@@ -197,10 +197,15 @@ async def test_a_change_goes_on_when_its_caller_is_gone(tmp_path: Path, monkeypa
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
+        closing = asyncio.create_task(node.store.close())
+        await asyncio.to_thread(lambda: None)
         go_on.set()
+        await closing
+        noted = await node.states.scope("vault").get("mark")
+        assert noted is not None
+        assert noted.value["generation"] == 1
     async with around(tmp_path) as node:
         assert await node.store.read("a") == ("x", 1)
-        await node.store.check()
 
 
 async def test_everything_that_is_read_or_stored_becomes_known_as_secret(tmp_path: Path) -> None:
