@@ -409,6 +409,22 @@ def test_an_answer_that_is_none_is_an_error_without_words_of_the_server(
         assert all(TOKEN.encode() in request for request in server.requests)
 
 
+def test_an_answer_without_end_is_given_up() -> None:
+    with strange_server(http("200 OK", b" " * 5_000_000)) as server:
+        with pytest.raises(VaultServerMisfit, match="longer than 4194304 bytes"):
+            against(server).infos()
+        assert b"Accept-Encoding: identity" in server.requests[0], "what is compressed has no size"
+
+
+def test_the_mount_is_looked_at_once() -> None:
+    with strange_server(http("200 OK", b'{"data": {"type": "kv", "options": {"version": "2"}}}')) as server:
+        driver = against(server, mount="team/kv")
+        for call in calls(driver):
+            with pytest.raises(VaultServerMisfit):
+                call()
+        assert [b"/v1/sys/internal/ui/mounts/team/kv " in request for request in server.requests].count(True) == 1
+
+
 def test_a_token_follows_no_redirect() -> None:
     with strange_server(http("200 OK", b"{}")) as other:
         with strange_server(http("307 Temporary Redirect", b"", f"Location: {other.url}/v1/x")) as server:

@@ -44,7 +44,7 @@ since: 2001-12-14T21:59:43Z
 big: 12345678901234567
 umlaut: "päß\\n🔑"
 kind_unencrypted: Secret
-list_unencrypted: [1, 2.5, 1e30, true, null, "", ~, "1", 9007199254740993, 2001-12-14]
+list_unencrypted: [1, 2.5, 1e30, true, null, "", ~, "1", 9007199254740993, 2001-12-14, "null", "true", "1.50"]
 """
 FROM_YAML = {
     "database.url": "postgres://app:hunter2@db/app", "database.port": "5432", "database.ratio": "1.5",
@@ -265,6 +265,16 @@ def test_metadata_cannot_be_changed(tools: Tools, old: str, new: str, reason: st
     refusal = refusal_of(path, tools.identity)
     assert reason in str(refusal)
     assert "hunter2" not in str(refusal).lower()
+
+
+@pytest.mark.parametrize("size_bytes", [0, 16, 31, 33])
+def test_a_data_key_of_another_length_is_refused(tools: Tools, size_bytes: int) -> None:
+    path = tools.sops("short.json", '{"a": "hunter2"}')
+    tree = json.loads(path.read_text())
+    sealed = tools.run("age", "-r", tools.recipient, "--armor", stdin=b"k" * size_bytes)
+    tree["sops"]["age"][0]["enc"] = sealed.decode()
+    path.write_text(json.dumps(tree))
+    assert "its data key has the wrong length" in str(refusal_of(path, tools.identity))
 
 
 # ---------------------------------------------------------------- what is not read

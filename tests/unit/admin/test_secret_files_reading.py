@@ -28,6 +28,8 @@ from magmobo.admin.secret_files.errors import (
     SecretNamesRefused,
 )
 from magmobo.admin.secret_files.reading import MAX_FILE_BYTES
+from magmobo.admin.secret_files.stores import read_store
+from magmobo.admin.secret_files.trees import Leaf, TreeMalformed
 from magmobo.kernel.vault.driver import MAX_SECRET_BYTES
 
 KEY = pyrage.x25519.Identity.generate()
@@ -329,6 +331,18 @@ def test_a_long_list_of_problems_is_cut(tmp_path: Path) -> None:
 def test_a_file_that_is_not_of_the_named_format_is_refused(tmp_path: Path, format: Any, text: str) -> None:
     with pytest.raises(SecretFileMalformed, match="no metadata of SOPS"):
         read_secret_file(written(tmp_path / "a", text), format=format)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n---\nsops: {}\n", "x" * 900_000])
+def test_yaml_that_holds_nothing(text: str) -> None:
+    with pytest.raises(TreeMalformed):
+        read_store(text, "yaml")
+
+
+def test_a_megabyte_of_digits_takes_no_more_than_linear_time() -> None:
+    [leaf] = read_store("a: " + "9" * 900_000 + "x\nsops: {}\n", "yaml").values.values()
+    assert isinstance(leaf, Leaf)
+    assert len(leaf.text) == 900_001
 
 
 def test_env_is_taken_at_its_word(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ DEFAULT_SECTION = "DEFAULT"
 """What SOPS calls the part of an INI file above the first section."""
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
-_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _COMMENT = re.compile(r"ENC\[AES256_GCM,[^\]]*,type:comment\]")
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
@@ -202,7 +202,7 @@ class _Composer:
             raise TreeMalformed(f"line {event.start_mark.line + 1}: an anchor or alias, which SOPS never writes")
         if kind == "ScalarEvent":
             return _yaml_leaf(event)
-        if event.tag is not None:
+        if getattr(event, "tag", None) is not None:
             raise TreeMalformed(f"line {event.start_mark.line + 1}: a tag, which SOPS never writes")
         if kind == "SequenceStartEvent":
             return self._list(depth)
