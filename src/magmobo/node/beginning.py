@@ -54,6 +54,7 @@ async def begin(
     *,
     generated: Layer,
     keep: Callable[[], int],
+    digest_key: bytes,
 ) -> Beginning:
     """The first configuration of a node, and how to make others.
 
@@ -62,11 +63,12 @@ async def begin(
     Args:
         generated: what the node made up for itself.
         keep: how many versions of the settings are kept, asked for each.
+        digest_key: of the digests of what is read, the same at every start.
     Raises: ConfigError with every problem, RuntimeSettingRefused, VaultUnavailable, RuntimeLost, VersionsUnavailable.
     """
     folder = settings.folder.path
     guard = FileGuard(folder / "config" / "files.json", options.main_file.parent)
-    source = NodeConfigSource(options, settings, sections, generated=generated, guard=guard)
+    source = NodeConfigSource(options, settings, sections, generated=generated, guard=guard, digest_key=digest_key)
     versions = VersionFolder(folder / "config", sealer=Sealer(folder / "secrets" / "config.key"), keep=keep)
     kept = _kept(versions, safe=options.safe)
     read = base = source.base_of(settings, accept_removed=options.accept_removed)

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
 from msgspec import Struct
 
 from magmobo.contracts.errors import ConfigError
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.core import VaultConfig
-from magmobo.kernel.config.errors import VersionsUnavailable
+from magmobo.kernel.config.errors import FilesVanished
 from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import build_config
 from magmobo.kernel.config.overlay import Overlaid, overlaid, refer_to_vault
@@ -43,6 +42,7 @@ class NodeConfigSource:
         sections: those of the components this node has; `add_section` makes them more.
         generated: what the node made up for itself, None while it is not known.
         guard: tells a file that is meant from one that is cut off or gone.
+        digest_key: of the digests of what is read.
     """
 
     def __init__(
@@ -53,9 +53,11 @@ class NodeConfigSource:
         *,
         generated: Layer | None = None,
         guard: FileGuard | None = None,
+        digest_key: bytes = b"",
     ) -> None:
         self._options, self._settings = options, settings
         self._sections, self._generated, self._guard = dict(sections), generated, guard
+        self._digest_key = digest_key
         self._texts: dict[str, Mapping[Path, bytes]] = {}
         self._vault: VaultDriver | None = None
         self._vault_config = VaultConfig()
@@ -72,10 +74,7 @@ class NodeConfigSource:
         texts = self._texts.pop(base.digest, None)
         self._texts.clear()
         if texts is not None and self._guard is not None:
-            try:
-                self._guard.accept(texts)
-            except VersionsUnavailable as error:  # it counts in this process, which is what matters now
-                structlog.get_logger().bind(component="config").warning("the files cannot be noted", error=str(error))
+            self._guard.accept(texts)
 
     # ------------------------------------------------------------ the same, at once
 
@@ -85,10 +84,10 @@ class NodeConfigSource:
         return self.base_of(settings, accept_removed=accept_removed)
 
     def base_of(self, settings: Settings, *, accept_removed: bool = False) -> Base:
-        """What was read already, compared with what was accepted last. Raises: ConfigError."""
+        """What was read already, compared with what was accepted last. Raises: FilesVanished."""
         if self._guard is not None and not accept_removed and (problems := self._guard.problems(settings.texts)):
-            raise ConfigError(list(problems))
-        base = settings.base(self._sections, self._generated)
+            raise FilesVanished(list(problems))
+        base = settings.base(self._sections, self._generated, digest_key=self._digest_key)
         self._texts[base.digest] = settings.texts
         return base
 

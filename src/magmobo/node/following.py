@@ -85,6 +85,7 @@ class Following:
     async def run(self, kernel: Kernel) -> None:
         """Follow until cancelled; the node is ready."""
         self._kernel = kernel
+        self.watch.note()
         if await asyncio.to_thread(self._may_have_changed):
             await self._files_changed()
         async with asyncio.TaskGroup() as group:

@@ -110,10 +110,10 @@ class Node:
                 sections,
                 generated=generated.layer(demo=settings.demo is not None),
                 keep=self._versions_kept,
+                digest_key=names_key(folder.secrets_file.parent),
             )
             self._known.learn(beginning.config)
             self._following = Following(self._options, beginning.config, self._notifier, read_at_s=self._began_at_s)
-            self._following.watch.note()
             with (
                 _logging(beginning.config.section("logging"), folder, self._known) as output,
                 stopping_on_signals(self._stop.set, self._following.signalled),

@@ -30,6 +30,7 @@ from magmobo.kernel.config.layers import (
 )
 from magmobo.kernel.config.loader import load_config, merge
 from magmobo.kernel.config.source import Base
+from magmobo.kernel.errors import ConfigFileError
 from magmobo.node.errors import DemoUnknown
 
 COMMAND_LINE = "command line"
@@ -106,15 +107,19 @@ class Settings:
     only: tuple[str, ...] = ()
     texts: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
 
-    def base(self, sections: Mapping[str, type[Struct]], generated: Layer | None = None) -> Base:
+    def base(
+        self, sections: Mapping[str, type[Struct]], generated: Layer | None = None, *, digest_key: bytes = b""
+    ) -> Base:
         """All layers of a node with these sections as one.
 
+        digest_key: without it whoever has a digest could try what the secrets are.
         What a demo or the node itself sets for a section that this node has not got is left out.
         Raises: DemoUnknown.
         """
         below = [demo_layer(self.demo)] if self.demo else []
         below += [generated] if generated else []
-        return base_of([*(_only(layer, sections) for layer in below), *self.layers])
+        values, origins, kinds = merge([*(_only(layer, sections) for layer in below), *self.layers])
+        return Base(values, origins, kinds, _digest(values, digest_key))
 
     def without_sections(self, names: Collection[str]) -> Settings:
         """Without what the user set for components that are named but cannot be had."""
@@ -122,14 +127,11 @@ class Settings:
         return replace(self, layers=kept)
 
 
-def base_of(layers: Sequence[Layer]) -> Base:
-    """Layers as one, lowest first."""
-    import hashlib
+def _digest(values: Mapping[str, Any], key: bytes) -> str:
     import json
+    from hashlib import blake2b
 
-    values, origins, kinds = merge(layers)
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
-    return Base(values, origins, kinds, digest)
+    return blake2b(json.dumps(values, sort_keys=True, default=str).encode(), key=key).hexdigest()
 
 
 def read_settings(options: NodeOptions, *, environment: str | None = None) -> Settings:
@@ -176,7 +178,9 @@ def secrets_file(main_file: Path, environment: str) -> Path:
 
 
 def _more_files(main_file: Path) -> list[Path]:
-    return sorted((main_file.parent / "mag.d").glob("*.toml"))
+    """Raises: OSError, when there is a folder of further files that cannot be listed."""
+    folder = main_file.parent / "mag.d"
+    return sorted(path for path in folder.iterdir() if path.suffix == ".toml") if folder.is_dir() else []
 
 
 def demo_layer(name: str) -> Layer:
@@ -196,11 +200,17 @@ class _Reading:
     def neighbours(self, main_file: Path, environment: str) -> list[Layer]:
         named, secrets = environment_file(main_file, environment), secrets_file(main_file, environment)
         found = [self.toml(named, named.name)] if _is_there(named) else []
-        found += [self.toml(path, f"mag.d/{path.name}") for path in _more_files(main_file)]
+        found += [self.toml(path, f"mag.d/{path.name}") for path in self._more(main_file)]
         if _is_there(secrets):
             self.texts[secrets] = content = file_content(secrets, is_secret=True)
             found.append(parsed_layer(content, secrets, f"secrets/{secrets.name}", "secrets"))
         return found
+
+    def _more(self, main_file: Path) -> list[Path]:
+        try:
+            return _more_files(main_file)
+        except OSError as error:
+            raise ConfigFileError([f"mag.d beside {main_file.name}: cannot be read ({error.strerror})"]) from error
 
     def toml(self, path: Path, name: str) -> Layer:
         self.texts[path] = content = file_content(path)

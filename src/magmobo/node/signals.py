@@ -23,10 +23,9 @@ _FORCING = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def stopping_on_signals(stop: Callable[[], None], reload: Callable[[], None] | None = None) -> Iterator[None]:
+def stopping_on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
     """Inside the block the first signal that means so runs `stop` on the loop, the second is `os._exit`; until then
-    SIGHUP runs `reload` on the loop, once for several that come before it ran. Without `reload` it is as a terminal
-    that goes. Main thread only.
+    SIGHUP runs `reload` on the loop, once for several that come before it ran. Main thread only.
     """
     loop = asyncio.get_running_loop()
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -36,7 +35,7 @@ def stopping_on_signals(stop: Callable[[], None], reload: Callable[[], None] | N
     def run_reload() -> None:
         nonlocal is_reload_due
         is_reload_due = False
-        if reload is not None and not is_stopping:
+        if not is_stopping:
             reload()
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -45,15 +44,14 @@ def stopping_on_signals(stop: Callable[[], None], reload: Callable[[], None] | N
             if number in _FORCING:
                 os.write(2, b"mag: forced to stop\n")
                 os._exit(FORCED)
-        elif number in _FORCING or reload is None or (may_hang_up and not _has_terminal()):
+        elif number in _FORCING or (may_hang_up and not _has_terminal()):
             is_stopping = True
             loop.call_soon_threadsafe(stop)
         elif not is_reload_due:
             is_reload_due = True
             loop.call_soon_threadsafe(run_reload)
 
-    numbers = _FORCING if is_ignored and reload is None else (*_FORCING, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in (*_FORCING, signal.SIGHUP)}
     try:
         yield
     finally:
