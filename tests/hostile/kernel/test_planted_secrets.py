@@ -23,6 +23,7 @@ from magmobo.components.maggate.problem import problem
 from magmobo.components.magws.errors import ChangesNotReady
 from magmobo.components.magws.protocol.session import Limits, Session
 from magmobo.contracts.capabilities import Actor, Role
+from magmobo.contracts.commands import Call, Command
 from magmobo.contracts.component import Announcement, Component, Context
 from magmobo.contracts.errors import ConfigError, MagError, Unavailable
 from magmobo.contracts.events import HealthFailed
@@ -185,16 +186,29 @@ async def test_no_answer_of_a_kernel_holds_it() -> None:
         assert PLANTED.encode() not in text, place
 
 
-async def test_an_answer_that_is_searched_in_a_thread_is_searched_too() -> None:
+class Words(Struct, frozen=True):
+    words: list[str]
+
+
+class Say(Command, frozen=True, kw_only=True):
+    """Answer `count` lines with the secret in each."""
+
+    name = "test:say"
+    summary = "Say it."
+    reply = Words
+    count: int
+
+
+@pytest.mark.parametrize("count", [1, 2_000])
+async def test_an_answer_of_any_length_is_searched(count: int) -> None:
+    async def say(command: Say, call: Call) -> Words:
+        return Words(["word " * 20 + PLANTED] * command.count)
+
     Talker.starts = 0
-
-    class Long(Talker):
-        def announce(self) -> Announcement:
-            return Announcement(notices=["word " * 20 + PLANTED] * 2_000)
-
-    async with running_kernel(Long, config={"talker": {"words": PLANTED}}) as kernel:
-        answer = await kernel.services.commands.run("kernel:status", actor=ADMIN)
-    assert len(answer) > 131_072
+    async with running_kernel(Talker, config={"talker": {"words": PLANTED}}) as kernel:
+        kernel.services.commands.handle("test", Say, say)
+        answer = await kernel.services.commands.run("test:say", b'{"count":%d}' % count, actor=ADMIN)
+    assert answer.count(b"***") == count
     assert PLANTED.encode() not in answer
 
 

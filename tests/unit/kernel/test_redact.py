@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magmobo.kernel.config.core import CORE_SECTIONS
+from magmobo.contracts.secret import Secret
+from magmobo.kernel.config.core import CORE_SECTIONS, SecurityConfig
 from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import Config, load_config
 from magmobo.kernel.known import MAX_SECRETS, KnownSecrets
@@ -114,6 +115,8 @@ def test_needles_that_overlap_go_together_and_one_that_was_cut_goes_too() -> Non
     assert search.replaced("cut 012345…", "*") == "cut *…"
     assert search.replaced("012345 is a number", "*") == "012345 is a number"
     assert search.replaced("not cut 012345", "*") == "not cut 012345"
+    search.add("a123456789bcdef")
+    assert search.replaced("123456789a", "*") == "123456789a", "what begins before the text is not there"
 
 
 # ---------------------------------------------------------------- what a node knows
@@ -293,3 +296,38 @@ def test_learning_and_hiding_in_several_threads() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+class SlowSecret(Secret):
+    """Somebody is in the middle of learning it until `go` is set."""
+
+    entered, go = threading.Event(), threading.Event()
+
+    def reveal(self) -> str:
+        self.entered.set()
+        self.go.wait(20)
+        return super().reveal()
+
+
+class SlowConfig:
+    """As much of a `Config` as is learnt from."""
+
+    sections = ("security", "slow")
+
+    def section(self, name: str) -> object:
+        return SecurityConfig() if name == "security" else {"key": SlowSecret(SECRET)}
+
+
+def test_who_writes_while_another_thread_still_learns_waits_for_it() -> None:
+    known, shown = KnownSecrets(), []
+    known.learn(SlowConfig())  # type: ignore[arg-type]
+    first = threading.Thread(target=lambda: known.text("something else"))
+    second = threading.Thread(target=lambda: shown.append(known.text(f"it is {SECRET}")))
+    first.start()
+    assert SlowSecret.entered.wait(20)
+    second.start()
+    second.join(0.2)  # long enough for one that does not wait
+    SlowSecret.go.set()
+    for thread in (first, second):
+        thread.join(20)
+    assert shown == ["it is ***"]
