@@ -33,6 +33,7 @@ from magmobo.kernel.vault.hashicorp_errors import (
     VaultServerUntrusted,
     VaultWriteUnfinished,
 )
+from magmobo.kernel.vault.opening import open_vault
 from magmobo.testing.openbao import VaultServer, running_vault
 
 TOKEN = "hvs.the-token-nobody-may-see"
@@ -73,6 +74,17 @@ def test_it_is_a_driver(driver: HashiCorpVault) -> None:
     as_driver: VaultDriver = driver
     assert (as_driver.name, as_driver.mark()) == ("hashicorp", None)
     assert "vault.token" in as_driver.key_source
+
+
+def test_it_is_what_a_node_opens(config: VaultConfig, tmp_path: Path) -> None:
+    opened = open_vault(config, tmp_path)
+    opened.write({"a": "x"}, pinned={})
+    assert opened.read("a") == ("x", 1)
+    assert (opened.name, opened.mark()) == ("hashicorp", None)
+    opened.reconfigure(changed(config, timeout_s=1.0))
+    assert [info.name for info in opened.infos()] == ["a"]
+    opened.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_secrets_come_back_with_their_versions(driver: HashiCorpVault) -> None:

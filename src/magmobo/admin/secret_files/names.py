@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,11 +10,10 @@ from msgspec import Struct
 from magmobo.admin.secret_files.errors import SecretFileError, SecretNamesRefused
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.vault.driver import MAX_SECRET_BYTES
+from magmobo.kernel.vault.names import NAME
 
 MAX_SECRETS = 500
 """As many as one command `vault:import` takes."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 class Found(Struct, frozen=True):
@@ -37,7 +35,7 @@ def as_secrets(path: Path, found: Iterable[Found]) -> Mapping[str, Secret]:
     problems: list[str] = []
     for entry in found:
         name = ".".join(entry.keys).lower()
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             problems.append(f"{entry.place}: its key makes no name of a secret")
         elif name in places:
             problems.append(f'{entry.place}: "{name}" stands in {places[name]} already')

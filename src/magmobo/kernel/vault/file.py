@@ -8,7 +8,6 @@ memory between calls is as sealed as the file; of keys, the one that opened it.
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,12 +22,12 @@ from magmobo.contracts.errors import SecretUnknown, VaultUnavailable
 from magmobo.contracts.planes import SecretInfo
 from magmobo.kernel.vault import sheet
 from magmobo.kernel.vault.disk import locked, make_folder, read_regular, signature_of, told, write_durably
-from magmobo.kernel.vault.driver import MAX_SECRET_BYTES, Mark, VaultSettings
+from magmobo.kernel.vault.driver import Mark, VaultSettings
 from magmobo.kernel.vault.errors import SecretRefused, VaultDamaged, VaultKeyMissing, VaultKeyWrong
 from magmobo.kernel.vault.keys import Key, KeyRing
+from magmobo.kernel.vault.names import check_secret
 from magmobo.kernel.vault.sheet import Entry, Head, Sheet
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VAULT_ID_BYTES = 16
 
 
@@ -84,7 +83,7 @@ class LocalVault:
 
     def write(self, secrets: Mapping[str, str], *, pinned: Mapping[str, Collection[int]]) -> Sequence[SecretInfo]:
         for name, text in secrets.items():
-            _check(name, text)
+            check_secret(name, text)
         with self._changing():
             change = self._begin(self._ring.wanted)
             for name, text in secrets.items():
@@ -214,15 +213,3 @@ class LocalVault:
 
 def _by_name(found: Sheet) -> dict[str, list[Entry]]:
     return {name: list(versions) for name, versions in groupby(found.entries, lambda entry: entry.name)}
-
-
-def _check(name: str, text: str) -> None:
-    """Raises: SecretRefused."""
-    if not _NAME.fullmatch(name):
-        raise SecretRefused("that is no name for a secret", name[:100])
-    try:
-        size_bytes = len(text.encode())
-    except UnicodeEncodeError:
-        raise SecretRefused("it is not text", name) from None
-    if not 0 < size_bytes <= MAX_SECRET_BYTES:
-        raise SecretRefused(f"it has {size_bytes:,} bytes, a secret has 1 to {MAX_SECRET_BYTES:,}", name)

@@ -18,8 +18,7 @@ from urllib.parse import urlsplit
 from magmobo.contracts.errors import MagError, SecretUnknown, VaultUnavailable
 from magmobo.contracts.planes import SecretInfo
 from magmobo.contracts.secret import Secret
-from magmobo.kernel.vault.driver import MAX_SECRET_BYTES
-from magmobo.kernel.vault.errors import RekeyRefused, SecretRefused
+from magmobo.kernel.vault.errors import RekeyRefused
 from magmobo.kernel.vault.hashicorp_errors import (
     NotTheNewest,
     NotThere,
@@ -29,12 +28,12 @@ from magmobo.kernel.vault.hashicorp_errors import (
     VaultServerSettings,
     VaultWriteUnfinished,
 )
+from magmobo.kernel.vault.names import NAME, check_secret
 
 if TYPE_CHECKING:
     from magmobo.kernel.vault.driver import Mark, VaultSettings
     from magmobo.kernel.vault.hashicorp_http import KvEngine, Metadata
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _PLACE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 _NO_MOUNT = "the server has nothing mounted at vault.mount"
@@ -57,7 +56,7 @@ class HashiCorpVault:
         return "the server's own; reached with the token of vault.token"
 
     def read(self, name: str, version: int | None = None) -> tuple[str, int]:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise SecretUnknown(name, version)
         try:
             return self._connected().read(name, version)
@@ -66,7 +65,7 @@ class HashiCorpVault:
 
     def write(self, secrets: Mapping[str, str], *, pinned: Mapping[str, Collection[int]]) -> Sequence[SecretInfo]:
         for name, text in secrets.items():
-            _check(name, text)
+            check_secret(name, text)
         infos: list[SecretInfo] = []
         for name, text in secrets.items():
             try:
@@ -78,7 +77,7 @@ class HashiCorpVault:
         return infos
 
     def remove(self, name: str) -> None:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise SecretUnknown(name)
         engine = self._connected()
         try:
@@ -90,7 +89,7 @@ class HashiCorpVault:
     def infos(self) -> Sequence[SecretInfo]:
         engine = self._connected()
         try:
-            names = [name for name in engine.names() if _NAME.fullmatch(name)]
+            names = [name for name in engine.names() if NAME.fullmatch(name)]
         except NotThere as answer:
             if answer.told_why:
                 raise VaultServerMisfit(_NO_MOUNT) from None
@@ -188,18 +187,6 @@ def _utc(text: str) -> str:
 
 def _unknown(answer: NotThere, name: str, version: int | None = None) -> MagError:
     return VaultServerMisfit(_NO_MOUNT) if answer.told_why else SecretUnknown(name, version)
-
-
-def _check(name: str, text: str) -> None:
-    """Raises: SecretRefused."""
-    if not _NAME.fullmatch(name):
-        raise SecretRefused("that is no name for a secret", name[:100])
-    try:
-        size_bytes = len(text.encode())
-    except UnicodeEncodeError:
-        raise SecretRefused("it is not text", name) from None
-    if not 0 < size_bytes <= MAX_SECRET_BYTES:
-        raise SecretRefused(f"it has {size_bytes:,} bytes, a secret has 1 to {MAX_SECRET_BYTES:,}", name)
 
 
 # ---------------------------------------------------------------- settings
