@@ -16,9 +16,11 @@ from msgspec import Struct, structs
 from magmobo.contracts.clock import Clock
 from magmobo.kernel import view
 from magmobo.kernel.bus.bus import EventBus
+from magmobo.kernel.context import Surroundings
 from magmobo.kernel.lifecycle import State
 from magmobo.kernel.selftest import Finding
 from magmobo.kernel.services import Services
+from magmobo.kernel.stages import Stages
 from magmobo.kernel.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -52,6 +54,24 @@ class Facts(Struct, frozen=True):
     findings: Sequence[Finding]
     former_died_booting: bool
     loop_lag_s: float
+
+
+def facts_of(stages: Stages, around: Surroundings, *, sources: Mapping[str, str], notices: Sequence[str]) -> Facts:
+    """What is known of the boot that `stages` went through last."""
+    former = stages.journal.former
+    return Facts(
+        instance_id=around.instance_id,
+        environment=around.environment,
+        version=around.version,
+        began_at_s=stages.began_at_s,
+        sources=sources,
+        notices=notices,
+        uptime_s=around.clock.monotonic_s() - stages.began_s,
+        timeline=around.timeline,
+        findings=stages.findings,
+        former_died_booting=former is not None and former.died_booting,
+        loop_lag_s=stages.loop_lag_s,
+    )
 
 
 class Inspection:

@@ -368,22 +368,9 @@ class Kernel:
     @property
     def facts(self) -> Facts:
         """What is known of the present boot."""
-        from magmobo.kernel.inspection import Facts
+        from magmobo.kernel.inspection import facts_of
 
-        stages, around = self._stages, self._around
-        return Facts(
-            instance_id=around.instance_id,
-            environment=around.environment,
-            version=around.version,
-            began_at_s=stages.began_at_s,
-            sources=self._membership.sources,
-            notices=self._notices,
-            uptime_s=self._clock.monotonic_s() - stages.began_s,
-            timeline=around.timeline,
-            findings=stages.findings,
-            former_died_booting=stages.journal.former is not None and stages.journal.former.died_booting,
-            loop_lag_s=stages.loop_lag_s,
-        )
+        return facts_of(self._stages, self._around, sources=self._membership.sources, notices=self._notices)
 
     # ------------------------------------------------------------ inside
 
