@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Set
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Protocol
@@ -389,3 +390,36 @@ def run(story: Any) -> None:
 @pytest.mark.parametrize("seed", range(PROGRAMS))
 def test_no_component_ever_serves_with_other_settings_than_those_that_count(seed: int) -> None:
     run(program(seed, RELOADS))
+
+
+async def on_probation(seed: int, reloads: int) -> None:
+    """Components crash, and what they crash with is taken back."""
+    town = await Town(seed, window_s=5.0).boot()
+    random = town.world.random
+    for number in range(reloads):
+        town.world.is_wild = True
+        meddling = [asyncio.create_task(town.meddle()) for _ in range(random.choice((0, 1, 2)))]
+        town.edit()
+        with suppress(ReloadRefused, ReloadTakenBack):
+            await town.reloader.reload(trigger="command", actor=OPERATOR)
+        await asyncio.sleep(random.choice((0.0, 0.5, 3.0, 8.0)))
+        if random.random() < 0.5:
+            town.assembly.supervisor.failed(random.choice(sorted(town.assembly.board.slots)), RuntimeError("crashed"))
+        await asyncio.gather(*meddling)
+        assert not town.world.mixtures, town.world.mixtures[:3]
+        if number % 20 == 0:
+            await town.calm()
+    await town.calm()
+    await asyncio.sleep(60)
+    for slot in town.assembly.board.slots.values():
+        component: Any = slot.component
+        assert component.section is town.current.config.section(slot.name)
+    reloaded = [event for event in town.told if isinstance(event, ConfigReloaded)]
+    assert [event.version for event in reloaded] == list(range(2, len(reloaded) + 2))
+    assert not any(one.trigger == two.trigger == "probation" for one, two in pairwise(reloaded))
+    assert sum(event.trigger == "probation" for event in reloaded) >= reloads // 20
+    await town.close()
+
+
+def test_what_components_crash_with_is_taken_back_and_never_twice() -> None:
+    run(on_probation(11, 400))

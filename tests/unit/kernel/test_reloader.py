@@ -134,6 +134,19 @@ class Consumer(Witness):
         self.number = number
 
 
+async def test_providers_outlive_their_consumers_while_both_are_made_anew() -> None:
+    async with reloading(Provider, Consumer) as scene:
+        changes: list[tuple[str, str]] = []
+        scene.kernel.bus.scoped("test").on(
+            "component.state_changed", lambda envelope: changes.append((envelope.data.name, envelope.data.new_state))
+        )
+        await scene.reload({"provider": {"place": 5}, "consumer": {"place": 5}})
+        ends = [change for change in changes if change[1] in ("stopped", "running")]
+        assert ends == [
+            ("consumer", "stopped"), ("provider", "stopped"), ("provider", "running"), ("consumer", "running")
+        ]  # fmt: skip
+
+
 async def test_calls_of_consumers_wait_while_their_provider_is_made_anew() -> None:
     async with reloading(Provider, Consumer) as scene:
         consumer = scene.component("consumer")
@@ -262,6 +275,23 @@ async def test_a_commit_that_raises_makes_the_component_anew_with_the_new_settin
         assert scene.hooks("one") == ["configure 5", "boot 5", "start 5"]
         assert scene.hooks("two")[-1] == "commit 5"
         assert (scene.state("one"), scene.reloader.version) == ("running", 2)
+
+
+async def test_who_fails_when_it_is_too_late_to_refuse_comes_back_with_the_new_settings() -> None:
+    values = {"recovery": {"backoff_s": 0.01, "jitter": 0.0}}
+    async with reloading(One, Two, values=values) as scene:
+        former = scene.component("one")
+        scene.files.values = {**values, "one": {"level": 5}, "two": {"place": 5}}
+        change = asyncio.create_task(scene.reload())
+        while scene.state("two") == "running":
+            await asyncio.sleep(0)
+        scene.crash("one")
+        assert (await change).applied
+        assert former.hooks[3:5] == ["prepare 5", "abort 0"]
+        async with asyncio.timeout(5):
+            while scene.state("one") != "running":
+                await asyncio.sleep(0.01)
+        assert scene.hooks("one") == ["configure 5", "boot 5", "start 5"]
 
 
 @pytest.mark.parametrize("hook", ["configure", "boot", "start"])
