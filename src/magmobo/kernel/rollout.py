@@ -87,8 +87,7 @@ class Rollout:
         try:
             await self._prepare()
         finally:
-            await self._abort(self._prepared)
-            self._let_go(self._held)
+            await self._end()
 
     async def run(self) -> None:
         """Go through all of it. Raises: Refused, NotNow; DidNotComeUp."""
@@ -101,7 +100,12 @@ class Rollout:
             self._let_go(slot for slot in self._held if slot.name not in self._anew)
             await self._bring_up()
         finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        try:
             await self._abort(self._prepared)
+        finally:  # a second cancellation ends the hooks, but no component may stay held
             self._let_go(self._held)
 
     # ------------------------------------------------------------ before it counts

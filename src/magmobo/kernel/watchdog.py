@@ -34,7 +34,8 @@ class LoopWatchdog:
     """Watches the loop on which `start` is called.
 
     Args:
-        stall_s: a loop that has not turned for so long is stalled; noticed at most a quarter later.
+        stall_s: a loop that has not turned for so long is stalled; noticed at most a quarter later. It may be changed
+            at any time.
         report: called in the watchdog's thread with the seconds so far and one line of text; must be thread-safe.
         packages: the Python package of each component's class, by the component's name; read in that thread.
     """

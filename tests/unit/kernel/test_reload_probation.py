@@ -74,6 +74,17 @@ async def test_settings_with_which_a_component_is_unhealthy_are_taken_back_soon(
         assert scene.kernel.config.section("one").level == 0
 
 
+async def test_a_shorter_interval_of_health_counts_at_once() -> None:
+    clock = FakeClock()
+    values = {"health": {"interval_s": 3600.0, "on_unhealthy": "report", "failures": 2}}
+    async with reloading(One, values=values, clock=clock) as scene:
+        await clock.advance(1)
+        await scene.reload({"health": {**values["health"], "interval_s": 5.0}, "kernel": {"reload_window_s": 0.0}})
+        scene.component("one").report = SICK
+        await clock.advance(12)
+        assert scene.kernel.state == "degraded"
+
+
 async def test_who_was_unwell_before_tells_nothing_against_the_settings() -> None:
     clock = FakeClock()
     values = {"health": {"interval_s": 1.0, "on_unhealthy": "report", "failures": 1}}
