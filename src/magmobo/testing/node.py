@@ -115,7 +115,7 @@ async def start_node(
     data_dir: Path,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
-    port: int = 0,
+    port: int | None = 0,
     cwd: Path | None = None,
     timeout_s: float = 60,
 ) -> NodeProcess:
@@ -124,11 +124,12 @@ async def start_node(
     Args:
         arguments: more of the command line, such as a DSN or `--demo tasks`.
         environment: variables on top of this process's own.
+        port: None leaves it to the settings.
         cwd: where a `mag.toml` may lie; by default the data folder's parent.
     """
     sink, output = tempfile.mkstemp(prefix="node-", suffix=".txt", dir=data_dir.parent)
     command = [sys.executable, "-m", "magmobo.cli.main", "up", *arguments]
-    command += ["--data-dir", str(data_dir), "--port", str(port)]
+    command += ["--data-dir", str(data_dir), *([] if port is None else ["--port", str(port)])]
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=sink, stderr=sink, env={**os.environ, **(environment or {})}, cwd=cwd or data_dir.parent
@@ -146,10 +147,14 @@ async def start_node(
 
 @asynccontextmanager
 async def running_node(
-    data_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+    data_dir: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    port: int | None = 0,
+    cwd: Path | None = None,
 ) -> AsyncIterator[NodeProcess]:
     """A node for the length of a block; stopped in order at its end."""
-    node = await start_node(data_dir, *arguments, environment=environment, cwd=cwd)
+    node = await start_node(data_dir, *arguments, environment=environment, port=port, cwd=cwd)
     try:
         yield node
     finally:
