@@ -193,14 +193,6 @@ def test_a_list_that_is_replaced_forgets_the_lines_of_the_old_one(tmp_path: Path
     assert merge([*layers, Layer("x", "x", {"sample": {"apps": {"a": 1}}})]).origins == {"sample.apps.a": "x"}
 
 
-def test_a_configuration_with_other_values_knows_who_set_them() -> None:
-    config = load({"port": 1})
-    other = config.replaced({"sample": Sample(port=2)})
-    assert (config.section("sample").port, other.section("sample").port) == (1, 2)
-    assert (other.origin("sample.port"), other.layer("sample.port")) == ("file0.toml", "file")
-    assert list(other.sections) == ["sample"]
-
-
 def test_database_url_and_port_stand_in_for_their_settings() -> None:
     layer = environment_layer({"DATABASE_URL": "postgres://h/db", "PORT": "80", "MAG_LISTENER__PORT": "81"})
     assert layer.values == {"magds": {"dsn": "postgres://h/db"}, "listener": {"port": "81"}}

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from magmobo.contracts.configuration import ConfigChange, ConfigEntry
-from magmobo.contracts.secret import HIDDEN, Secret
+from magmobo.contracts.secret import HIDDEN
 from magmobo.contracts.settings import Effect
 from magmobo.kernel.config.core import CORE_SECTIONS
 from magmobo.kernel.config.effects import effect_of
@@ -126,8 +126,6 @@ def _visible(value: Any, name: str) -> Any:
     """A value as JSON can hold it and anybody may see it. `name`: what it stands under."""
     if value is None or value == "" or isinstance(value, (bool, int, float)):
         return value.value if isinstance(value, Enum) else value
-    if isinstance(value, Secret):
-        return HIDDEN
     if isinstance(value, Struct):
         return {key: _visible(getattr(value, field.name), key) for key, field in fields_of(type(value)).items()}
     if isinstance(value, Mapping):
