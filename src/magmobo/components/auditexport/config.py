@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from magmobo.contracts.settings import LIVE
+
 QualifiedName = Annotated[str, Meta(pattern=r"^[^.]{1,63}\.[^.]{1,63}$")]
 
 
@@ -15,4 +17,5 @@ class AuditExportConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     table: Annotated[
         QualifiedName | None,
         Meta(description="`schema.name` of a table that exists, such as cp_audit.audit_log; unset: no export"),
+        LIVE,
     ] = None

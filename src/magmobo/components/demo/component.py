@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
+from collections.abc import Set
 from pathlib import Path
 
 from magmobo.components.demo import flights, tasks
@@ -35,6 +36,7 @@ class Demo(Component):
         self._config = DemoConfig()
         self._replay: Replay | None = None
         self._replay_task: asyncio.Task[None] | None = None
+        self._prepared: DemoConfig | None = None
 
     def configure(self, config: DemoConfig) -> None:
         self._config = config
@@ -58,6 +60,9 @@ class Demo(Component):
             await asyncio.to_thread(tasks.write_private, self._token_path, token)
 
     async def start(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         if self._config.name == "flights" and self._config.speed > 0:
             self._replay = Replay(
                 self._database.session, self._context.clock, self._context.log, speed=self._config.speed
@@ -69,6 +74,26 @@ class Demo(Component):
             self._replay_task.cancel()
             await asyncio.wait({self._replay_task})
         self._replay = self._replay_task = None
+
+    async def prepare_reload(self, new: DemoConfig, changed: Set[str]) -> None:
+        self._prepared = new
+
+    def commit_reload(self) -> None:
+        """Another speed: the replay goes on from where it is; at 0 it ends until there is one again."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            return
+        self._config = prepared
+        if self._replay is None or self._replay_task is None:
+            self._begin()
+        elif prepared.speed > 0:
+            self._replay.hurry(prepared.speed)
+        else:
+            self._replay_task.cancel()
+            self._replay = self._replay_task = None
+
+    async def abort_reload(self) -> None:
+        self._prepared = None
 
     async def health(self) -> HealthReport:
         if self._replay is None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
+from magmobo.contracts.settings import LIVE, NEEDS_COMPONENT_RESTART
 
 DemoName = Literal["flights", "tasks"]
 
@@ -14,11 +15,13 @@ DemoName = Literal["flights", "tasks"]
 class DemoConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [demo], set by `mag up --demo NAME --speed N`."""
 
-    name: Annotated[DemoName, Meta(description="which demo to load")] = "flights"
+    name: Annotated[DemoName, Meta(description="which demo to load"), NEEDS_COMPONENT_RESTART] = "flights"
     speed: Annotated[
-        float, Meta(ge=0, le=1_000_000, description="simulated seconds per second of the replay; 0 stops it")
+        float, Meta(ge=0, le=1_000_000, description="simulated seconds per second of the replay; 0 stops it"), LIVE
     ] = 600.0
-    jwt_secret: Annotated[Secret | None, Meta(description="key that signs the tokens of the tasks demo; generated")] = (
-        None
-    )
+    jwt_secret: Annotated[
+        Secret | None,
+        Meta(description="key that signs the tokens of the tasks demo; generated"),
+        NEEDS_COMPONENT_RESTART,
+    ] = None
     """Key that signs the ready-made token of the tasks demo; the same one MagGate checks with. Generated."""

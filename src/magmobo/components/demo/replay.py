@@ -73,6 +73,10 @@ class Timetable:
     def __len__(self) -> int:
         return len(self._upcoming)
 
+    def hurry(self, speed: float) -> None:
+        """Simulated time runs at this speed from the next look on."""
+        self._speed = speed
+
     def feed(self, departures: list[Departure]) -> None:
         """Append departures, in timetable order."""
         self._upcoming.extend(departures)
@@ -113,6 +117,10 @@ class Replay:
         self._timetable = Timetable(speed)
         self.waiting = False
         self.inserted = 0
+
+    def hurry(self, speed: float) -> None:
+        """Play at this speed from now on."""
+        self._timetable.hurry(speed)
 
     async def run(self) -> None:
         """Insert departures as they fall due. A database that is away is waited for; nothing is skipped."""
