@@ -6,7 +6,7 @@ password in a URL.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from magmobo.kernel.config.effects import effect_of
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.config.shapes import fields_of, is_secret, joined, steps, type_at
 from magmobo.kernel.redact import redact
+
+_Way = Sequence[str | int]
 
 
 def entries(
@@ -43,13 +45,15 @@ def entries(
         for key, value in _leaves(config.section(name), name):
             if prefix and not (_is_inside(key, prefix) or _is_inside(prefix, key)):
                 continue
+            way = steps(key)
+            seen = _visible(value, _last_name(way))
             entry = ConfigEntry(
                 key=key,
-                value=_visible(value, _last_name(key)),
+                value=seen,
                 origin=config.origin(key),
                 layer=config.layer(key),
                 effect=setting_effect(section, key),
-                is_secret=_hides(section, key, value),
+                is_secret=_is_hidden(section, way, seen),
                 reference=config.reference(key),
                 waiting=key in waiting,
                 expires_at=expires.get(key, ""),
@@ -60,15 +64,16 @@ def entries(
 
 def change(key: str, old: Config, new: Config) -> ConfigChange:
     """One setting that differs (`differences.changed_settings`); None where it is not set and has no default."""
-    before, after = _value_at(old, key), _value_at(new, key)
-    section = type(_section(new, key) or _section(old, key))
+    way = steps(key)
+    before, after = (_visible(_value_at(config, way), _last_name(way)) for config in (old, new))
+    section = type(_section(new, way) or _section(old, way))
     return ConfigChange(
         key=key,
-        old=_visible(before, _last_name(key)),
-        new=_visible(after, _last_name(key)),
+        old=before,
+        new=after,
         origin=new.origin(key),
         effect=setting_effect(section, key),
-        is_secret=_hides(section, key, before) or _hides(section, key, after),
+        is_secret=_is_hidden(section, way, before) or _is_hidden(section, way, after),
     )
 
 
@@ -94,18 +99,18 @@ def _is_inside(key: str, prefix: str) -> bool:
     return key == prefix or key.startswith((f"{prefix}.", f"{prefix}["))
 
 
-def _last_name(key: str) -> str:
-    return next((step for step in reversed(steps(key)) if isinstance(step, str)), "")
+def _last_name(way: _Way) -> str:
+    return next((step for step in reversed(way) if isinstance(step, str)), "")
 
 
-def _section(config: Config, key: str) -> Any:
-    name = str(steps(key)[0])
+def _section(config: Config, way: _Way) -> Any:
+    name = str(way[0])
     return config.section(name) if name in config.sections else None
 
 
-def _value_at(config: Config, key: str) -> Any:
-    value = _section(config, key)
-    for step in steps(key)[1:]:
+def _value_at(config: Config, way: _Way) -> Any:
+    value = _section(config, way)
+    for step in way[1:]:
         if isinstance(value, Struct):
             field = fields_of(type(value)).get(str(step))
             value = field and getattr(value, field.name)
@@ -116,10 +121,9 @@ def _value_at(config: Config, key: str) -> Any:
     return value
 
 
-def _hides(section: type[Struct], key: str, value: Any) -> bool:
+def _is_hidden(section: type[Struct], way: _Way, seen: Any) -> bool:
     """Whether the value as a whole is a secret."""
-    type_ = type_at(section, steps(key)[1:])
-    return is_secret(type_) or _visible(value, _last_name(key)) == HIDDEN
+    return seen == HIDDEN or is_secret(type_at(section, way[1:]))
 
 
 def _visible(value: Any, name: str) -> Any:
