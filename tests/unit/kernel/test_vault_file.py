@@ -148,6 +148,19 @@ def test_everything_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert modes == {"vault": 0o700, "vault/vault.mag": 0o600, "vault/vault.lock": 0o600, "secrets/vault.key": 0o600}
 
 
+def test_file_and_folder_are_on_disk_before_a_write_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    put(vault_in(tmp_path), a="x")
+    assert synced == [".vault.key.tmp", "secrets", ".vault.mag.tmp", "vault"]
+
+
 def test_a_secret_says_when_it_was_made_and_changed(tmp_path: Path) -> None:
     now_s = [1_700_000_000.0]
     (tmp_path / "secrets").mkdir()
@@ -241,7 +254,7 @@ def test_many_threads_may_use_one_vault(tmp_path: Path) -> None:
 
 
 def test_what_another_process_writes_is_seen(tmp_path: Path) -> None:
-    ours, theirs = vault_in(tmp_path), vault_in(tmp_path)
+    ours, theirs = vault_in(tmp_path), vault_in(tmp_path, VaultConfig(versions=1))  # the file keeps its size
     put(theirs, a="one")
     for number, text in enumerate(("two", "six", "ten"), start=2):
         put(theirs, a=text)
@@ -435,7 +448,7 @@ def test_opening_a_vault_loads_and_makes_nothing(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from magmobo.kernel.config.core import VaultConfig\n"
         "from magmobo.kernel.vault.opening import open_vault\n"
-        "vault = open_vault(VaultConfig(), Path(sys.argv[1])); vault.mark(); vault.reconfigure(VaultConfig())\n"
+        "vault = open_vault(VaultConfig(), Path(sys.argv[1])); vault.mark(); vault.infos(); vault.reconfigure(VaultConfig())\n"
         "vault.close(); print(*sorted(name for name in sys.modules if 'vault' in name or name == 'cryptography'))\n"
     )
     done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
@@ -455,6 +468,15 @@ def test_a_vault_that_is_opened_late_is_the_same_vault(tmp_path: Path) -> None:
     assert [list(info.versions) for info in late.infos()] == [[2]]
     late.close()
     assert vault_in(tmp_path, VaultConfig(key=KEY)).read("a") == ("y", 2)
+
+
+def test_settings_that_changed_before_the_first_use_count(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir(mode=0o700)
+    late = open_vault(VaultConfig(), tmp_path)
+    late.reconfigure(VaultConfig(versions=1))
+    for text in ("x", "y"):
+        late.write({"a": text}, pinned={})
+    assert [list(info.versions) for info in late.infos()] == [[2]]
 
 
 def test_a_key_that_changed_before_the_first_use_still_moves_the_vault(tmp_path: Path) -> None:
