@@ -369,6 +369,8 @@ class Turnover:
         self._node.log.error("changed settings are taken back", version=failing, reason=reason)
         try:
             await self.change(target, Attempt("probation", KERNEL_ACTOR, is_forced=True))
+        except NoFormerVersion:
+            self._node.log.info("a later change of the settings was faster", version=failing)
         except MagError as error:
             self._node.log.exception("changed settings were not taken back", error=describe(error))
         else:

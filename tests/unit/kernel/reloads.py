@@ -211,11 +211,14 @@ async def reloading(
     on_core_change: OnCoreChange | None = None,
     start: Mapping[str, Any] = {},
     runtime: Runtime | None = None,
+    secrets: Mapping[str, str] = {},
 ) -> AsyncIterator[Scene]:
-    """A booted kernel over `values`; it is shut down when the block ends, whatever happens in it."""
+    """A booted kernel over `values`; it is shut down when the block ends, after which no task of it may be left."""
     Witness.plans.clear()
     Witness.alive.clear()
+    before = asyncio.all_tasks()
     files = Files(*components, values={name: dict(section) for name, section in values.items()})
+    files.secrets |= secrets
     base = files.base()
     runtime = runtime or Runtime()
     built = files.built(base, runtime)
@@ -238,3 +241,5 @@ async def reloading(
             yield Scene(kernel, files)
         finally:
             await kernel.shutdown()
+        left = [task.get_name() for task in asyncio.all_tasks() - before if task.get_name().startswith("kernel:")]
+        assert not left, f"tasks left behind: {left}"

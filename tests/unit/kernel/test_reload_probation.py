@@ -16,6 +16,8 @@ from magmobo.contracts.events import ConfigReloaded, ConfigReloadFailed
 from magmobo.contracts.health import HealthCheck, HealthReport, HealthStatus
 from magmobo.kernel.config.source import Base, Runtime, RuntimeSetting
 from magmobo.kernel.config.versions import Held, Kept, Snapshot
+from magmobo.kernel.errors import NoFormerVersion
+from magmobo.kernel.probation import Probation
 from magmobo.testing.clock import FakeClock
 
 One, Two = witness("one"), witness("two")
@@ -170,6 +172,62 @@ async def test_a_patch_that_does_harm_is_taken_back_and_holds_nothing() -> None:
         assert (scene.section("one").level, scene.reloader.tree().held) == (0, False)
 
 
+async def test_who_fails_while_others_are_made_anew_tells_against_the_settings() -> None:
+    gate = asyncio.Event()
+
+    class Slow(Witness):
+        name = "slow"
+
+        async def boot(self) -> None:
+            await super().boot()
+            if self.section.place:
+                await gate.wait()
+
+    clock = FakeClock()
+    async with reloading(One, Slow, values=RECOVERING, clock=clock) as scene:
+        scene.files.values = {**RECOVERING, "one": {"level": 5}, "slow": {"place": 5}}
+        change = asyncio.create_task(scene.reload())
+        while "boot 0" not in scene.hooks("slow") or scene.section("slow").place == 0:
+            await asyncio.sleep(0)
+        scene.crash("one")
+        gate.set()
+        assert (await change).applied
+        await until(scene, "probation")
+        await settled(scene)
+        assert scene.kernel.config.section("slow").place == 0
+
+
+async def test_a_later_change_is_not_taken_back_for_what_failed_before_it() -> None:
+    clock = FakeClock()
+    async with reloading(One, Two, values=RECOVERING, clock=clock) as scene:
+        await scene.reload({**RECOVERING, "one": {"level": 5}})
+        scene.files.values = {**RECOVERING, "one": {"level": 6}}
+        change = asyncio.create_task(scene.reload())
+        await asyncio.sleep(0)  # it reads the files
+        scene.crash("two")
+        assert (await change).version == 3
+        await settled(scene)
+        assert (scene.reloader.version, scene.section("one").level) == (3, 6)
+        scene.crash("one")
+        await until(scene, "probation")
+        await settled(scene)
+        assert (scene.reloader.version, scene.kernel.config.section("one").level) == (4, 5)
+
+
+async def test_a_probation_tells_once_and_leaves_nothing_behind() -> None:
+    clock, told = FakeClock(), list[str]()
+    async with reloading(One, Two, clock=clock) as scene:
+        await scene.reload()
+        bus, before = scene.kernel.bus, scene.kernel.bus.subscription_count("kernel")
+        probation = Probation(bus, clock, told.append)
+        probation.begin(scene.kernel.assembly, {"one", "two"}, 30.0)
+        assert bus.subscription_count("kernel") == before + 2
+        scene.crash("one")
+        scene.crash("two")
+        assert len(told) == 1
+        assert bus.subscription_count("kernel") == before
+
+
 # ---------------------------------------------------------------- patches
 
 
@@ -199,6 +257,9 @@ async def test_a_patch_whose_end_is_refused_is_tried_again() -> None:
         assert isinstance(await until(scene, "expiry"), ConfigReloadFailed)
         await settled(scene)
         assert "level 0 is taken" in scene.reloader.last_refusal
+        await clock.advance(10)
+        await settled(scene)
+        assert len(scene.told) == 2  # it was set, its end was refused, and nobody runs in circles
         Witness.plans.clear()
         scene.told.clear()
         await clock.advance(40)
@@ -283,6 +344,18 @@ async def test_a_start_with_what_counted_last_is_no_new_version() -> None:
             await scene.reload()
             assert scene.reloader.version == 1
     assert len(shelf.metas) == 1
+
+
+async def test_so_many_versions_are_kept_and_no_more() -> None:
+    values = {"kernel": {"config_versions": 2}}
+    async with reloading(One, values=values) as scene:
+        for level in range(1, 5):
+            await scene.reload({**values, "one": {"level": level}})
+        assert [one.version for one in scene.reloader.history(10).versions] == [5, 4]
+        with pytest.raises(NoFormerVersion):
+            await scene.reloader.rollback(3, actor=OPERATOR)
+        await scene.reloader.rollback(None, actor=OPERATOR)
+        assert scene.section("one").level == 3
 
 
 async def test_a_held_start_stays_held_while_the_files_say_the_same() -> None:

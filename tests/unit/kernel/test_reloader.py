@@ -579,6 +579,15 @@ async def test_secrets_are_read_on_record_or_not_at_all() -> None:
         assert scene.kernel.config.section("admin").token_sha256.reveal() == "2" * 64
 
 
+async def test_secrets_of_the_first_settings_are_on_record_once() -> None:
+    values = {"admin": {"token_sha256": "vault:token"}}
+    async with reloading(One, values=values, secrets={"token": "1" * 64}) as scene:
+        await scene.kernel.reset()
+        assert await scene.records("secret.read") == [
+            {"reference": "vault:token", "version": 1, "setting": "admin.token_sha256"}
+        ]
+
+
 async def test_a_kernel_without_a_source_keeps_its_settings(tmp_path: Any) -> None:
     kernel = make_kernel(One, data_dir=tmp_path)
     await kernel.boot()
