@@ -153,12 +153,12 @@ def test_file_and_folder_are_on_disk_before_a_write_returns(tmp_path: Path, monk
     fsync = os.fsync
 
     def noted(descriptor: int) -> None:
-        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
     put(vault_in(tmp_path), a="x")
-    assert synced == [".vault.key.tmp", "secrets", ".vault.mag.tmp", "vault"]
+    assert synced == [tmp_path.name, ".vault.key.tmp", "secrets", ".vault.mag.tmp", "vault"]
 
 
 def test_a_secret_says_when_it_was_made_and_changed(tmp_path: Path) -> None:
@@ -448,8 +448,8 @@ def test_opening_a_vault_loads_and_makes_nothing(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from magmobo.kernel.config.core import VaultConfig\n"
         "from magmobo.kernel.vault.opening import open_vault\n"
-        "vault = open_vault(VaultConfig(), Path(sys.argv[1])); vault.mark(); vault.infos(); vault.reconfigure(VaultConfig())\n"
-        "vault.close(); print(*sorted(name for name in sys.modules if 'vault' in name or name == 'cryptography'))\n"
+        "vault = open_vault(VaultConfig(), Path(sys.argv[1])); vault.mark(); vault.infos()\n"
+        "vault.reconfigure(VaultConfig()); vault.close(); print(*sorted(name for name in sys.modules if 'vault' in name or name == 'cryptography'))\n"
     )
     done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["magmobo.kernel.vault", "magmobo.kernel.vault.opening"]

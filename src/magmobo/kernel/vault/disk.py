@@ -30,8 +30,14 @@ def told() -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """A folder of the data folder, 0700. Raises: OSError."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+    """A folder of the data folder, 0700, durable when this returns. Raises: OSError."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    else:
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
