@@ -449,7 +449,8 @@ def test_opening_a_vault_loads_and_makes_nothing(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from magmobo.kernel.config.core import VaultConfig\n"
         "from magmobo.kernel.vault.opening import open_vault\n"
         "vault = open_vault(VaultConfig(), Path(sys.argv[1])); vault.mark(); vault.infos()\n"
-        "vault.reconfigure(VaultConfig()); vault.close(); print(*sorted(name for name in sys.modules if 'vault' in name or name == 'cryptography'))\n"
+        "vault.reconfigure(VaultConfig()); vault.close()\n"
+        "print(*sorted(name for name in sys.modules if 'vault' in name or name == 'cryptography'))\n"
     )
     done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["magmobo.kernel.vault", "magmobo.kernel.vault.opening"]
