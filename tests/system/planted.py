@@ -14,8 +14,10 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 PLACES = {
-    "mag.toml": 80, "mag.d": 40, "environment": 40, "files": 10, "apps": 20, "variables": 8, "jwt": 1, "dsn": 1,
+    "mag.toml": 58, "mag.d": 40, "vault": 20, "rotated": 2, "environment": 40, "files": 10,
+    "apps": 20, "variables": 8, "jwt": 1, "dsn": 1,
 }  # fmt: skip
+_TOKENS = ("jwt", "apps", "vault", "rotated")
 _LETTERS = string.ascii_letters + string.digits
 _KINDS = ("token", "punctuation", "letters of Europe", "short", "long", "key")
 
@@ -24,8 +26,7 @@ def secrets() -> Mapping[str, list[str]]:
     """By place; the same in every run, and none of them a part of an ordinary word."""
     chance = random.Random("planted")
     return {
-        place: [_secret(chance, "token" if place in ("jwt", "apps") else _KINDS[number % len(_KINDS)])
-                for number in range(count)]
+        place: [_secret(chance, "token" if place in _TOKENS else _KINDS[n % len(_KINDS)]) for n in range(count)]
         for place, count in PLACES.items()
     }  # fmt: skip
 
@@ -65,10 +66,14 @@ def spellings(secret: str) -> Iterator[bytes]:
 
 
 def plant(folder: Path, planted: Mapping[str, list[str]], *, database: str, socket_dir: Path) -> dict[str, str]:
-    """Write the settings into `folder`; the environment for the node."""
+    """Write the settings into `folder`; the environment for the node. The vault is filled with `vault.env`, and what is
+    rotated comes with `rotate`.
+    """
     (folder / "mag.d").mkdir()
     (folder / "leaky.py").write_text(LEAKY)
-    (folder / "everything.json").write_text(json.dumps([one for place in planted.values() for one in place]))
+    known = [one for place, secrets in planted.items() if place != "rotated" for one in secrets]
+    (folder / "everything.json").write_text(json.dumps(known))
+    (folder / "vault.env").write_text("".join(f"K{n}='{secret}'\n" for n, secret in enumerate(planted["vault"])))
     apps = "".join(
         f'[[magws.apps]]\nid = "{number}"\nkey = "app-{number}"\nsecret = {_toml(secret)}\n'
         for number, secret in enumerate(planted["apps"], 1)
@@ -77,9 +82,10 @@ def plant(folder: Path, planted: Mapping[str, list[str]], *, database: str, sock
         '[kernel]\ncomponents = ["listener", "magds", "maggate", "magws", "console", "leaky:Leaky"]\n'
         f'[logging]\nlevel = "debug"\nformat = "json"\n[maggate]\nanonymous_role = "mag_planted"\n'
         f"[maggate.jwt]\nsecret = {_toml(planted['jwt'][0])}\n[recovery]\nrestarts = 0\n"
-        f"{apps}[leaky.secrets]\n{_table(planted['mag.toml'])}"
+        f"{apps}[leaky.secrets]\n{_table(planted['mag.toml'])}[leaky.stored]\n"
+        + "".join(f'k{number} = "vault:k{number}"\n' for number in range(PLACES["vault"]))
     )
-    (folder / "mag.d" / "more.toml").write_text(f"[leaky.more]\n{_table(planted['mag.d'])}")
+    _write_more(folder, planted["mag.d"])
     password = quote(planted["dsn"][0], safe="")
     environ = {
         "PYTHONPATH": str(folder),
@@ -92,6 +98,15 @@ def plant(folder: Path, planted: Mapping[str, list[str]], *, database: str, sock
         path.write_text(secret)
         environ[f"MAG_LEAKY__KEPT__K{number}_FILE"] = str(path)
     return environ
+
+
+def rotate(folder: Path, planted: Mapping[str, list[str]]) -> None:
+    """The first secrets of mag.d are others from now on."""
+    _write_more(folder, planted["rotated"] + planted["mag.d"][len(planted["rotated"]) :])
+
+
+def _write_more(folder: Path, secrets: list[str]) -> None:
+    (folder / "mag.d" / "more.toml").write_text(f"[leaky.more]\n{_table(secrets)}")
 
 
 def _table(secrets: list[str]) -> str:
@@ -126,6 +141,7 @@ class LeakyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     more: dict[str, Secret] = {}
     others: dict[str, Secret] = {}
     kept: dict[str, Secret] = {}
+    stored: dict[str, Secret] = {}
 
 
 class Leaky(Component):
@@ -140,12 +156,15 @@ class Leaky(Component):
 
     def configure(self, config: LeakyConfig) -> None:
         self._context.log.info("configured", config=config, secrets=config.secrets)
+        own = [secret.reveal() for secret in config.more.values()]
+        self._said = EVERYTHING + [secret for secret in own if secret not in EVERYTHING]
 
     async def start(self) -> None:
         self._starts += 1
-        for number, secret in enumerate(EVERYTHING):
+        for number, secret in enumerate(self._said):
             self._tell(number, secret)
             await asyncio.sleep(0)
+        self._context.log.info("all said", rotated=len(self._said) - len(EVERYTHING))
         await self._context.audit.record(
             "component.restart", actor=Actor(name="component:leaky", role=Role.VIEWER, via="component"),
             payload={"why": EVERYTHING[:20], "nested": {"deep": [{"x": EVERYTHING[20:40]}]}},

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 import psycopg
 import pytest
-from tests.system.planted import plant, secrets, spellings
+from tests.system.planted import plant, rotate, secrets, spellings
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
@@ -26,13 +26,19 @@ from magmobo.testing.postgres import PostgresServer
 
 PLANTED = secrets()
 EVERYTHING = [secret for place in PLANTED.values() for secret in place]
-STRONG = [secret for secret in EVERYTHING if len(secret) >= 16 and "\n" not in secret]
+STRONG = [
+    secret
+    for place, planted in PLANTED.items()
+    for secret in planted
+    if place != "rotated" and len(secret) >= 16 and "\n" not in secret
+]
 """What may stand in a request: of weaker ones a public door tells whoever says them what he said."""
 QUESTIONS = (
     ["status"], ["status", "--json"], ["kernel:status", "--json"], ["component:list", "--json"],
     ["component:show", "leaky"], ["component:show", "leaky", "--json"], ["kernel:blame", "--json"],
     ["kernel:events", "--json", "--lines", "1000"], ["audit:tail", "--json"], ["doctor", "--json"], ["logs"],
-    ["config:show", "--json"], ["config:show", "--origin"], ["config:diff"], ["config:history"], ["config:reload"],
+    ["config:show", "--json"], ["config:show", "--origin"], ["config:diff"], ["config:history"],
+    ["vault:list"], ["vault:list", "--json"],
     ["component:restart", "leaky"], ["component:restart", "leaky", "--json"], ["status"],
 )  # fmt: skip
 DEADLINE_S = 120
@@ -51,6 +57,14 @@ async def mag(*words: str, cwd: Path, environ: dict[str, str]) -> bytes:
     async with asyncio.timeout(DEADLINE_S):
         output, _ = await process.communicate()
     return output
+
+
+async def fill_vault(data_dir: Path, folder: Path, environ: dict[str, str]) -> None:
+    """Before the first start, as somebody would who moves there from a .env file."""
+    words = ("vault:import", "--yes", "--json", str(folder / "vault.env"), "--data-dir", str(data_dir))
+    output = await mag(*words, cwd=folder, environ=environ)
+    assert len(json.loads(output)["added"]) == len(PLANTED["vault"]), output
+    assert_none_is_in({"import": output})
 
 
 async def answers_of(node: NodeProcess, token: str) -> list[bytes]:
@@ -123,11 +137,7 @@ def processes_of(pid: int) -> Iterator[bytes]:
 def files_of(folder: Path) -> dict[str, bytes]:
     """What is kept in the data folder, without what is there to hold secrets or the node's own durable state."""
     kept = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    return {
-        str(name): path.read_bytes()
-        for name, path in kept.items()
-        if name.parts[0] not in ("secrets", "vault", "state")
-    }
+    return {str(name): path.read_bytes() for name, path in kept.items() if name.parts[0] not in ("secrets", "state")}
 
 
 def contents_of(archive: Path) -> dict[str, bytes]:
@@ -165,6 +175,7 @@ def environ(postgres: PostgresServer, dsn: str, tmp_path: Path) -> dict[str, str
 
 async def test_nothing_planted_comes_out(environ: dict[str, str], tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
+    await fill_vault(data_dir, tmp_path, environ)
     said: dict[str, bytes] = {}
     node = await start_node(data_dir, environment=environ, cwd=tmp_path)
     try:
@@ -173,7 +184,12 @@ async def test_nothing_planted_comes_out(environ: dict[str, str], tmp_path: Path
         said["frames"] = b"\n".join(await frames_of(node))
         for number, words in enumerate(QUESTIONS):
             output = await mag(*words, *folder, cwd=tmp_path, environ=environ)
-            said[f"{number} mag {' '.join(words)}"] = output
+            said[f"mag {' '.join(words)} ({number})"] = output
+        rotate(tmp_path, PLANTED)
+        said["reload"] = await mag("config:reload", "--json", "--yes", *folder, cwd=tmp_path, environ=environ)
+        said["start"] = await mag("component:start", "leaky", *folder, cwd=tmp_path, environ=environ)
+        for words in (["config:show", "--json"], ["config:history", "--json"], ["audit:tail", "--json"]):
+            said[f"after {' '.join(words)}"] = await mag(*words, *folder, cwd=tmp_path, environ=environ)
         archive = tmp_path / "dump.tar.gz"
         said["mag dump"] = await mag(
             "diagnostics:dump", "--output", str(archive), *folder, cwd=tmp_path, environ=environ
@@ -191,14 +207,21 @@ async def test_nothing_planted_comes_out(environ: dict[str, str], tmp_path: Path
     log = said["logs/mag.jsonl"]
     assert log.count(b"cannot use") >= 2 * len(EVERYTHING), "the component said them, or nothing would be proven"
     assert log.count(b"***") > 20 * len(EVERYTHING)
-    assert b"it said ***" in said["7 mag kernel:events --json --lines 1000"]
-    assert b"cannot start with" in said["16 mag component:restart leaky"]
+    assert b"it said ***" in said["mag kernel:events --json --lines 1000 (7)"]
+    restarts = [text for place, text in said.items() if "component:restart" in place]
+    assert sum(b"cannot start with" in text for text in restarts) >= 1
+    assert json.loads(said["reload"])["applied"] is True
+    assert log.count(b'"rotated":0') >= 1
+    assert log.count(b'"rotated":2') == 1
+    assert b'"reference": "vault:k3"' in said["mag config:show --json (11)"]
     assert b"it is ***" in said["answers"]
     assert_none_is_in(said)
 
 
 async def test_a_node_that_does_not_start_says_nothing_either(environ: dict[str, str], tmp_path: Path) -> None:
     source = (tmp_path / "leaky.py").read_text()
+    await fill_vault(tmp_path / "data", tmp_path, environ)
+    await fill_vault(tmp_path / "other", tmp_path, environ)
     (tmp_path / "leaky.py").write_text(source.replace("self._starts > 1", "self._starts > 0"))
     with pytest.raises(NodeFailed) as failure:
         async with running_node(tmp_path / "data", environment=environ, cwd=tmp_path):
