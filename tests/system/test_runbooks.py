@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psycopg
 import pytest
+from tests.integration.magds.rotation import require_password
 from tests.integration.node.harness import ROOT
 
 from magmobo.testing.node import NodeFailed, running_node, start_node
+from magmobo.testing.postgres import PostgresServer, pg_binary
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
 _BLOCK = re.compile(r"^ *```console\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -82,13 +89,13 @@ def commands_of(name: str) -> list[str]:
     return [line.strip().removeprefix("$ ") for block in _BLOCK.findall(text) for line in block.splitlines()]
 
 
-def follow(folder: Path, name: str) -> dict[str, str]:
+def follow(folder: Path, name: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Run every command of a runbook, in the folder where the node's configuration lies; what each printed."""
     printed = {}
     for command in commands_of(name):
         done = subprocess.run(
-            ["/bin/bash", "-e", "-c", command], cwd=folder, env=environment(folder), capture_output=True, text=True,
-            timeout=60, check=False, stdin=subprocess.DEVNULL,
+            ["/bin/bash", "-e", "-c", command], cwd=folder, env=environ or environment(folder), capture_output=True,
+            text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode in MAY_BE.get(command, {0}), f"{command}\n{done.stdout}\n{done.stderr}"
         printed[command] = done.stdout + done.stderr
@@ -119,3 +126,81 @@ async def test_component_restart(folder: Path) -> None:
         assert "component.failed" in printed["mag kernel:events --pattern 'component.**'"]
         assert printed["mag audit:tail"].count("component.restart") >= 4
         assert "component.disable" in printed["mag audit:tail"]
+
+
+async def test_config_change(folder: Path) -> None:
+    order(folder, "")
+    async with running_node(folder / "mag_data", environment=environment(folder), cwd=folder):
+        printed = await asyncio.to_thread(follow, folder, "config-change")
+    assert (
+        "10000" in printed["mag config:show maggate.max_rows --origin"]
+    )  # asked thrice, the last time after the way back
+    assert "debug" in printed["mag config:show logging.level --origin"]
+
+
+async def test_vault(folder: Path) -> None:
+    order(folder, "")
+    async with running_node(folder / "mag_data", environment=environment(folder), cwd=folder):
+        printed = await asyncio.to_thread(follow, folder, "vault")
+    assert "vault:signing-key" in printed["mag config:show maggate.jwt.secret --origin"]
+    assert "mail_password" in printed["mag vault:import secrets.env"]
+    assert "correct-horse" not in "".join(printed.values())
+    assert "secret.read" in printed["mag audit:tail"]
+
+
+LOGIN = "app"  # as the page calls it
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[str]:
+    """A database of a role whose password is `first`; the DSN is the superuser's."""
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        admin.execute(f"create role {LOGIN} login replication password 'first'".encode())
+        require_password(postgres, LOGIN)
+    with postgres.database() as dsn:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute(f"alter database {admin.info.dbname} owner to {LOGIN}".encode())
+        yield dsn
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute(f"alter database {admin.info.dbname} owner to postgres".encode())
+            admin.execute(f"drop owned by {LOGIN} cascade".encode())
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        admin.execute(f"drop role {LOGIN}".encode())
+
+
+async def test_rotate_database_password(tmp_path: Path, database: str) -> None:
+    own = database.replace("user=postgres", f"user={LOGIN} password=${{vault:database-password}}")
+    (tmp_path / "mag.toml").write_text(f'[magds]\ndsn = "{own}"\n', encoding="utf-8")
+    of_shell = environment(tmp_path) | {"ADMIN_DSN": database, "FORMER_PASSWORD": "first"}
+    of_shell["PATH"] += f"{os.pathsep}{pg_binary('psql').parent}"
+    subprocess.run(
+        ["/bin/bash", "-c", "printf first | mag vault:set database-password"],
+        cwd=tmp_path, env=of_shell, check=True, timeout=60, capture_output=True,
+    )  # fmt: skip
+    async with running_node(tmp_path / "mag_data", environment=of_shell, cwd=tmp_path):
+        printed = await asyncio.to_thread(follow, tmp_path, "rotate-database-password", of_shell)
+    assert "magds.dsn" in printed["mag vault:list"]
+    assert "secret" in printed["mag config:history --limit 1"]
+    assert "running" in printed["mag component:show magds"]
+    assert "secret.rotate" in printed["mag audit:tail"]
+    assert not (tmp_path / "new-password").exists()
+
+
+def test_add_settings(tmp_path: Path) -> None:
+    text = (RUNBOOKS / "add-settings.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^ *```python\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "greeter.py").write_text(textwrap.dedent(code), encoding="utf-8")
+    try:
+        printed = follow(tmp_path, "add-settings")
+    finally:
+        subprocess.run(
+            [sys.executable, "-m", "magmobo.cli.main", "down"], cwd=tmp_path, capture_output=True, check=False
+        )
+    assert "good morning" in printed["mag config:show greeter --origin"]
+    assert 'did you mean "greeting"?' in printed['mag config:validate || echo "exit code $?"']
+    refused = printed['mag config:set greeter.greeting "good bye" --yes || echo "exit code $?"']
+    assert "says goodbye" in refused
+    assert "exit code 5" in refused
+    assert "good evening" in printed["mag config:show greeter.greeting --origin"]
+    schema = json.loads((tmp_path / "mag.schema.json").read_text(encoding="utf-8"))
+    assert "greeter" in schema["properties"]
