@@ -38,7 +38,7 @@ class VaultServer:
         self._unseal_key = ""
         self.root_token = ""
         self.url = self.tls_url = ""
-        self.ca_file = folder / "ca.pem"
+        self.ca_path = folder / "ca.pem"
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises: RuntimeError."""

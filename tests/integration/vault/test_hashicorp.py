@@ -302,11 +302,11 @@ def test_a_secret_of_somebody_else_has_no_value(driver: HashiCorpVault, vault: V
 def test_a_certificate_of_the_named_authority_is_trusted_and_no_other(
     vault: VaultServer, config: VaultConfig, tmp_path: Path
 ) -> None:
-    driver = HashiCorpVault(changed(config, address=vault.tls_url, ca_file=vault.ca_file))
+    driver = HashiCorpVault(changed(config, address=vault.tls_url, ca_path=vault.ca_path))
     write(driver, a="x")
     assert driver.read("a") == ("x", 1)
     with running_vault() as other:
-        for settings in ({"ca_file": None}, {"ca_file": other.ca_file}):
+        for settings in ({"ca_path": None}, {"ca_path": other.ca_path}):
             stranger = HashiCorpVault(changed(config, address=vault.tls_url, **settings))
             for call in calls(stranger):
                 with pytest.raises(VaultServerUntrusted):
@@ -316,7 +316,7 @@ def test_a_certificate_of_the_named_authority_is_trusted_and_no_other(
 def test_a_name_the_certificate_is_not_made_for_is_not_trusted(vault: VaultServer, config: VaultConfig) -> None:
     address = vault.tls_url.replace("127.0.0.1", "localhost")
     with pytest.raises(VaultServerUntrusted):
-        HashiCorpVault(changed(config, address=address, ca_file=vault.ca_file)).infos()
+        HashiCorpVault(changed(config, address=address, ca_path=vault.ca_path)).infos()
 
 
 def test_what_does_not_speak_tls_gets_nothing(vault: VaultServer, config: VaultConfig) -> None:
@@ -331,9 +331,9 @@ def test_a_file_of_authorities_that_is_none(vault: VaultServer, config: VaultCon
     empty = tmp_path / "empty.pem"
     empty.write_text("hunter2")
     with pytest.raises(VaultServerUntrusted):
-        HashiCorpVault(changed(config, address=vault.tls_url, ca_file=empty)).infos()
+        HashiCorpVault(changed(config, address=vault.tls_url, ca_path=empty)).infos()
     with pytest.raises(VaultServerSettings, match="is not a file"):
-        HashiCorpVault(changed(config, address=vault.tls_url, ca_file=tmp_path / "missing")).infos()
+        HashiCorpVault(changed(config, address=vault.tls_url, ca_path=tmp_path / "missing")).infos()
 
 
 def test_the_environment_changes_nothing(
@@ -344,7 +344,7 @@ def test_the_environment_changes_nothing(
         "VAULT_TOKEN": "wrong", "VAULT_ADDR": "http://127.0.0.1:1", "VAULT_SKIP_VERIFY": "1",
         "NETRC": str(tmp_path / "netrc"),
         "HTTP_PROXY": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1",
-        "REQUESTS_CA_BUNDLE": str(vault.ca_file), "VAULT_NAMESPACE": "x",
+        "REQUESTS_CA_BUNDLE": str(vault.ca_path), "VAULT_NAMESPACE": "x",
     }.items():  # fmt: skip
         monkeypatch.setenv(key, value)
     assert list(HashiCorpVault(config).infos()) == []

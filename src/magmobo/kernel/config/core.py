@@ -201,7 +201,7 @@ class VaultConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     address: Annotated[
         str, Meta(max_length=300, description="URL of the Vault server, https:// unless it is on loopback"), LIVE
     ] = ""
-    ca_file: Annotated[
+    ca_path: Annotated[
         Path | None,
         Meta(description="PEM file of who signed the Vault server's certificate; unset: the public authorities"),
         LIVE,

@@ -198,14 +198,14 @@ def _connect(settings: VaultSettings) -> KvEngine:
     for key, value in (("mount", settings.mount), ("path", settings.path)):
         if not _PLACE.fullmatch(value) and not (key == "path" and value == ""):
             raise VaultServerSettings(f"vault.{key} is not a path such as team/app")
-    ca_file = settings.ca_file
-    if ca_file is not None and not ca_file.is_file():
-        raise VaultServerSettings(f"vault.ca_file: {ca_file} is not a file")
+    ca_path = settings.ca_path
+    if ca_path is not None and not ca_path.is_file():
+        raise VaultServerSettings(f"vault.ca_path: {ca_path} is not a file")
     try:
         from magmobo.kernel.vault.hashicorp_http import KvEngine
     except ImportError:
         raise VaultExtraMissing("the package `hvac` is not installed") from None
-    trust = True if ca_file is None else str(ca_file)
+    trust = True if ca_path is None else str(ca_path)
     return KvEngine(address, token, settings.mount, settings.path, settings.timeout_s, trust)
 
 

@@ -31,7 +31,7 @@ class VaultServerUntrusted(VaultUnavailable):
 
     code = "MAG-VAULT-052"
     retryable = False
-    remedy = "Name the authority that signed its certificate in vault.ca_file, and the server by a name it is made for."
+    remedy = "Name the authority that signed its certificate in vault.ca_path, and the server by a name it is made for."
 
 
 class VaultServerSealed(VaultUnavailable):

@@ -203,7 +203,7 @@ def _not_reached(error: Exception) -> VaultUnavailable:
     if isinstance(error, requests.exceptions.ConnectionError):
         return VaultServerUnreachable("the server cannot be reached")
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-        return VaultServerUntrusted("the file that vault.ca_file names cannot be read")
+        return VaultServerUntrusted("the file that vault.ca_path names cannot be read")
     return VaultServerUnreachable(f"the server did not answer as it should ({type(error).__name__})")
 
 
