@@ -113,7 +113,6 @@ class Rollout:
     async def _hold(self) -> None:
         names = {*self._changed, *self._anew_names, *self._revive}
         slots = [slot for slot in self._assembly.board.in_order() if slot.name in names]
-        slots = [slot for slot in slots if slot.state is not State.DISABLED]
         await hold_together([slot.turns for slot in slots])
         self._held = slots
         for slot in slots:

@@ -13,6 +13,9 @@ from magmobo.contracts.errors import AuditUnavailable, ConfigError, ReloadRefuse
 from magmobo.contracts.events import ConfigReloaded, ConfigReloadFailed
 from magmobo.contracts.settings import Effect
 from magmobo.kernel.errors import NoFormerVersion, NotReady, NotSetAtRuntime, ReloadTakenBack
+from magmobo.kernel.supervision.errors import NotNow
+from magmobo.kernel.supervision.hooks import HookRunner
+from magmobo.kernel.turns import Turns, hold_together
 from magmobo.testing.harness import make_kernel
 
 One, Two = witness("one"), witness("two")
@@ -376,6 +379,47 @@ async def test_an_operators_restart_waits_and_finds_the_new_settings() -> None:
         assert (scene.section("one").place, scene.state("one")) == (3, "running")
 
 
+async def test_who_has_taken_its_settings_is_free_while_others_are_made_anew() -> None:
+    gate = asyncio.Event()
+
+    class Slow(Witness):
+        name = "slow"
+
+        async def boot(self) -> None:
+            if self.section.place:
+                await gate.wait()
+
+    async with reloading(One, Slow) as scene:
+        scene.files.values = {"one": {"level": 5}, "slow": {"place": 5}}
+        change = asyncio.create_task(scene.reload())
+        while scene.state("slow") != "starting":
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await scene.kernel.restart_component("one")
+        assert scene.hooks("one")[-2:] == ["stop 5", "start 5"]
+        gate.set()
+        assert (await change).applied
+
+
+async def test_nobody_is_held_while_another_is_waited_for() -> None:
+    free, busy = (Turns(name, HookRunner(name)) for name in ("free", "busy"))
+    async with busy.next():
+        holding = asyncio.create_task(hold_together([free, busy]))
+        await asyncio.sleep(0)
+        assert not free.is_taken
+        async with asyncio.timeout(5), free.next():
+            pass
+    await holding
+    assert (free.is_held, busy.is_held) == (True, True)
+    busy.let_go()
+    async with busy.next(for_good_s=1.0):
+        pass
+    free.let_go()
+    with pytest.raises(NotNow):
+        await hold_together([free, busy])
+    assert not free.is_taken
+
+
 async def test_a_shutdown_during_a_reload_ends_it() -> None:
     async with reloading(One, Two) as scene:
         scene.files.values = {"one": {"level": 1}, "two": {"level": 1}}
@@ -430,6 +474,9 @@ async def test_a_dry_run_asks_and_changes_nothing() -> None:
             await scene.reload(dry_run=True)
         assert (scene.told, scene.reloader.last_refusal) == ([], "")
         assert scene.kernel.config.section("one").level == 0
+        Witness.plans.clear()
+        await scene.reload({"security": {"redact_emails": True}}, dry_run=True)
+        assert not scene.kernel.services.known.hides_emails
 
 
 async def test_a_diff_asks_nobody() -> None:
