@@ -54,10 +54,10 @@ class Fault(Struct, frozen=True):
         """
         if isinstance(error, NodeRefused):
             return cls(error.fault_code, error.text, error.fault_next_step, error.fault_exit_code)
-        if hide is None:
-            from magmobo.kernel.redact import redact_text as hide  # with the first fault
+        from magmobo.kernel.redact import redact_text  # with the first fault
 
-        return cls(error.code, hide(str(error)), hide(error.next_step()), error.exit_code)
+        hidden = hide or redact_text
+        return cls(error.code, hidden(str(error)), hidden(error.next_step()), error.exit_code)
 
     def as_error(self) -> NodeRefused:
         """The error to raise on the operator's side."""

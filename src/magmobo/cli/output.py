@@ -106,9 +106,9 @@ def print_error(error: MagError, hide: Callable[[str], str] | None = None) -> in
 
 
 def _hidden(text: str, hide: Callable[[str], str] | None) -> str:
-    if hide is None:
-        from magmobo.kernel.redact import redact_text as hide  # with the first error
-    return hide(text)
+    from magmobo.kernel.redact import redact_text  # with the first error
+
+    return (hide or redact_text)(text)
 
 
 def printable(text: str) -> str:
