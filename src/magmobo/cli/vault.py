@@ -71,7 +71,7 @@ def list_(data_dir: Path | None, timeout_s: float, as_json: bool) -> int:
 def set_(name: str, value_file: Path | None, data_dir: Path | None, timeout_s: float, as_json: bool) -> int:
     """Store the secret NAME, or a new version of it. Settings that refer to it (vault:NAME) take it at once."""
     value = read_secret(name, value_file)
-    changed = _asked(SetSecret(secret=name, value=value), SecretChanged, data_dir, timeout_s)
+    changed = _asked(SetSecret(entry=name, value=value), SecretChanged, data_dir, timeout_s)
     return _tell_changed("vault:set", changed, as_json=as_json)
 
 
@@ -100,7 +100,7 @@ def rotate(
     if size_bytes is not None and not random:
         raise click.UsageError("--bytes is for --random")
     value = None if random or version is not None else read_secret(name, value_file)
-    command = RotateSecret(secret=name, value=value, version=version, size_bytes=size_bytes or 32)
+    command = RotateSecret(entry=name, value=value, version=version, size_bytes=size_bytes or 32)
     return _tell_changed("vault:rotate", _asked(command, SecretChanged, data_dir, timeout_s), as_json=as_json)
 
 
@@ -113,7 +113,7 @@ def rotate(
 def remove(name: str, data_dir: Path | None, yes: bool, timeout_s: float, as_json: bool) -> int:
     """Forget the secret NAME with all its versions. Refused while a setting takes it; there is no way back."""
     options.confirm(f"{printable(name)}: Forget it with all its versions?", yes=yes, alone=False)
-    left = _asked(RemoveSecret(secret=name), VaultContents, data_dir, timeout_s)
+    left = _asked(RemoveSecret(entry=name), VaultContents, data_dir, timeout_s)
     if as_json:
         print_json("vault:remove", fields_of(left))
     else:
@@ -151,7 +151,7 @@ def import_(
     """Store the secrets of FILE, all or none: DATABASE_URL becomes database_url. FILE is read here and stays."""
     from magmobo.admin.secret_files import read_secret_file
 
-    command = ImportSecrets(secrets=read_secret_file(file, format=kind, identity=identity))
+    command = ImportSecrets(entries=read_secret_file(file, format=kind, identity=identity))
     if not dry_run and not yes and sys.stdin.isatty():
         planned = _asked(command, ImportReport, data_dir, timeout_s, dry_run=True)
         for line in report_lines(planned, dry_run=True):

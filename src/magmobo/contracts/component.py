@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from magmobo.contracts.audit import Audit
     from magmobo.contracts.commands import Commands
     from magmobo.contracts.metrics import Metrics
+    from magmobo.contracts.planes import Vault
     from magmobo.contracts.stores import Cache, State
 
 T = TypeVar("T")
@@ -78,6 +79,10 @@ class Context(Protocol):
     def cache(self) -> Cache: ...
     @property
     def audit(self) -> Audit: ...
+    @property
+    def vault(self) -> Vault:
+        """Secrets of this component alone, those named `<component>.<name>`. Raises: Unavailable without a vault."""
+        ...
 
     def hide(self, text: str) -> str:
         """`text` as it may be told at a public door: without passwords in URLs, and without the secrets of this node

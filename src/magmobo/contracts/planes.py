@@ -261,30 +261,32 @@ class SecretInfo(Struct, frozen=True):
 
 
 class Vault(Protocol):
-    """Secrets by name, each in versions; the file in the data folder, or a server. Every read and write is audited.
+    """Secrets by name, each in versions; the file in the data folder, or a server.
 
-    Names are `[a-z0-9][a-z0-9._-]{0,99}`. Every method raises VaultUnavailable, and AuditUnavailable before anything is
-    read or changed.
+    A component reaches those whose name begins with its own and a dot (`billing.api_key` for `billing`), no other.
+    Names are `[a-z0-9][a-z0-9._-]{0,99}`. Every read and write is audited before it happens. Every method raises
+    VaultUnavailable; all but `infos` also raise AuditUnavailable and SecretDenied, and then nothing was read or
+    changed.
     """
 
-    async def read(self, name: str, *, reader: Actor, version: int | None = None, purpose: str = "") -> Secret:
+    async def read(self, name: str, *, version: int | None = None, purpose: str = "") -> Secret:
         """The secret, of the version that counts unless one is named. Raises: SecretUnknown."""
         ...
 
-    async def write(self, name: str, value: Secret, *, actor: Actor) -> SecretInfo:
+    async def write(self, name: str, value: Secret) -> SecretInfo:
         """Store a new version, which counts from now on; durable when this returns."""
         ...
 
-    async def restore(self, name: str, version: int, *, actor: Actor) -> SecretInfo:
+    async def restore(self, name: str, version: int) -> SecretInfo:
         """Store what an older version held as a new one. Raises: SecretUnknown."""
         ...
 
-    async def remove(self, name: str, *, actor: Actor) -> None:
+    async def remove(self, name: str) -> None:
         """Forget a secret with all its versions. Raises: SecretUnknown."""
         ...
 
     async def infos(self) -> Sequence[SecretInfo]:
-        """Every secret, by name; reads none of them, so nothing is audited."""
+        """Those within reach, by name; reads none of them, so nothing is audited."""
         ...
 
 

@@ -1,5 +1,6 @@
 """The commands about the vault, and the shapes of their answers. None of them gives a secret back.
 
+The name of a secret stands in a field `entry`: what stands under a name that sounds secret is hidden in records.
 Boundary: declarations only; `kernel/secrets.py` answers.
 """
 
@@ -61,7 +62,7 @@ class SetSecret(Command, frozen=True, kw_only=True):
     capability = "kernel.secret.write"
     audit_action = "secret.write"
     reply = SecretChanged
-    secret: SecretName
+    entry: SecretName
     value: Secret
 
 
@@ -76,7 +77,7 @@ class RotateSecret(Command, frozen=True, kw_only=True):
     capability = "kernel.secret.write"
     audit_action = "secret.rotate"
     reply = SecretChanged
-    secret: SecretName
+    entry: SecretName
     value: Secret | None = None
     version: Annotated[int, Meta(ge=1)] | None = None
     size_bytes: Annotated[int, Meta(ge=16, le=128)] = 32
@@ -90,7 +91,7 @@ class RemoveSecret(Command, frozen=True, kw_only=True):
     capability = "kernel.secret.write"
     audit_action = "secret.remove"
     reply = VaultContents
-    secret: SecretName
+    entry: SecretName
 
 
 class ImportReport(Struct, frozen=True):
@@ -111,7 +112,7 @@ class ImportSecrets(Command, frozen=True, kw_only=True):
     audit_action = "secret.import"
     reply = ImportReport
     dry_run = True
-    secrets: Annotated[Mapping[SecretName, Secret], Meta(min_length=1, max_length=500)]
+    entries: Annotated[Mapping[SecretName, Secret], Meta(min_length=1, max_length=500)]
 
 
 class RekeyVault(Command, frozen=True, kw_only=True):

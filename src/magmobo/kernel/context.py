@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from magmobo.contracts.commands import C, Command, CommandHandler, CommandRegistration
     from magmobo.contracts.metrics import Metrics
+    from magmobo.contracts.planes import Vault
     from magmobo.kernel.commands.bus import ScopedCommands
     from magmobo.kernel.commands.handlers import Handler
 
@@ -125,6 +126,10 @@ class ComponentContext:
     @cached_property
     def cache(self) -> Cache:
         return self._services.caches.scope(self.component)
+
+    @cached_property
+    def vault(self) -> Vault:
+        return self._services.vault_of(self.component)
 
     def begin_serving(self) -> None:
         """What is asked for from now on ends with `end_serving`."""

@@ -72,10 +72,10 @@ class SecretOperations:
         return await self._contents()
 
     async def _set(self, command: ops.SetSecret, call: Call) -> ops.SecretChanged:
-        return await self._changed(command.secret, command.value.reveal(), call.actor)
+        return await self._changed(command.entry, command.value.reveal(), call.actor)
 
     async def _rotate(self, command: ops.RotateSecret, call: Call) -> ops.SecretChanged:
-        name = command.secret
+        name = command.entry
         if command.value is not None and command.version is not None:
             raise SecretRefused("a value and a version are both given", name)
         if all(info.name != name for info in await self._store.infos()):
@@ -89,13 +89,13 @@ class SecretOperations:
         return await self._changed(name, text, call.actor)
 
     async def _remove(self, command: ops.RemoveSecret, call: Call) -> ops.VaultContents:
-        if keys := self._uses().get(command.secret):
-            raise SecretInUse(command.secret, keys)
-        await self._store.remove(command.secret)
+        if keys := self._uses().get(command.entry):
+            raise SecretInUse(command.entry, keys)
+        await self._store.remove(command.entry)
         return await self._contents()
 
     async def _import(self, command: ops.ImportSecrets, call: Call) -> ops.ImportReport:
-        given = {name: value.reveal() for name, value in command.secrets.items()}
+        given = {name: value.reveal() for name, value in command.entries.items()}
         present = {info.name for info in await self._store.infos()}
         same = [name for name in given if name in present and (await self._store.read(name))[0] == given[name]]
         added = [name for name in given if name not in present]

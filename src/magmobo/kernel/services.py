@@ -29,6 +29,7 @@ from magmobo.kernel.places import audit_dir, state_file
 from magmobo.kernel.state.manager import StateManager
 
 if TYPE_CHECKING:
+    from magmobo.contracts.planes import Vault
     from magmobo.kernel.cache.manager import CacheManager
     from magmobo.kernel.commands.bus import CommandBus, ScopedCommands
     from magmobo.kernel.security.gate import Gate
@@ -180,10 +181,15 @@ class Services:
 
     def commands_of(self, owner: str, capabilities: Sequence[str]) -> ScopedCommands:
         """The command bus for a component, which asks with exactly these capabilities."""
-        actor = Actor(
-            name=f"component:{owner}", role=Role.VIEWER, via="component", capabilities=frozenset(capabilities)
-        )
-        return self.commands.scoped(owner, actor)
+        return self.commands.scoped(owner, _component(owner, capabilities))
+
+    def vault_of(self, owner: str) -> Vault:
+        """The vault for a component. Raises: Unavailable where there is none."""
+        if self.secrets is None:
+            raise Unavailable("the vault")
+        from magmobo.kernel.vault.manager import ComponentVault
+
+        return ComponentVault(self.secrets, self.audit, _component(owner))
 
     async def close_owner(self, owner: str) -> None:
         """End what a component has here; its durable entries stay."""
@@ -215,6 +221,10 @@ class Services:
             error=describe(error),
             exc_info=error,
         )
+
+
+def _component(owner: str, capabilities: Sequence[str] = ()) -> Actor:
+    return Actor(name=f"component:{owner}", role=Role.VIEWER, via="component", capabilities=frozenset(capabilities))
 
 
 def _make_folder(folder: Path, unavailable: Callable[[str], MagError]) -> None:

@@ -283,7 +283,7 @@ def test_a_secret_comes_from_a_file_or_a_pipe_without_its_last_line_break(
     words = {"file": ["--value-file", "value"], "dash": ["--value-file", "-"], "pipe": []}[way]
     said(capsys, command, "db", *words)
     assert node.asked[0].params["value"] == " two\nlines é "
-    assert node.asked[0].params["secret"] == "db"
+    assert node.asked[0].params["entry"] == "db"
 
 
 def test_a_secret_is_typed_twice_without_an_echo(
@@ -382,9 +382,9 @@ def test_a_rotation_is_random_or_goes_back(node: FakeOperators, capsys: Capture)
     said(capsys, "vault:rotate", "db", "--random", "--bytes", "64")
     said(capsys, "vault:rotate", "db", "--version", "2")
     assert [asked.params for asked in node.asked] == [
-        {"secret": "db", "value": None, "version": None, "size_bytes": 32},
-        {"secret": "db", "value": None, "version": None, "size_bytes": 64},
-        {"secret": "db", "value": None, "version": 2, "size_bytes": 32},
+        {"entry": "db", "value": None, "version": None, "size_bytes": 32},
+        {"entry": "db", "value": None, "version": None, "size_bytes": 64},
+        {"entry": "db", "value": None, "version": 2, "size_bytes": 32},
     ]
 
 
@@ -428,7 +428,7 @@ def test_an_import_is_shown_before_it_is_confirmed(
     assert "would be added: mail" in err
     assert out.splitlines()[:2] == ["added: mail", "given a new version: db"]
     assert [asked.dry_run for asked in node.asked] == [True, False]
-    assert node.asked[1].params == {"secrets": {"database_url": SECRET}}
+    assert node.asked[1].params == {"entries": {"database_url": SECRET}}
     assert len(questions) == 1
     assert SECRET not in out + err
     monkeypatch.setattr("click.confirm", lambda text, **_: False)

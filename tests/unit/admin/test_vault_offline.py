@@ -48,7 +48,7 @@ async def ask(folder: DataFolder, command: Command, **how: Any) -> Any:
 
 
 async def test_a_secret_is_there_before_the_first_start(folder: DataFolder) -> None:
-    changed = await ask(folder, SetSecret(secret="db", value=Secret("postgres://hidden")))
+    changed = await ask(folder, SetSecret(entry="db", value=Secret("postgres://hidden")))
     assert (changed.info.version, changed.reloaded, changed.config_version) == (1, [], 0)
     assert open_vault(VaultConfig(), folder.path).read("db") == ("postgres://hidden", 1)
     async with running_kernel(data_dir=folder.path) as kernel:
@@ -58,15 +58,15 @@ async def test_a_secret_is_there_before_the_first_start(folder: DataFolder) -> N
 
 
 async def test_every_command_works_and_is_on_record(folder: DataFolder) -> None:
-    await ask(folder, SetSecret(secret="db", value=Secret("hidden one")))
-    assert (await ask(folder, RotateSecret(secret="db"))).info.version == 2
+    await ask(folder, SetSecret(entry="db", value=Secret("hidden one")))
+    assert (await ask(folder, RotateSecret(entry="db"))).info.version == 2
     news = {"db": Secret("hidden two"), "more": Secret("hidden three")}
-    assert (await ask(folder, ImportSecrets(secrets=news), dry_run=True)).added == ["more"]
-    assert (await ask(folder, ImportSecrets(secrets=news))).changed == ["db"]
+    assert (await ask(folder, ImportSecrets(entries=news), dry_run=True)).added == ["more"]
+    assert (await ask(folder, ImportSecrets(entries=news))).changed == ["db"]
     assert len((await ask(folder, RekeyVault())).secrets) == 2
     with pytest.raises(SecretInUse):
-        await ask(folder, RemoveSecret(secret="db"), reads=[SecretRead("magds.dsn", "vault:db")])
-    assert [use.info.name for use in (await ask(folder, RemoveSecret(secret="db"))).secrets] == ["more"]
+        await ask(folder, RemoveSecret(entry="db"), reads=[SecretRead("magds.dsn", "vault:db")])
+    assert [use.info.name for use in (await ask(folder, RemoveSecret(entry="db"))).secrets] == ["more"]
     assert audit.verify(folder).ok
     lines = b"".join(audit.export(folder))
     for action in ("secret.write", "secret.rotate", "secret.import", "vault.rekey", "secret.remove"):
@@ -88,20 +88,20 @@ async def test_a_folder_that_a_node_uses_or_that_is_somebody_elses_is_left_alone
     lock = NodeLock(folder)
     lock.acquire()
     with pytest.raises(NodeAlreadyRuns):
-        await ask(folder, SetSecret(secret="db", value=Secret("x")))
+        await ask(folder, SetSecret(entry="db", value=Secret("x")))
     lock.release()
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "file").touch()
     with pytest.raises(DataFolderOccupied):
-        await ask(DataFolder(tmp_path / "theirs"), SetSecret(secret="db", value=Secret("x")))
+        await ask(DataFolder(tmp_path / "theirs"), SetSecret(entry="db", value=Secret("x")))
     assert [one.name for one in (tmp_path / "theirs").iterdir()] == ["file"]
 
 
 async def test_who_may_not_is_denied_and_the_folder_is_free_afterwards(folder: DataFolder) -> None:
     with pytest.raises(CapabilityDenied):
-        await ask(folder, SetSecret(secret="db", value=Secret("x")), actor=VIEWER)
+        await ask(folder, SetSecret(entry="db", value=Secret("x")), actor=VIEWER)
     with pytest.raises(MagError):
-        await ask(folder, SetSecret(secret="BAD NAME", value=Secret("x")))
+        await ask(folder, SetSecret(entry="BAD NAME", value=Secret("x")))
     assert (await ask(folder, ListSecrets(), actor=VIEWER)).secrets == []
     assert b'"action":"security.denied"' in b"".join(audit.export(folder))
     lock = NodeLock(folder)
@@ -111,17 +111,17 @@ async def test_who_may_not_is_denied_and_the_folder_is_free_afterwards(folder: D
 
 async def test_the_settings_say_which_key(folder: DataFolder) -> None:
     settings = VaultConfig(key=Secret("11" * 32))
-    await ask(folder, SetSecret(secret="db", value=Secret("x")), settings=settings)
+    await ask(folder, SetSecret(entry="db", value=Secret("x")), settings=settings)
     with pytest.raises(VaultKeyWrong):
         await ask(folder, ListSecrets(), settings=VaultConfig(key=Secret("22" * 32)))
     assert not (folder.path / "secrets" / "vault.key").exists()
 
 
 async def test_a_vault_that_was_put_back_from_a_copy_is_taken_by_rekey(folder: DataFolder) -> None:
-    await ask(folder, SetSecret(secret="db", value=Secret("old")))
+    await ask(folder, SetSecret(entry="db", value=Secret("old")))
     file = folder.path / "vault" / "vault.mag"
     copy = file.read_bytes()
-    await ask(folder, SetSecret(secret="db", value=Secret("new")))
+    await ask(folder, SetSecret(entry="db", value=Secret("new")))
     file.write_bytes(copy)
     with pytest.raises(MagError, match="generation 1") as caught:
         await ask(folder, ListSecrets())

@@ -101,7 +101,7 @@ DSN = SecretRead("magds.dsn", "vault:db")
 
 async def test_a_secret_is_stored_listed_and_never_shown(tmp_path: Path) -> None:
     async with bench(tmp_path, SecretRead("magds.dsn", "vault:db", 1), SecretRead("a.b", "env:X")) as it:
-        answer = await it.ask("vault:set", secret="db", value="postgres://hidden")
+        answer = await it.ask("vault:set", entry="db", value="postgres://hidden")
         assert answer["info"]["version"] == 1
         assert answer["reloaded"] == []
         contents = await it.ask("vault:list")
@@ -118,22 +118,22 @@ async def test_settings_take_a_new_version_at_once(tmp_path: Path) -> None:
     put(vault_in(tmp_path), db="old", other="x")
     async with bench(tmp_path, DSN, SecretRead("cache.redis_url", "vault:db")) as it:
         it.settings.waiting = ("cache.redis_url",)
-        answer = await it.ask("vault:set", secret="db", value="new")
+        answer = await it.ask("vault:set", entry="db", value="new")
         assert answer["reloaded"] == ["magds.dsn"]
         assert answer["config_version"] == 2
         assert it.settings.taken["magds.dsn"] == "new"
-        await it.ask("vault:set", secret="other", value="y")
-        await it.ask("vault:set", secret="unheard_of", value="z")
+        await it.ask("vault:set", entry="other", value="y")
+        await it.ask("vault:set", entry="unheard_of", value="z")
         assert it.settings.told == [["db"]], "settings that do not take it are not asked"
 
 
 async def test_a_secret_with_the_name_of_a_setting_is_told_when_it_is_new(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
-        await it.ask("vault:set", secret="magds.dsn", value="x")
+        await it.ask("vault:set", entry="magds.dsn", value="x")
         assert it.settings.told == [["magds.dsn"]]
         it.settings.reads = (SecretRead("maggate.jwt.secret", "vault:maggate.jwt.secret"),)
         with pytest.raises(SecretNotTaken, match=r"maggate\.jwt\.secret is removed again"):
-            await it.ask("vault:set", secret="maggate.jwt.secret", value="bad")
+            await it.ask("vault:set", entry="maggate.jwt.secret", value="bad")
         assert [info.name for info in await it.node.store.infos()] == ["magds.dsn"]
 
 
@@ -143,14 +143,14 @@ async def test_what_settings_refuse_does_not_count_and_is_not_lost(tmp_path: Pat
     put(vault_in(tmp_path, config), db="good")
     async with bench(tmp_path, DSN, config=config) as it:
         with pytest.raises(SecretNotTaken, match=r"magds\.dsn does not work.*as db version 3") as caught:
-            await it.ask("vault:set", secret="db", value="bad one")
+            await it.ask("vault:set", entry="db", value="bad one")
         assert "`mag vault:rotate db --version 2`" in caught.value.next_step()
         assert caught.value.exit_code == 5
         assert (await it.node.store.read("db")) == ("good", 3)
         if kept > 1:
             assert await it.versions("db") == {1: "good", 2: "bad one", 3: "good"}
             with pytest.raises(SecretNotTaken):
-                await it.ask("vault:rotate", secret="db", version=2)
+                await it.ask("vault:rotate", entry="db", version=2)
         assert "bad one" not in str(caught.value)
 
 
@@ -169,7 +169,7 @@ async def test_a_refused_version_that_cannot_be_taken_back_is_said(
 
         monkeypatch.setattr(it.node.vault, "write", once)
         with pytest.raises(SecretNotTaken, match=r"could not be taken back .*a disk on fire"):
-            await it.ask("vault:set", secret="db", value="bad")
+            await it.ask("vault:set", entry="db", value="bad")
 
 
 async def test_one_change_is_over_before_the_next_begins(tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ async def test_one_change_is_over_before_the_next_begins(tmp_path: Path) -> None
     put(vault_in(tmp_path), db="good")
     async with bench(tmp_path, DSN) as it:
         it.settings.may_go_on.clear()
-        first = asyncio.create_task(it.ask("vault:set", secret="db", value="bad"))
-        second = asyncio.create_task(it.ask("vault:set", secret="db", value="better"))
+        first = asyncio.create_task(it.ask("vault:set", entry="db", value="bad"))
+        second = asyncio.create_task(it.ask("vault:set", entry="db", value="better"))
         while not it.settings.told:
             await asyncio.sleep(0)
         it.settings.may_go_on.set()
@@ -193,7 +193,7 @@ async def test_a_change_whose_caller_left_is_still_told_and_taken_back(tmp_path:
     put(vault_in(tmp_path), db="good")
     async with bench(tmp_path, DSN) as it:
         it.settings.may_go_on.clear()
-        asked = asyncio.create_task(it.ask("vault:set", secret="db", value="bad"))
+        asked = asyncio.create_task(it.ask("vault:set", entry="db", value="bad"))
         while not it.settings.told:
             await asyncio.sleep(0)
         asked.cancel()
@@ -209,11 +209,11 @@ async def test_a_change_whose_caller_left_is_still_told_and_taken_back(tmp_path:
 async def test_rotate_makes_a_secret_that_nobody_has_seen(tmp_path: Path) -> None:
     put(vault_in(tmp_path), token="old")
     async with bench(tmp_path) as it:
-        answer = await it.ask("vault:rotate", secret="token")
+        answer = await it.ask("vault:rotate", entry="token")
         made = (await it.node.store.read("token"))[0]
         assert len(made) == 43
         assert made not in str(answer)
-        await it.ask("vault:rotate", secret="token", size_bytes=128)
+        await it.ask("vault:rotate", entry="token", size_bytes=128)
         assert len((await it.node.store.read("token"))[0]) == 171
         assert made in it.node.learnt
 
@@ -221,14 +221,14 @@ async def test_rotate_makes_a_secret_that_nobody_has_seen(tmp_path: Path) -> Non
 async def test_rotate_takes_a_value_or_an_older_version(tmp_path: Path) -> None:
     put(vault_in(tmp_path), db="one")
     async with bench(tmp_path, DSN) as it:
-        assert (await it.ask("vault:rotate", secret="db", value="two"))["info"]["version"] == 2
-        assert (await it.ask("vault:rotate", secret="db", version=1))["reloaded"] == ["magds.dsn"]
+        assert (await it.ask("vault:rotate", entry="db", value="two"))["info"]["version"] == 2
+        assert (await it.ask("vault:rotate", entry="db", version=1))["reloaded"] == ["magds.dsn"]
         assert await it.versions("db") == {1: "one", 2: "two", 3: "one"}
-        for params in ({"secret": "nobody"}, {"secret": "db", "version": 9}, {"secret": "nobody", "value": "x"}):
+        for params in ({"entry": "nobody"}, {"entry": "db", "version": 9}, {"entry": "nobody", "value": "x"}):
             with pytest.raises(SecretUnknown):
                 await it.ask("vault:rotate", **params)
         with pytest.raises(SecretRefused):
-            await it.ask("vault:rotate", secret="db", value="x", version=1)
+            await it.ask("vault:rotate", entry="db", value="x", version=1)
         assert len(await it.versions("db")) == 3
 
 
@@ -237,11 +237,11 @@ async def test_a_version_that_settings_name_stays_however_often_it_is_rotated(tm
     put(vault_in(tmp_path, config), db="one")
     async with bench(tmp_path, SecretRead("magds.dsn", "vault:db@1", 1), config=config) as it:
         for _ in range(4):
-            await it.ask("vault:rotate", secret="db")
+            await it.ask("vault:rotate", entry="db")
         assert sorted(await it.versions("db")) == [1, 4, 5]
         assert it.settings.told == [], "a setting that names a version takes no other"
         with pytest.raises(SecretInUse, match=r"magds\.dsn"):
-            await it.ask("vault:remove", secret="db")
+            await it.ask("vault:remove", entry="db")
 
 
 # ---------------------------------------------------------------- remove, import, rekey
@@ -250,11 +250,11 @@ async def test_a_version_that_settings_name_stays_however_often_it_is_rotated(tm
 async def test_remove_forgets_unless_a_setting_takes_it(tmp_path: Path) -> None:
     put(vault_in(tmp_path), db="x", old="y")
     async with bench(tmp_path, DSN) as it:
-        assert [use["info"]["name"] for use in (await it.ask("vault:remove", secret="old"))["secrets"]] == ["db"]
+        assert [use["info"]["name"] for use in (await it.ask("vault:remove", entry="old"))["secrets"]] == ["db"]
         with pytest.raises(SecretInUse):
-            await it.ask("vault:remove", secret="db")
+            await it.ask("vault:remove", entry="db")
         with pytest.raises(SecretUnknown):
-            await it.ask("vault:remove", secret="old")
+            await it.ask("vault:remove", entry="old")
         assert sorted(await it.versions("db")) == [1]
 
 
@@ -264,10 +264,10 @@ async def test_import_stores_what_is_new_and_leaves_what_is_the_same(tmp_path: P
     expected = {"added": ["more"], "changed": ["db"], "same": ["same"]}
     async with bench(tmp_path, DSN) as it:
         mark = it.node.vault.mark()
-        assert await it.ask("vault:import", dry_run=True, secrets=secrets) == expected | {"reloaded": []}
+        assert await it.ask("vault:import", dry_run=True, entries=secrets) == expected | {"reloaded": []}
         assert it.node.vault.mark() == mark
-        assert await it.ask("vault:import", secrets=secrets) == expected | {"reloaded": ["magds.dsn"]}
-        again = await it.ask("vault:import", secrets=secrets)
+        assert await it.ask("vault:import", entries=secrets) == expected | {"reloaded": ["magds.dsn"]}
+        again = await it.ask("vault:import", entries=secrets)
         assert again == {"added": [], "changed": [], "same": ["db", "more", "same"], "reloaded": []}
         assert {info.name: info.version for info in await it.node.store.infos()} == {"db": 2, "more": 1, "same": 1}
         records = await it.node.audit.read(after_seq=0, limit=100)
@@ -278,7 +278,7 @@ async def test_an_import_that_is_refused_takes_back_what_settings_follow(tmp_pat
     put(vault_in(tmp_path), db="good")
     async with bench(tmp_path, DSN) as it:
         with pytest.raises(SecretNotTaken):
-            await it.ask("vault:import", secrets={"db": "bad", "more": "m"})
+            await it.ask("vault:import", entries={"db": "bad", "more": "m"})
         assert await it.node.store.read("db") == ("good", 3)
         assert await it.node.store.read("more") == ("m", 1)
 
@@ -287,7 +287,7 @@ async def test_an_import_with_one_bad_secret_stores_none(tmp_path: Path) -> None
     async with bench(tmp_path) as it:
         for secrets in ({"ok": "x", "BAD NAME": "y"}, {"ok": "x", "empty": ""}, {}):
             with pytest.raises((CommandMalformed, SecretRefused)):
-                await it.ask("vault:import", secrets=secrets)
+                await it.ask("vault:import", entries=secrets)
         assert not file_of(tmp_path).exists()
 
 
@@ -307,7 +307,7 @@ async def test_rekey_keeps_the_secrets_and_needs_a_key_of_its_own(tmp_path: Path
 @pytest.mark.parametrize("accept_old", [True, False])
 async def test_only_where_no_node_runs_rekey_takes_an_older_vault(tmp_path: Path, *, accept_old: bool) -> None:
     async with bench(tmp_path) as it:
-        await it.ask("vault:set", secret="db", value="x")
+        await it.ask("vault:set", entry="db", value="x")
     file_of(tmp_path).unlink()
     async with bench(tmp_path, accept_old=accept_old) as it:
         if accept_old:
@@ -321,10 +321,10 @@ async def test_only_where_no_node_runs_rekey_takes_an_older_vault(tmp_path: Path
 
 
 CHANGES: list[tuple[str, dict[str, Any]]] = [
-    ("vault:set", {"secret": "db", "value": "new"}),
-    ("vault:rotate", {"secret": "db"}),
-    ("vault:remove", {"secret": "db"}),
-    ("vault:import", {"secrets": {"db": "new"}}),
+    ("vault:set", {"entry": "db", "value": "new"}),
+    ("vault:rotate", {"entry": "db"}),
+    ("vault:remove", {"entry": "db"}),
+    ("vault:import", {"entries": {"db": "new"}}),
     ("vault:rekey", {}),
 ]
 
@@ -349,7 +349,7 @@ async def test_names_are_checked_where_bytes_enter(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         for name in ("", "A", "a/b", "a\n", "x" * 101):
             with pytest.raises(CommandMalformed):
-                await it.ask("vault:set", secret=name, value="x")
+                await it.ask("vault:set", entry=name, value="x")
 
 
 @pytest.mark.parametrize(
