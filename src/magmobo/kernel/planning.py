@@ -69,7 +69,7 @@ def make_plan(before: Config, built: Config, members: Mapping[str, type[Componen
     return Plan(
         before=before,
         built=built,
-        config=built.replaced(kept) if kept else built,
+        config=built.keeping(kept, before, effects.keys() - changed) if kept else built,
         effects=effects,
         changed=frozenset(changed),
         waiting=frozenset(effects.keys() - changed),

@@ -253,6 +253,9 @@ class Turnover:
         if target.is_read:
             self._source.accepted(target.base)
             self.files_digest = target.base.digest
+        keeps_runtime = (before.runtime, before.held) != (counted.runtime, counted.held)
+        if keeps_runtime:  # before the version is added, which may push out the oldest: one that is held stays
+            await self._log.keep_runtime(counted.runtime, counted.held)
         if serving is not None and plan is not None:
             changed = sorted(plan.changed)
             node.log.info(
@@ -271,8 +274,7 @@ class Turnover:
             await self._log.add(self._meta(attempt.trigger, attempt.actor, changed, target.note), *_parts(counted))
         if attempt.expired:
             await self._chronicle.note("config.patch_expired", {"keys": list(attempt.expired)})
-        if (before.runtime, before.held) != (counted.runtime, counted.held):
-            await self._log.keep_runtime(counted.runtime, counted.held)
+        if keeps_runtime:
             self._watch_patches()
 
     async def _refused(self, error: Exception, attempt: Attempt) -> None:

@@ -125,6 +125,10 @@ class NodeConfigSource:
         """Follow references with the node's own driver wherever section [vault] names the vault that `config` names."""
         self._vault, self._vault_config = driver, config
 
+    def take_vault_settings(self, config: VaultConfig) -> None:
+        """The node's own driver follows these settings now."""
+        self._vault_config = config
+
     # ------------------------------------------------------------ inside
 
     def _references(self, vault: VaultDriver | None) -> References:

@@ -16,10 +16,12 @@ import structlog
 
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.errors import MagError
-from magmobo.kernel.config.core import AdminConfig, KernelConfig, LoggingConfig
+from magmobo.contracts.events import SystemReady
+from magmobo.kernel.config.core import AdminConfig, KernelConfig, LoggingConfig, VaultConfig
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.kernel import Kernel
 from magmobo.kernel.observe.logging import LogOutput
+from magmobo.node.configuration import NodeConfigSource
 from magmobo.node.notify import Notifier
 from magmobo.node.operators import NodeOperators
 from magmobo.node.settings import NodeOptions, watched_files
@@ -27,18 +29,22 @@ from magmobo.node.watch import FileWatch
 
 FILES = Actor(name="files", role=Role.ADMIN, via="kernel")
 SIGNAL = Actor(name="signal", role=Role.ADMIN, via="kernel")
+VAULT = Actor(name="vault", role=Role.ADMIN, via="kernel")
+OWNER = "node"
 _COARSE_S = 1.0  # some file systems' clocks are no finer than that
 
 
 class Following:
     """Of one node. `config` is what counts first; its files were read after `read_at_s` (seconds since 1970)."""
 
-    def __init__(self, options: NodeOptions, config: Config, notifier: Notifier, *, read_at_s: float) -> None:
-        self._options, self._config, self._notifier = options, config, notifier
+    def __init__(
+        self, options: NodeOptions, config: Config, source: NodeConfigSource, notifier: Notifier, *, read_at_s: float
+    ) -> None:
+        self._options, self._config, self._source, self._notifier = options, config, source, notifier
         self._read_at_s = read_at_s
         self._environment = self._kernel_section.environment
         self._log = structlog.get_logger().bind(component="config")
-        self._signalled = asyncio.Event()
+        self._signalled, self._came_back, self._vault_changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.watch = FileWatch(
             self._files,
             self._files_changed,
@@ -72,6 +78,8 @@ class Following:
             if "logging.format" in changed:
                 stream = None if logging.format == "off" else sys.stderr
                 self._output.set_stream(stream, "pretty" if logging.format == "pretty" else "json")
+        if any(key.startswith("vault.") for key in changed):
+            self._vault_changed.set()
         if self._operators is not None and "admin.token_sha256" in changed:
             admin: AdminConfig = config.section("admin")
             self._operators.token_sha256 = admin.token_sha256
@@ -88,9 +96,13 @@ class Following:
         self.watch.note()
         if await asyncio.to_thread(self._may_have_changed):
             await self._files_changed()
+        # A reload is refused while the node resets, so the files are read once more when it has come back.
+        kernel.bus.subscribe(OWNER, SystemReady, lambda _: self._came_back.set())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.watch.run(), name="node:watch")
             group.create_task(self._obey_signals(), name="node:sighup")
+            group.create_task(self._read_again(), name="node:read-again")
+            group.create_task(self._follow_vault(kernel), name="node:vault")
 
     async def _obey_signals(self) -> None:
         while True:
@@ -102,6 +114,32 @@ class Following:
             finally:
                 self._notifier.ready()
 
+    async def _read_again(self) -> None:
+        while True:
+            await self._came_back.wait()
+            self._came_back.clear()
+            if self._kernel_section.watch_files:
+                await self._files_changed()
+
+    async def _follow_vault(self, kernel: Kernel) -> None:
+        """What section [vault] says now: another token for a server, or another key, under which the local file is
+        encrypted anew. Settings that the vault cannot follow are taken back.
+        """
+        store = kernel.services.secrets
+        while store is not None:
+            await self._vault_changed.wait()
+            self._vault_changed.clear()
+            config: VaultConfig = self._config.section("vault")
+            try:
+                if store.name == "local":
+                    await kernel.services.audit.record("vault.rekey", actor=VAULT, payload={"because": "settings"})
+                await store.reconfigure(config)
+                self._source.take_vault_settings(config)
+            except Exception as error:
+                self._log.exception("the vault does not take its settings, which are taken back", error=str(error))
+                with suppress(MagError):
+                    await kernel.reloader.rollback(None, actor=VAULT)
+
     async def _files_changed(self) -> None:
         await self._reload("file", FILES)
 
@@ -112,6 +150,8 @@ class Following:
         except MagError as error:
             self._notifier.status(f"the settings were not reloaded: {error}")
             self._log.debug("a reload was refused", trigger=trigger, error=str(error))
+        except Exception as error:  # a defect must not end the watch
+            self._log.exception("a reload failed", trigger=trigger, error=str(error))
 
     # ------------------------------------------------------------ inside
 

@@ -113,7 +113,9 @@ class Node:
                 digest_key=names_key(folder.secrets_file.parent),
             )
             self._known.learn(beginning.config)
-            self._following = Following(self._options, beginning.config, self._notifier, read_at_s=self._began_at_s)
+            self._following = Following(
+                self._options, beginning.config, beginning.source, self._notifier, read_at_s=self._began_at_s
+            )
             with (
                 _logging(beginning.config.section("logging"), folder, self._known) as output,
                 stopping_on_signals(self._stop.set, self._following.signalled),

@@ -71,6 +71,18 @@ class Config:
         """This configuration with other values in some of its sections; who set what stays as it is."""
         return Config({**self._sections, **sections}, self._origins, self._layers, self._references)
 
+    def keeping(self, sections: Mapping[str, Struct], former: Config, keys: Iterable[str]) -> Config:
+        """As `replaced`, where `keys` have the values that they had in `former`: it also says who set these."""
+        origins, layers, references = dict(self._origins), dict(self._layers), dict(self._references)
+        for key in keys:
+            for known in (origins, layers, references):
+                for stale in [name for name in known if name == key or name.startswith((f"{key}.", f"{key}["))]:
+                    del known[stale]
+            origins[key], layers[key] = former.origin(key), former.layer(key)
+            if reference := former.reference(key):
+                references[key] = reference
+        return Config({**self._sections, **sections}, origins, layers, references)
+
 
 def _nearest(known: Mapping[str, str], key: str) -> str:
     while key:
