@@ -15,12 +15,12 @@ from magmobo.contracts.audit import Audit
 from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.events import ComponentQuarantined, Envelope
-from magmobo.kernel.config.source import SecretRead
 from magmobo.kernel.deadline import end
 from magmobo.kernel.errors import describe
 from magmobo.kernel.services import KERNEL_ACTOR
 
 if TYPE_CHECKING:
+    from magmobo.kernel.config.source import SecretRead
     from magmobo.kernel.observe.quiet import QuietLog
 
 _SETTLE_S = 2.0

@@ -118,8 +118,8 @@ class Settings:
         """
         below = [demo_layer(self.demo)] if self.demo else []
         below += [generated] if generated else []
-        values, origins, kinds = merge([*(_only(layer, sections) for layer in below), *self.layers])
-        return Base(values, origins, kinds, _digest(values, digest_key))
+        merged = merge([*(_only(layer, sections) for layer in below), *self.layers])
+        return Base(merged.values, merged.origins, merged.layers, _digest(merged.values, digest_key))
 
     def without_sections(self, names: Collection[str]) -> Settings:
         """Without what the user set for components that are named but cannot be had."""

@@ -317,7 +317,7 @@ trees = st.recursive(
 
 
 def merged(*values: dict[str, Any]) -> dict[str, Any]:
-    return merge([Layer(str(i), str(i), value) for i, value in enumerate(values)])[0]
+    return merge([Layer(str(i), str(i), value) for i, value in enumerate(values)]).values
 
 
 def shaped(depth: int) -> st.SearchStrategy[dict[str, Any]]:
@@ -343,7 +343,8 @@ def test_merging_is_idempotent_and_has_an_identity(a: Any) -> None:
 @given(trees, trees)
 def test_merging_changes_no_layer_and_every_leaf_has_the_origin_that_set_it(a: Any, b: Any) -> None:
     before = json.dumps([a, b])
-    values, origins, kinds = merge([Layer("a", "a", a, kind="one"), Layer("b", "b", b, kind="two")])
+    both = merge([Layer("a", "a", a, kind="one"), Layer("b", "b", b, kind="two")])
+    values, origins, kinds = both.values, both.origins, both.layers
     assert json.dumps([a, b]) == before
 
     def leaves_of(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

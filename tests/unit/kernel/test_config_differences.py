@@ -15,8 +15,8 @@ from magmobo.contracts.secret import Secret
 from magmobo.contracts.settings import LIVE, NEEDS_COMPONENT_RESTART, NEEDS_NODE_RESTART, Effect
 from magmobo.kernel.config.differences import changed_keys, changed_settings, with_kept
 from magmobo.kernel.config.effects import effect_of
+from magmobo.kernel.config.keys import around, joined, steps
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.config.shapes import around, joined, steps
 
 Marked = Annotated[int, Meta(ge=0), NEEDS_COMPONENT_RESTART]
 

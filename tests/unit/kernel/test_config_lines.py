@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from magmobo.kernel.config.keys import around, joined
 from magmobo.kernel.config.layers import toml_layer
 from magmobo.kernel.config.lines import lines_of
-from magmobo.kernel.config.shapes import around, joined
 from magmobo.kernel.errors import ConfigFileError
 
 DOCUMENT = '''\

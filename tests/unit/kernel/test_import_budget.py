@@ -53,6 +53,10 @@ LATER = (
     "magmobo.contracts.operations", "magmobo.contracts.planes", "magmobo.kernel.commands", "magmobo.kernel.security",
     "magmobo.kernel.operations", "magmobo.kernel.inspection", "magmobo.kernel.figures", "magmobo.kernel.blame",
     "magmobo.kernel.diagnostics", "magmobo.kernel.graph", "magmobo.kernel.audit.reader",
+    # for settings that somebody sets, refers to, or changes while the node runs
+    "magmobo.kernel.config.validate", "magmobo.kernel.config.shapes", "magmobo.kernel.config.problems",
+    "magmobo.kernel.config.errors", "magmobo.kernel.config.source", "magmobo.kernel.config.view",
+    "magmobo.kernel.reloader", "magmobo.kernel.turnover", "magmobo.kernel.vault", "magmobo.kernel.spellings",
     # for the first component that wants it, or the hundredth record
     "magmobo.kernel.cache", "magmobo.kernel.audit.checkpoint",
 )  # fmt: skip

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from magmobo.contracts.errors import ConfigError
+from magmobo.kernel.config.keys import joined, steps
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.config.shapes import fields_of, joined, steps
+from magmobo.kernel.config.shapes import fields_of
 
 _MISSING = object()
 _Wanted = dict[str, Any]  # names on the way -> the same, empty at the end of a key

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from msgspec import Meta, Struct
 
 from magmobo.contracts.settings import MARK, Effect
-from magmobo.kernel.config.shapes import inside, steps
+from magmobo.kernel.config.keys import steps
+from magmobo.kernel.config.shapes import inside
 
 
 def effect_of(section: type[Struct], key: str, *, default: Effect) -> Effect:

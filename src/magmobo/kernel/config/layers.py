@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 
 from msgspec import Struct
 
-from magmobo.kernel.config.errors import SecretsFileExposed
 from magmobo.kernel.errors import ConfigFileError
 
 MAX_FILE_BYTES = 1_048_576
@@ -61,6 +60,8 @@ def file_content(path: Path, *, is_secret: bool = False) -> bytes:
         with _opened(path) as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777
             if is_secret and mode & 0o077:
+                from magmobo.kernel.config.errors import SecretsFileExposed
+
                 raise SecretsFileExposed(shown_path(path), mode)
             return file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:

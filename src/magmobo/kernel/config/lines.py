@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from magmobo.kernel.config.shapes import joined
+from magmobo.kernel.config.keys import joined
 
 # Every repetition is possessive: nothing is ever tried twice, so the time is linear in the text.
 _BLANK = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+)*+")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from magmobo.contracts.errors import ConfigError
+from magmobo.kernel.config.keys import around, joined
 from magmobo.kernel.config.layers import Layer
-from magmobo.kernel.config.shapes import around, joined
-from magmobo.kernel.config.validate import Checker, Resolve
+
+if TYPE_CHECKING:
+    from magmobo.kernel.config.validate import Checker, Resolve
 
 DEFAULT_ORIGIN = "default"
 
 
-class Merged(NamedTuple):
+class Merged(Struct, frozen=True):
     """All layers as one tree, and of every leaf who set it (`origins`, of things in a list too) and in what kind of
     layer (`layers`).
     """
@@ -141,7 +143,8 @@ def load_config(
     sections: Mapping[str, type[Struct]], layers: Sequence[Layer], *, resolve: Resolve | None = None
 ) -> Config:
     """Merge `layers` (later wins) and build each of `sections`, as `build_config`."""
-    return build_config(sections, *merge(layers), resolve=resolve)
+    merged = merge(layers)
+    return build_config(sections, merged.values, merged.origins, merged.layers, resolve=resolve)
 
 
 def build_config(
@@ -158,6 +161,11 @@ def build_config(
     Raises: ConfigError naming every problem: `section.key = value (origin): expected …`, never a secret's value, and
     unknown names with the nearest known one. Whatever `resolve` raises besides ReferenceFailed.
     """
+    if not values:
+        with suppress(TypeError, ValueError):  # one of them must be set, which the checker says
+            return Config({name: section() for name, section in sections.items()}, origins, layers)
+    from magmobo.kernel.config.validate import Checker  # 1 ms that a start without a setting does not pay
+
     checker = Checker(origins, resolve)
     for unknown in values.keys() - sections.keys():
         checker.unknown_section(unknown, sections)

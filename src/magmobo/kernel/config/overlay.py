@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from magmobo.contracts.errors import ConfigError
+from magmobo.kernel.config.keys import around, steps
 from magmobo.kernel.config.layers import Text
-from magmobo.kernel.config.shapes import around, holds_secret, inside, is_secret, steps
+from magmobo.kernel.config.shapes import holds_secret, inside, is_secret
 from magmobo.kernel.config.source import Base, Runtime, RuntimeSetting
 
 OVERRIDE, PATCH, VAULT = "override", "patch", "vault"

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.expected import expectation
-from magmobo.kernel.config.shapes import around, holds_secret
+from magmobo.kernel.config.keys import around
+from magmobo.kernel.config.shapes import holds_secret
 
 _SENSITIVE = r"(?i)pass(word|wd|phrase)?|secret|token|credential|authorization|private|key|dsn"
 _USERINFO = r"://[^\s:/@]*:([^\s/]+)@"

@@ -1,24 +1,16 @@
-"""What the types of settings are made of, and how a setting inside of them is named.
-
-A key is the names on the way to it, joined by dots, with `[0]` for an item of a list: `jwt.secret`, `apps[0].secret`.
-A name of another form than a bare key of TOML stands in quotes: `labels."a.b"`.
-"""
+"""What the types of settings are made of."""
 
 from __future__ import annotations
 
-import re
 import types
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
 
 from magmobo.contracts.secret import Secret
-
-_BARE = r"[A-Za-z0-9_-]+"  # as text: a start that needs neither does not pay for compiling them
-_STEP = r'"((?:[^"\\]|\\.)*)"|\[(\d+)\]|([^.\["]+)'
 
 
 @lru_cache(maxsize=1024)
@@ -27,7 +19,7 @@ def fields_of(struct: type[Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
     return {field.encode_name: field for field in msgspec.structs.fields(struct)}
 
 
-class Shape(NamedTuple):
+class Shape(Struct, frozen=True):
     """A type, taken apart once. `kind` is Struct, list, dict or None for a single value; `struct` the class of a table
     with known keys, `inner` the shape of the items of a list or of the values of a table.
     """
@@ -110,33 +102,3 @@ def type_at(section: type[Struct], way: Sequence[str | int]) -> Any:
     for step in way:
         type_ = None if type_ is None else inside(type_, step)
     return type_
-
-
-def joined(path: str, name: str) -> str:
-    """The key of `name` inside of `path`, which may be empty."""
-    spelled = name if name.isidentifier() or re.fullmatch(_BARE, name) else _quoted(name)
-    return f"{path}.{spelled}" if path else spelled
-
-
-def steps(key: str) -> list[str | int]:
-    """The names and indexes that a key is made of, from the outside."""
-    found = re.findall(_STEP, key)
-    return [int(index) if index else name or _unquoted(quoted) for quoted, index, name in found]
-
-
-def around(key: str) -> str:
-    """The key of the table or list that `key` stands in; empty for a section."""
-    ends = [match.start() for match in re.finditer(_STEP, key)]
-    return key[: ends[-1]].removesuffix(".") if ends else ""
-
-
-def _quoted(name: str) -> str:
-    import json  # few names need it
-
-    return json.dumps(name, ensure_ascii=not name.isprintable())
-
-
-def _unquoted(text: str) -> str:
-    import json
-
-    return str(json.loads(f'"{text}"'))

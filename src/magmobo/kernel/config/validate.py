@@ -16,9 +16,10 @@ import msgspec
 from msgspec import Struct
 
 from magmobo.contracts.secret import Secret
+from magmobo.kernel.config.keys import joined
 from magmobo.kernel.config.layers import Text
 from magmobo.kernel.config.problems import Problems
-from magmobo.kernel.config.shapes import Shape, fields_of, joined, shapes_of
+from magmobo.kernel.config.shapes import Shape, fields_of, shapes_of
 
 if TYPE_CHECKING:
     from magmobo.kernel.config.secret_text import Followed, Reference

@@ -18,8 +18,9 @@ from magmobo.contracts.secret import HIDDEN
 from magmobo.contracts.settings import Effect
 from magmobo.kernel.config.core import CORE_SECTIONS
 from magmobo.kernel.config.effects import effect_of
+from magmobo.kernel.config.keys import joined, steps
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.config.shapes import fields_of, is_secret, joined, steps, type_at
+from magmobo.kernel.config.shapes import fields_of, is_secret, type_at
 from magmobo.kernel.redact import redact
 
 _Way = Sequence[str | int]
