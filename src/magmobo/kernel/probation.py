@@ -16,6 +16,7 @@ from magmobo.contracts.events import ComponentFailed, Envelope, HealthStatusChan
 from magmobo.contracts.health import HealthStatus
 from magmobo.kernel.assembly import Assembly
 from magmobo.kernel.bus.bus import EventBus
+from magmobo.kernel.errors import located
 from magmobo.kernel.lifecycle import State
 from magmobo.kernel.services import KERNEL
 
@@ -51,10 +52,12 @@ class Probation:
         ]
         self._window = asyncio.create_task(self._end_after(window_s), name="kernel:probation")
         assembly.monitor.hurry(window_s)
-        for name in sorted(watched & assembly.board.slots.keys()):
+        for name in sorted(watched & assembly.board.slots.keys()):  # what came of them while others came up
             slot = assembly.board.slots[name]
-            if slot.state in _DOWN:  # it failed while others came up
-                self._tell(f'component "{name}" failed')
+            if slot.state in _DOWN:
+                self._tell(f'component "{name}" failed' + (f": {located(slot.error)}" if slot.error else ""))
+            elif assembly.monitor.status(name) is HealthStatus.UNHEALTHY:
+                self._tell(f'component "{name}" became unhealthy')
 
     def end(self) -> None:
         """Watch no more; calling it again does nothing."""

@@ -195,6 +195,35 @@ async def test_who_fails_while_others_are_made_anew_tells_against_the_settings()
         await until(scene, "probation")
         await settled(scene)
         assert scene.kernel.config.section("slow").place == 0
+        assert "crashed" in scene.reloader.history(1).versions[0].note
+
+
+async def test_who_becomes_unhealthy_while_others_are_made_anew_tells_against_the_settings() -> None:
+    gate = asyncio.Event()
+
+    class Slow(Witness):
+        name = "slow"
+
+        async def boot(self) -> None:
+            await super().boot()
+            if self.section.place:
+                await gate.wait()
+
+    clock = FakeClock()
+    values = {"health": {"interval_s": 1.0, "on_unhealthy": "report", "failures": 1}}
+    async with reloading(One, Slow, values=values, clock=clock) as scene:
+        await clock.advance(3)
+        scene.files.values = {**values, "one": {"level": 5}, "slow": {"place": 5}}
+        change = asyncio.create_task(scene.reload())
+        while "boot 0" not in scene.hooks("slow") or scene.section("slow").place == 0:
+            await asyncio.sleep(0)
+        scene.component("one").report = SICK
+        await clock.advance(3)
+        gate.set()
+        assert (await change).applied
+        await until(scene, "probation")
+        await settled(scene)
+        assert "unhealthy" in scene.reloader.history(1).versions[0].note
 
 
 async def test_a_later_change_is_not_taken_back_for_what_failed_before_it() -> None:
