@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
 from magmobo.contracts.settings import Effect
+from magmobo.kernel.config.authority import is_reserved
 from magmobo.kernel.config.expected import expectation
 from magmobo.kernel.config.shapes import fields_of, structure
 from magmobo.kernel.config.view import setting_effect
@@ -44,7 +45,9 @@ says that it only looks like that.
 
 A changed setting counts after `mag config:reload`, or by itself when the files are watched. The column *change takes*
 says how: *live*, while everything serves; *component restart*, of the one component; *node restart*: it waits until the
-node is started again.
+node is started again. Keys with *admins* let others in, run code or lead to secrets: `mag config:set`, `config:unset`
+and a `config:rollback` that would change one ask for the capability `kernel.config.authority`. Who can write the files
+needs none.
 
 <!-- Written from the sections by `{HOW}`. Edit the section in the code, not this page. -->
 """
@@ -73,7 +76,10 @@ def all_sections() -> Mapping[str, type[Struct]]:
 def settings_of(section: type[Struct], name: str) -> Iterator[Setting]:
     """Every setting of a section, those inside tables and lists of tables included."""
     for key, field in _fields(section, name):
-        effect = _EFFECTS[setting_effect(section, key.replace("[]", "[0]"))]
+        whole = key.replace("[]", "[0]")
+        effect = _EFFECTS[setting_effect(section, whole)]
+        if is_reserved(section, whole.partition(".")[2]):
+            effect += "; admins"
         yield Setting(key, expectation(field.type), _default(field), effect, _description(field.type))
 
 

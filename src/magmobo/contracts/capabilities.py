@@ -46,6 +46,7 @@ CAPABILITIES: Mapping[str, Role] = {
     "kernel.component.register": Role.ADMIN,
     "kernel.config.reload": Role.OPERATOR,
     "kernel.config.patch": Role.OPERATOR,
+    "kernel.config.authority": Role.ADMIN,
     "kernel.audit.read": Role.OPERATOR,
     "kernel.diagnostics.dump": Role.OPERATOR,
     "kernel.node.stop": Role.OPERATOR,

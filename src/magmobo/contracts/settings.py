@@ -2,8 +2,9 @@
 
     level: Annotated[int, Meta(ge=0), LIVE] = 1
 
-Boundary: marks only; the kernel plans by them and the published schema shows them as `x-reload`. A key of a component
-without a mark asks for a restart of that component, a core key without one for a restart of the node.
+and who may set it at run time: `ADMINS_ONLY`. Boundary: marks only; the kernel plans and decides by them, and the
+published schema shows them as `x-reload` and `x-capability`. A key of a component without a mark asks for a restart of
+that component, a core key without one for a restart of the node.
 """
 
 from __future__ import annotations
@@ -36,3 +37,15 @@ NEEDS_COMPONENT_RESTART = _mark(Effect.COMPONENT)
 
 NEEDS_NODE_RESTART = _mark(Effect.NODE)
 """The running value stays until the node starts again."""
+
+
+CAPABILITY_MARK = "capability"
+"""The name of that mark inside of `Meta.extra`."""
+
+AUTHORITY = "kernel.config.authority"
+"""What it takes to change such a key at run time, besides what the command asks for."""
+
+ADMINS_ONLY = Meta(extra={CAPABILITY_MARK: AUTHORITY}, extra_json_schema={f"x-{CAPABILITY_MARK}": AUTHORITY})
+"""Whoever sets it could run code, let others in, see more than his role shows, or cover his tracks. Marks everything
+inside of what it stands at. A `Secret` needs no mark: its references read files, variables and the vault.
+"""

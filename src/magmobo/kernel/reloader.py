@@ -6,12 +6,14 @@ who asked has gone; after a refusal the former settings count everywhere; no sec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from functools import partial
 
 from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.configuration import ConfigTree, ConfigVersions, ReloadOutcome, ReloadPlan
+from magmobo.contracts.settings import AUTHORITY
 from magmobo.kernel import patches, view
+from magmobo.kernel.config.authority import reserved, said_anew, set_anew
 from magmobo.kernel.config.source import ConfigSource, Runtime, RuntimeSetting, SecretRead, Start
 from magmobo.kernel.config.versions import Held, Versions
 from magmobo.kernel.config.view import entries
@@ -132,7 +134,11 @@ class Reloader:
     async def set(
         self, key: str, value: str, ttl_s: float | None, *, actor: Actor, dry_run: bool = False
     ) -> ReloadOutcome:
-        """Set one key above the files, for `ttl_s` seconds or until it is unset. Raises: as `reload`."""
+        """Set one key above the files, for `ttl_s` seconds or until it is unset.
+
+        Raises: CapabilityDenied, and as `reload`.
+        """
+        self._require(actor, {key}, "config:set")
 
         async def target() -> Target:
             now_s = self._node.clock.time_s()
@@ -142,7 +148,8 @@ class Reloader:
         return await self._turnover.change(target, Attempt("patch", actor, dry_run=dry_run))
 
     async def unset(self, key: str, *, actor: Actor, dry_run: bool = False) -> ReloadOutcome:
-        """Take back what `set` set. Raises: NotSetAtRuntime, and as `reload`."""
+        """Take back what `set` set. Raises: CapabilityDenied, NotSetAtRuntime, and as `reload`."""
+        self._require(actor, {key}, "config:unset")
 
         async def target() -> Target:
             runtime = self._turnover.counted.runtime
@@ -157,11 +164,17 @@ class Reloader:
     ) -> ReloadOutcome:
         """Let an older version count again, by default the one before this, until the files change.
 
-        Raises: NoFormerVersion, as `Versions.snapshot`, and as `reload`.
+        Raises: CapabilityDenied when that says something else of a key for admins, NoFormerVersion, as
+            `Versions.snapshot`, and as `reload`.
         """
-        return await self._turnover.change(
-            partial(self._from_version, version), Attempt(trigger, actor, dry_run=dry_run)
-        )
+
+        async def target() -> Target:
+            found, counted = await self._from_version(version), self._turnover.counted
+            anew = said_anew(counted.base, found.base) | set_anew(counted.runtime, found.runtime)
+            self._require(actor, anew, "config:rollback")
+            return found
+
+        return await self._turnover.change(target, Attempt(trigger, actor, dry_run=dry_run))
 
     async def secrets_changed(self, names: Collection[str], *, actor: Actor) -> ReloadOutcome:
         """Follow every reference again, because these secrets of the vault changed. Raises: as `reload`."""
@@ -171,6 +184,16 @@ class Reloader:
 
         self._node.log.info("secrets changed", secrets=sorted(names))
         return await self._turnover.change(target, Attempt("secret", actor))
+
+    # ------------------------------------------------------------ who may
+
+    def _require(self, actor: Actor, keys: Set[str], command: str) -> None:
+        """Ask for more where one of these keys gives more than the command asks for. Raises: CapabilityDenied."""
+        config = self._node.current.config
+        sections = {name: type(config.section(name)) for name in config.sections}
+        if found := reserved(keys, sections):
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            self._node.services.gate.require(actor, AUTHORITY, f"{command} of {found[0]}{more}")
 
     # ------------------------------------------------------------ what is to count
 

@@ -35,6 +35,7 @@ from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.passage import Passage, Swaps
 from magmobo.kernel.planning import Plan, make_plan, shown
 from magmobo.kernel.probation import Probation, well
+from magmobo.kernel.security.errors import CapabilityDenied, JustificationRefused
 from magmobo.kernel.services import KERNEL_ACTOR, Services
 from magmobo.kernel.tuning import Tuning
 from magmobo.kernel.version_log import BOOT, VersionLog
@@ -166,7 +167,7 @@ class Turnover:
             target = await find()
             built = target.built or await self._build(target, attempt.actor)
             serving = await self._pass(target, built, attempt)
-        except (NotSetAtRuntime, NoFormerVersion):  # a slip of who asked, nothing was attempted
+        except (NotSetAtRuntime, NoFormerVersion, CapabilityDenied, JustificationRefused):  # nothing was attempted
             raise
         except Exception as error:
             if not attempt.dry_run:

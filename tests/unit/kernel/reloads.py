@@ -127,9 +127,9 @@ class Files:
         self.builds = 0
 
     def base(self) -> Base:
-        values, origins, layers = merge([Layer("test", "mag.toml", json.loads(json.dumps(self.values)), kind="file")])
+        merged = merge([Layer("test", "mag.toml", json.loads(json.dumps(self.values)), kind="file")])
         digest = hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()
-        return Base(values, origins, layers, digest)
+        return Base(merged.values, merged.origins, merged.layers, digest)
 
     def built(self, base: Base, runtime: Runtime) -> Built:
         reads: list[SecretRead] = []

@@ -322,7 +322,7 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
         ),
         "anyOf": lambda options: any(fits(option, value) for option in options),
     }
-    notes = {"$schema", "title", "description", "default", "format", "writeOnly", "x-reload"}
+    notes = {"$schema", "title", "description", "default", "format", "writeOnly", "x-reload", "x-capability"}
     assert schema.keys() <= checks.keys() | notes
     order = ["type", *(word for word in schema if word != "type")]
     return all(checks[word](schema[word]) for word in order if word in schema and word in checks)
@@ -384,7 +384,13 @@ def test_the_schema_describes_every_key() -> None:
         "description": "TCP port",
         "x-reload": "live",
     }
-    assert keys["dsn"] == {"type": "string", "format": "password", "writeOnly": True, "description": "the database"}
+    assert keys["dsn"] == {
+        "type": "string",
+        "format": "password",
+        "writeOnly": True,
+        "description": "the database",
+        "x-capability": "kernel.config.authority",
+    }
     assert keys["folder"] == {"type": "string", "default": "x"}
     assert keys["mode"] == {"enum": ["fast", "safe"], "default": "fast"}
     assert keys["tables"] == {

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from magmobo.contracts.settings import LIVE
+from magmobo.contracts.settings import ADMINS_ONLY, LIVE
 
 QualifiedName = Annotated[str, Meta(pattern=r"^[^.]{1,63}\.[^.]{1,63}$")]
 
@@ -18,4 +18,5 @@ class AuditExportConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         QualifiedName | None,
         Meta(description="`schema.name` of a table that exists, such as cp_audit.audit_log; unset: no export"),
         LIVE,
+        ADMINS_ONLY,
     ] = None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from magmobo.contracts.settings import LIVE
+from magmobo.contracts.settings import ADMINS_ONLY, LIVE
 
 # A name or an IPv6 address: what may stand in a Host header before the port.
 HostName = Annotated[str, Meta(pattern=r"^(?:[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?)$")]
@@ -16,7 +16,10 @@ class ListenerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Section [listener]. All of it changes live; who is connected stays connected, also when the port moves."""
 
     host: Annotated[
-        str, Meta(min_length=1, description="address to listen on; loopback unless you say otherwise"), LIVE
+        str,
+        Meta(min_length=1, description="address to listen on; loopback unless you say otherwise"),
+        LIVE,
+        ADMINS_ONLY,
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0 takes any free one and prints it"), LIVE] = 8787
     allowed_hosts: Annotated[
@@ -26,6 +29,7 @@ class ListenerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "is accepted, elsewhere every name is until one is listed here"
         ),
         LIVE,
+        ADMINS_ONLY,
     ] = ()
     max_connections: Annotated[
         int, Meta(ge=1, le=1_000_000, description="open connections, HTTP and WebSocket together"), LIVE

@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
-from magmobo.contracts.settings import LIVE, NEEDS_COMPONENT_RESTART
+from magmobo.contracts.settings import ADMINS_ONLY, LIVE, NEEDS_COMPONENT_RESTART
 
 MIB = 1_048_576
 GIB = 1_073_741_824
@@ -33,11 +33,13 @@ class MagDSConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str | None,
         Meta(description="folder with postgres and initdb for the embedded server; unset: found"),
         NEEDS_COMPONENT_RESTART,
+        ADMINS_ONLY,
     ] = None
     system_dir: Annotated[
         str,
         Meta(description="where clusters of nodes started by root live; every parent open to others (o+x)"),
         NEEDS_COMPONENT_RESTART,
+        ADMINS_ONLY,
     ] = "/var/lib/magmobo"
     multiplexer_connections: Annotated[
         int, Meta(ge=1, le=5, description="pipelined connections for requests"), LIVE

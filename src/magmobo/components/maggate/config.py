@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
-from magmobo.contracts.settings import LIVE
+from magmobo.contracts.settings import ADMINS_ONLY, LIVE
 
 
 class JwtConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,11 +34,12 @@ class MagGateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tuple[str, ...],
         Meta(min_length=1, max_length=32, description="exposed schemas; the first is the default"),
         LIVE,
+        ADMINS_ONLY,
     ] = ("public",)
     anonymous_role: Annotated[
-        str | None, Meta(description="role of requests without a token; unset: they get 401"), LIVE
+        str | None, Meta(description="role of requests without a token; unset: they get 401"), LIVE, ADMINS_ONLY
     ] = None
-    jwt: Annotated[JwtConfig, LIVE] = JwtConfig()
+    jwt: Annotated[JwtConfig, LIVE, ADMINS_ONLY] = JwtConfig()
     max_rows: Annotated[int, Meta(ge=1, le=1_000_000, description="rows of one response or embedded list"), LIVE] = (
         10_000
     )
@@ -55,4 +56,5 @@ class MagGateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tuple[str, ...],
         Meta(description='origins browsers may call from; empty: CORS is off; "*": every origin'),
         LIVE,
+        ADMINS_ONLY,
     ] = ()

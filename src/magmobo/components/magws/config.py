@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
-from magmobo.contracts.settings import LIVE
+from magmobo.contracts.settings import ADMINS_ONLY, LIVE
 
 Name = Annotated[str, Meta(pattern=r"^[-A-Za-z0-9_]{1,64}$")]
 
@@ -49,8 +49,10 @@ class MagWSConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     app that is there no more are closed with 4001, those of the others stay.
     """
 
-    apps: Annotated[tuple[AppConfig, ...], Meta(description="who may connect and publish"), LIVE] = ()
-    tables: Annotated[tuple[TableConfig, ...], Meta(description="tables whose changes clients may follow"), LIVE] = ()
+    apps: Annotated[tuple[AppConfig, ...], Meta(description="who may connect and publish"), LIVE, ADMINS_ONLY] = ()
+    tables: Annotated[
+        tuple[TableConfig, ...], Meta(description="tables whose changes clients may follow"), LIVE, ADMINS_ONLY
+    ] = ()
     activity_timeout_s: Annotated[int, Meta(ge=5, le=600, description="silence before the server pings"), LIVE] = 120
     send_buffer_bytes: Annotated[
         int, Meta(ge=65_536, le=67_108_864, description="unsent bytes after which a client counts as slow"), LIVE

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
-from magmobo.contracts.settings import LIVE, NEEDS_NODE_RESTART
+from magmobo.contracts.settings import ADMINS_ONLY, LIVE, NEEDS_NODE_RESTART
 
 _SHA256 = r"[0-9a-f]{64}"
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -19,17 +19,22 @@ class KernelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Section [kernel]."""
 
     data_dir: Annotated[
-        Path, Meta(description="folder for everything the node keeps; made with mode 0700"), NEEDS_NODE_RESTART
+        Path,
+        Meta(description="folder for everything the node keeps; made with mode 0700"),
+        NEEDS_NODE_RESTART,
+        ADMINS_ONLY,
     ] = Path("mag_data")
     environment: Annotated[
         str,
         Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="names the files mag.<environment>.toml"),
         NEEDS_NODE_RESTART,
+        ADMINS_ONLY,
     ] = "development"
     components: Annotated[
         tuple[str, ...],
         Meta(description="what to run, as module:Class; empty: everything that comes with MagMoBo"),
         NEEDS_NODE_RESTART,
+        ADMINS_ONLY,
     ] = ()
     start_timeout_s: Annotated[Seconds, Meta(description="deadline of one component's boot and of its start"), LIVE] = (
         60.0
@@ -87,11 +92,13 @@ class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str,
         Meta(min_length=1, description="address of the operators' HTTP listener (/metrics, /livez, /readyz)"),
         NEEDS_NODE_RESTART,
+        ADMINS_ONLY,
     ] = "127.0.0.1"
     port: Annotated[
         Annotated[int, Meta(ge=0, le=65_535)] | None,
         Meta(description="its TCP port; 0: any free one; unset: 9500, or any free one when it is taken"),
         NEEDS_NODE_RESTART,
+        ADMINS_ONLY,
     ] = None
     token_sha256: Annotated[
         Secret | None, Meta(description="sha256 of the admin token, 64 hex digits; unset: nobody is an admin"), LIVE
@@ -170,12 +177,16 @@ class SecurityConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Section [security]."""
 
     audit_checkpoint_every: Annotated[
-        int, Meta(ge=1, le=100_000, description="records between two signed checkpoints of the audit log"), LIVE
+        int,
+        Meta(ge=1, le=100_000, description="records between two signed checkpoints of the audit log"),
+        LIVE,
+        ADMINS_ONLY,
     ] = 100
     redact_emails: Annotated[
         bool,
         Meta(description="hide e-mail addresses too, wherever secrets are hidden: logs, events, records, dumps"),
         LIVE,
+        ADMINS_ONLY,
     ] = False
 
 
@@ -186,6 +197,7 @@ class VaultConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Literal["local", "hashicorp"],
         Meta(description="local: a file in the data folder; hashicorp: a Vault server"),
         NEEDS_NODE_RESTART,
+        ADMINS_ONLY,
     ] = "local"
     key: Annotated[
         Secret | None,
@@ -197,21 +209,31 @@ class VaultConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(description="the key is derived from this instead; at most one of `key` and `passphrase`"),
         LIVE,
     ] = None
-    versions: Annotated[int, Meta(ge=1, le=100, description="versions that are kept of each secret"), LIVE] = 10
+    versions: Annotated[
+        int, Meta(ge=1, le=100, description="versions that are kept of each secret"), LIVE, ADMINS_ONLY
+    ] = 10
     address: Annotated[
-        str, Meta(max_length=300, description="URL of the Vault server, https:// unless it is on loopback"), LIVE
+        str,
+        Meta(max_length=300, description="URL of the Vault server, https:// unless it is on loopback"),
+        LIVE,
+        ADMINS_ONLY,
     ] = ""
     ca_path: Annotated[
         Path | None,
         Meta(description="PEM file of who signed the Vault server's certificate; unset: the public authorities"),
         LIVE,
+        ADMINS_ONLY,
     ] = None
     token: Annotated[Secret | None, Meta(description="token for the Vault server"), LIVE] = None
-    mount: Annotated[str, Meta(min_length=1, max_length=100, description="mount of its KV engine, version 2"), LIVE] = (
-        "secret"
-    )
-    path: Annotated[str, Meta(max_length=200, description="folder of the secrets under that mount"), LIVE] = "magmobo"
-    timeout_s: Annotated[Seconds, Meta(description="a Vault server that needs longer counts as gone"), LIVE] = 5.0
+    mount: Annotated[
+        str, Meta(min_length=1, max_length=100, description="mount of its KV engine, version 2"), LIVE, ADMINS_ONLY
+    ] = "secret"
+    path: Annotated[
+        str, Meta(max_length=200, description="folder of the secrets under that mount"), LIVE, ADMINS_ONLY
+    ] = "magmobo"
+    timeout_s: Annotated[
+        Seconds, Meta(description="a Vault server that needs longer counts as gone"), LIVE, ADMINS_ONLY
+    ] = 5.0
 
     def __post_init__(self) -> None:
         if self.key is not None and self.passphrase is not None:

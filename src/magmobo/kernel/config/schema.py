@@ -17,18 +17,26 @@ import msgspec
 from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
-from magmobo.contracts.settings import MARK, Effect
+from magmobo.contracts.settings import AUTHORITY, CAPABILITY_MARK, MARK, Effect
 from magmobo.kernel.config.core import CORE_SECTIONS
 from magmobo.kernel.config.shapes import fields_of, holds_secret, structure
 
 Schema = dict[str, Any]
 
-_SECRET: Schema = {"type": "string", "format": "password", "writeOnly": True}
+_SECRET: Schema = {
+    "type": "string",
+    "format": "password",
+    "writeOnly": True,
+    f"x-{CAPABILITY_MARK}": AUTHORITY,
+}
 _DROPPED = ("title", "$defs")
 
 
 def tree_schema(sections: Mapping[str, type[Struct]]) -> Schema:
-    """The whole tree, JSON Schema 2020-12. `x-reload` says what a change takes; of a section, of keys without one."""
+    """The whole tree, JSON Schema 2020-12. `x-reload` says what a change takes; of a section, of keys without one.
+
+    `x-capability`: what changing the key at run time asks for, besides what the command does.
+    """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Settings of a MagMoBo node",
