@@ -24,7 +24,8 @@ from magmobo.components.listener.errors import PortTaken
 from magmobo.components.listener.server import BACKLOG
 from magmobo.components.listener.sockets import open_listening_socket
 from magmobo.contracts.errors import ReloadRefused
-from magmobo.contracts.settings import MARK, Effect
+from magmobo.contracts.settings import Effect
+from magmobo.kernel.config.effects import effect_of
 
 
 def listening() -> int:
@@ -70,8 +71,8 @@ async def until_refused(host: str, port: int) -> None:
 
 
 def test_every_key_is_live() -> None:
-    for field in msgspec.inspect.type_info(ListenerConfig).fields:  # type: ignore[attr-defined]
-        assert field.type.extra == {MARK: Effect.LIVE}, field.name
+    for field in ListenerConfig.__struct_fields__:
+        assert effect_of(ListenerConfig, field, default=Effect.COMPONENT) is Effect.LIVE, field
 
 
 async def test_the_port_moves_and_whoever_is_connected_stays() -> None:
@@ -162,6 +163,30 @@ async def test_an_address_that_cannot_be_had_is_refused_and_nothing_changes(take
             world.listener.commit_reload()  # a stray call takes nothing
             assert (world.listener.address, world.listener._config) == (before, config)
             assert await ask(await world.connect()) == 200
+
+
+async def test_an_address_taken_on_our_own_port_is_refused_and_the_port_stays_closed_to_others() -> None:
+    async with running() as world:
+        port, ours = world.listener.address[1], world.listener._socket
+        assert ours is not None
+        with socket.create_server(("127.0.0.2", port)), pytest.raises(ReloadRefused, match="MAG-NET-001"):
+            await take(world, host="0.0.0.0")
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+        await take(world, host="0.0.0.0")
+        assert world.listener._socket is not ours
+        assert world.listener._socket is not None
+        assert world.listener._socket.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+
+
+async def test_a_move_that_is_ended_by_a_stop_leaves_the_former_address() -> None:
+    async with running() as world:
+        old = world.listener.address
+        world.listener._context.spawn = lambda coroutine, name: coroutine.close()  # type: ignore[assignment, method-assign]
+        await take(world, port=_free_port())
+        await world.listener.stop()
+        assert await refused(*old)
+        await world.listener.start()
+        assert await ask(await world.connect()) == 200
 
 
 async def test_another_component_refuses_and_the_new_port_is_given_back() -> None:

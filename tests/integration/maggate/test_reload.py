@@ -19,8 +19,10 @@ from magmobo.components.magds.component import MagDS
 from magmobo.components.maggate.component import MagGate
 from magmobo.components.maggate.config import JwtConfig, MagGateConfig
 from magmobo.contracts.errors import ReloadRefused
+from magmobo.contracts.events import DatabaseSchemaChanged
 from magmobo.contracts.secret import Secret
-from magmobo.contracts.settings import MARK, Effect
+from magmobo.contracts.settings import Effect
+from magmobo.kernel.config.effects import effect_of
 from magmobo.testing.harness import running_kernel
 
 OTHER_SECRET = "another secret of more than thirty-two bytes"
@@ -48,8 +50,8 @@ def bearer(secret: str) -> dict[str, str]:
 
 
 def test_every_key_is_live() -> None:
-    for field in msgspec.inspect.type_info(MagGateConfig).fields:  # type: ignore[attr-defined]
-        assert field.type.extra == {MARK: Effect.LIVE}, field.name
+    for field in MagGateConfig.__struct_fields__:
+        assert effect_of(MagGateConfig, field, default=Effect.COMPONENT) is Effect.LIVE, field
 
 
 async def test_a_rotated_key_counts_from_the_next_request_on_and_the_old_one_no_more(dsn: str) -> None:
@@ -91,6 +93,7 @@ async def test_what_cannot_work_is_refused_and_nothing_changes(
 
 async def test_a_database_that_is_away_refuses_other_schemas(dsn: str) -> None:
     async with node(dsn) as (url, component):
+
         class Away:
             def session(self, *, timeout_s: float | None = None) -> Any:
                 raise psycopg.OperationalError("server\nclosed")
@@ -115,6 +118,23 @@ async def test_schemas_change_with_the_snapshot_and_are_followed(dsn: str) -> No
         await take(component, schemas=("public",))
         assert (await fetch(url + "items"))[0] == 404
         assert (await fetch(url + "airlines"))[0] == 200
+
+
+async def test_what_changes_between_prepare_and_commit_is_seen(dsn: str) -> None:
+    async with node(dsn) as (url, component):
+        seen = asyncio.Event()
+        subscription = component._context.bus.on(DatabaseSchemaChanged, lambda _: seen.set(), priority=-100)
+        await component.prepare_reload(msgspec.structs.replace(component._config, schemas=("shop",)), {"schemas"})
+        with psycopg.connect(dsn, autocommit=True) as other:
+            other.execute("create table shop.between as select 7 as id; grant select on shop.between to gate_anon")
+        async with asyncio.timeout(10):
+            await seen.wait()
+            while component._cache._stale.is_set():
+                await asyncio.sleep(0.01)
+        await component._cache.load()
+        subscription.cancel()
+        component.commit_reload()
+        assert json.loads(await until(url + "between", 200)) == [{"id": 7}]
 
 
 async def test_a_load_that_was_under_way_does_not_bring_former_schemas_back(dsn: str) -> None:

@@ -28,7 +28,8 @@ from magmobo.components.magws import signing
 from magmobo.components.magws.config import AppConfig, MagWSConfig, TableConfig
 from magmobo.contracts.errors import ConfigError
 from magmobo.contracts.secret import Secret
-from magmobo.contracts.settings import MARK, Effect
+from magmobo.contracts.settings import Effect
+from magmobo.kernel.config.effects import effect_of
 
 TABLE = "create table {name} (id bigint generated always as identity primary key, note text)"
 OTHER = AppConfig(id="43", key="other-key", secret=Secret("other-secret"))
@@ -75,8 +76,8 @@ async def close_code_at(url: str) -> int | None:
 
 
 def test_every_key_is_live() -> None:
-    for field in msgspec.inspect.type_info(MagWSConfig).fields:  # type: ignore[attr-defined]
-        assert field.type.extra == {MARK: Effect.LIVE}, field.name
+    for field in MagWSConfig.__struct_fields__:
+        assert effect_of(MagWSConfig, field, default=Effect.COMPONENT) is Effect.LIVE, field
 
 
 async def test_apps_come_and_go_and_clients_of_the_others_notice_nothing(dsn: str) -> None:
@@ -108,6 +109,19 @@ async def test_apps_come_and_go_and_clients_of_the_others_notice_nothing(dsn: st
         await take(node, max_channels=100)
         assert set(node.component._plane.clients) == {APP_ID}
         assert len(node.component._plane) == 1
+
+
+async def test_who_has_not_left_yet_is_still_told_of_changes(dsn: str) -> None:
+    execute(dsn, TABLE.format(name="t"))
+    async with running_node(dsn, "t", max_connections=5) as node, connected(node.url) as client:
+        await client.subscribe("db.public.t")
+        asked: list[Any] = []
+        node.component._plane.leavers.add = lambda *leaver: asked.append(leaver)  # type: ignore[method-assign, assignment]
+        await take(node, apps=(OTHER,))
+        assert [code for _, code, _ in asked] == [4001]
+        await asyncio.to_thread(execute, dsn, "insert into t (note) values ('a')")
+        assert ids(await client.until("insert")) == [1]
+        await take(node, apps=(app(),))
 
 
 async def test_a_rotated_secret_counts_at_once_for_clients_that_stay(dsn: str) -> None:
@@ -169,6 +183,8 @@ async def test_a_table_under_row_level_security_is_withdrawn_in_the_very_turn_it
         await client.subscribe("db.public.t")
         await take(node, tables=(table("t"),))
         assert node.component.table_channels() == []  # no turn of the loop lay in between
+        assert node.component._plane.registry.find(APP_ID, "db.public.t") is None
+        assert [refusal.code for refusal in node.component._book.refused.values()] == ["MAG-WS-018"]
         await client.until("pusher:subscription_error")
         assert "row level security" in (await node.component.health()).checks[1].detail
         await take(node, tables=(table("t", rls="ignore"),))
