@@ -30,6 +30,7 @@ _USER = re.compile(r"(\w://[^\s:/@]*):.*", re.DOTALL)
 _ASSIGNED = ("password", "passwd", "passphrase", "secret", "token", "api_key", "apikey")
 _ASSIGNMENT = re.compile(
     rf"((?:{'|'.join(_ASSIGNED)})\\{{0,3}}[\"']?\s{{0,4}}[=:]\s{{0,4}})(?!\*\*\*|expected )"
+    r"(?!(?:vault|file|env|cred):[^\s,;&'\"]+ cannot be followed)"  # a reference says where a secret is
     r"('(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|\\+\"(?:(?!\\+\")[\s\S])*|[^\s,;&'\"]+)",
     re.IGNORECASE,
 )

@@ -7,10 +7,12 @@ was read for the first configuration is on record before a component is made wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from magmobo.contracts.errors import Unavailable
 from magmobo.kernel.chronicle import record_reads
@@ -22,8 +24,8 @@ from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.services import KERNEL_ACTOR
 
 if TYPE_CHECKING:
-    from magmobo.contracts.commands import Commands
     from magmobo.kernel.assembly import Assembly
+    from magmobo.kernel.commands.bus import ScopedCommands
     from magmobo.kernel.config.source import ConfigSource, Start
     from magmobo.kernel.config.versions import Versions
     from magmobo.kernel.reloader import Reloader
@@ -81,17 +83,21 @@ class Settings:
         """The reloader once it was made: before, nothing can be told of it."""
         return self.reloader if "reloader" in self.__dict__ else None  # where `cached_property` keeps what it made
 
-    def answer(self, commands: Commands) -> None:
+    def answer(self, commands: ScopedCommands) -> None:
         """Answer the commands about settings and secrets, where there are any to change."""
         if self._source is None:
             return
         from magmobo.kernel.configuration import ConfigurationOperations
 
-        ConfigurationOperations(self.reloader).register(commands)
+        ConfigurationOperations(self.reloader, self._sections).register(commands)
         if (secrets := self._around.services.secrets) is not None:
             from magmobo.kernel.secrets import SecretOperations
 
             SecretOperations(secrets, self.reloader).register(commands)
+
+    def _sections(self) -> Mapping[str, type[Struct]]:
+        config = self.current.config
+        return {name: type(config.section(name)) for name in config.sections}
 
     def notices(self) -> Sequence[str]:
         """What an operator should know about the settings, a line each."""

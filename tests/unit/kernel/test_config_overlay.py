@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from magmobo.contracts.errors import ConfigError
 from magmobo.contracts.secret import Secret
+from magmobo.kernel.config.core import KernelConfig
 from magmobo.kernel.config.loader import build_config
 from magmobo.kernel.config.overlay import Overlaid, overlaid, put, refer_to_vault
 from magmobo.kernel.config.source import Base, Runtime, RuntimeSetting
@@ -89,6 +90,12 @@ def test_a_secret_is_not_set_by_its_value(key: str, value: str) -> None:
     with pytest.raises(ConfigError, match="mag vault:set") as raised:
         section_of(Runtime({key: setting(value)}))
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["kernel.data_dir", "kernel.environment", "kernel.components"])
+def test_what_a_node_reads_before_it_knows_what_was_set_is_not_set_at_run_time(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is read before .* mag.toml"):
+        overlaid(BASE, Runtime({key: setting("x")}), {"kernel": KernelConfig})
 
 
 @pytest.mark.parametrize("value", ["vault:x", "vault:x@3", "env:X", "cred:x", "postgres://a:${vault:x}@h:1/d"])

@@ -56,6 +56,8 @@ def config(**sections: dict[str, object]) -> Config:
         ("Authorization: Bearer abcdefgh123", "Authorization: Bearer ***"),
         ("maggate.jwt.secret = ***: expected text", "maggate.jwt.secret = ***: expected text"),
         ("vault.token: expected text", "vault.token: expected text"),
+        ("a.secret: vault:x@2 cannot be followed: no", "a.secret: vault:x@2 cannot be followed: no"),
+        ("a.secret: vault:x is mine", "a.secret: *** is mine"),
         ("no route to host 10.0.0.1", "no route to host 10.0.0.1"),
         ("/data/postgres/cluster", "/data/postgres/cluster"),
     ],

@@ -103,7 +103,7 @@ class Asked:
         payload: dict[str, Any] = {
             "command": self.name,
             "phase": "intent",
-            "params": masked(self.command),
+            "params": masked(self.handler.recorded(self.command)),
             "dry_run": self.call.dry_run,
         }
         if self.breakglass:

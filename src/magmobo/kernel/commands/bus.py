@@ -86,14 +86,21 @@ class CommandBus:
 
     # ------------------------------------------------------------ answering
 
-    def handle(self, owner: str, command_type: type[C], handler: CommandHandler[C]) -> Handler:
+    def handle(
+        self,
+        owner: str,
+        command_type: type[C],
+        handler: CommandHandler[C],
+        recorded: Callable[[C], Command] | None = None,
+    ) -> Handler:
         """See `contracts.commands.Commands.handle`; `cancel_all(owner)` ends it, or its own `revoke`.
 
+        recorded: gives what the audit log is told of a command, where that is less than all but its `Secret`s.
         Raises: also UnknownAuditAction, so that a command that could never be recorded is found at once.
         """
         if command_type.audit_action and self._audit is not None:
             self._audit.action(command_type.audit_action)
-        return self._handlers.add(owner, command_type, handler)
+        return self._handlers.add(owner, command_type, handler, recorded)
 
     def scoped(self, owner: str, actor: Actor) -> ScopedCommands:
         """The bus as `owner` sees it, who asks as `actor`."""
@@ -262,8 +269,10 @@ class ScopedCommands:
     def __init__(self, bus: CommandBus, owner: str, actor: Actor) -> None:
         self._bus, self._owner, self._actor = bus, owner, actor
 
-    def handle(self, command_type: type[C], handler: CommandHandler[C]) -> Handler:
-        return self._bus.handle(self._owner, command_type, handler)
+    def handle(
+        self, command_type: type[C], handler: CommandHandler[C], recorded: Callable[[C], Command] | None = None
+    ) -> Handler:
+        return self._bus.handle(self._owner, command_type, handler, recorded)
 
     async def call(self, command: Command, *, timeout_s: float = 30.0) -> Any:
         return await self._bus.call(command, actor=self._actor, timeout_s=timeout_s)

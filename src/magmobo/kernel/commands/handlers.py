@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -26,15 +26,21 @@ _NAME = r"[a-z][a-z0-9_-]{0,31}:[a-z][a-z0-9_-]{0,31}"
 class Handler:
     """One registered handler; implements `contracts.commands.CommandRegistration`.
 
-    `running`: the tasks in which its commands are led now, each with what interrupts it.
+    `running`: the tasks in which its commands are led now, each with what interrupts it. `recorded`: gives what the
+    audit log is told of a command.
     """
 
-    __slots__ = ("_decoder", "_table", "active", "command_type", "function", "name", "owner", "running")
+    __slots__ = ("_decoder", "_table", "active", "command_type", "function", "name", "owner", "recorded", "running")
 
     def __init__(
-        self, table: HandlerTable, owner: str, command_type: type[Command], function: CommandHandler[Any]
+        self,
+        table: HandlerTable,
+        owner: str,
+        command_type: type[Command],
+        function: CommandHandler[Any],
+        recorded: Callable[[Any], Command],
     ) -> None:
-        self.owner, self.command_type, self.function = owner, command_type, function
+        self.owner, self.command_type, self.function, self.recorded = owner, command_type, function, recorded
         self.name, self.active = command_type.name, True
         self.running: dict[asyncio.Task[Any], asyncio.Future[BaseException]] = {}
         self._table = table
@@ -77,12 +83,19 @@ class HandlerTable:
         self._by_name: dict[str, Handler] = {}
         self._running_of_cancelled: set[Handler] = set()
 
-    def add(self, owner: str, command_type: type[Command], function: CommandHandler[Any]) -> Handler:
+    def add(
+        self,
+        owner: str,
+        command_type: type[Command],
+        function: CommandHandler[Any],
+        recorded: Callable[[Any], Command] | None = None,
+    ) -> Handler:
         """Register. Raises: CommandTaken, ValueError for a class that is no proper command."""
         check_command_type(command_type)
         if taken := self._by_name.get(command_type.name):
             raise CommandTaken(command_type.name, taken.owner)
-        handler = self._by_name[command_type.name] = Handler(self, owner, command_type, function)
+        handler = Handler(self, owner, command_type, function, recorded or _as_it_is)
+        self._by_name[command_type.name] = handler
         return handler
 
     def find(self, name: str) -> Handler:
@@ -121,6 +134,10 @@ class HandlerTable:
 
         near = difflib.get_close_matches(name[:80].replace(" ", ":"), self._by_name, n=1)
         return near[0] if near else ""
+
+
+def _as_it_is(command: Command) -> Command:
+    return command
 
 
 def check_command_type(command_type: type[Command]) -> None:

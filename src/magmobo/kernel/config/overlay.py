@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from magmobo.contracts.errors import ConfigError
+from magmobo.contracts.secret import HIDDEN
 from magmobo.kernel.config.keys import around, steps
 from magmobo.kernel.config.layers import Text
 from magmobo.kernel.config.shapes import holds_secret, inside, is_secret
 from magmobo.kernel.config.source import Base, Runtime, RuntimeSetting
 
+_READ_FIRST = frozenset({"kernel.data_dir", "kernel.environment", "kernel.components"})
 OVERRIDE, PATCH, VAULT = "override", "patch", "vault"
 _BELOW_THE_VAULT = frozenset({"default", "demo", "generated", "file", "secrets"})
 _ONE_REFERENCE = re.compile(r"(?:vault|file|env|cred):[^\s]+(?![\s\S])")
@@ -44,7 +46,7 @@ def overlaid(base: Base, runtime: Runtime, sections: Mapping[str, type[Struct]])
         for key, setting in settings.items():
             origin = f"{kind} by {setting.actor}"
             if reason := _refused(key, setting, sections):
-                problems.append(f"{key}: {reason} ({origin})")
+                problems.append(f"{key} {reason} ({origin})")
             elif not put(result, key, Text(setting.value), origin, kind):
                 problems.append(f"{key}: what it stands in is no table ({origin})")
     if problems:
@@ -83,16 +85,32 @@ def put(into: Overlaid, key: str, value: Any, origin: str, layer: str) -> bool:
     return True
 
 
+def recordable(key: str, value: str, sections: Mapping[str, type[Struct]]) -> str:
+    """`value` as the audit log may hold it: of a secret its reference only, and nothing of what is no setting.
+
+    A key that is unknown may be that of a secret, mistyped.
+    """
+    type_ = _type_of(key, sections)
+    if type_ is None or (holds_secret(type_) and not _is_reference(type_, value)):
+        return HIDDEN
+    return value
+
+
 def _refused(key: str, setting: RuntimeSetting, sections: Mapping[str, type[Struct]]) -> str:
     """Why this key cannot be set at run time to this value, or empty. Unknown keys are for the validation."""
+    if key in _READ_FIRST:
+        return "is read before what was set at run time: write it into mag.toml or the environment"
     if "[" in key:
-        return f"one item of a list cannot be set: set {around(key).partition('[')[0]} as a whole"
+        return f"is one item of a list: set {around(key).partition('[')[0]} as a whole"
     type_ = _type_of(key, sections)
-    if type_ is None or not holds_secret(type_):
+    if type_ is None or not holds_secret(type_) or _is_reference(type_, setting.value):
         return ""
-    if is_secret(type_) and (_ONE_REFERENCE.match(setting.value) or _URL_WITH_REFERENCE.match(setting.value)):
-        return ""
-    return "a secret is not set by its value: store it with `mag vault:set NAME` and set `vault:NAME`"
+    return "is secret, and not set by its value: store it with `mag vault:set NAME`, then set `vault:NAME`"
+
+
+def _is_reference(type_: Any, value: str) -> bool:
+    """Whether `value` is no secret, but says where one is."""
+    return is_secret(type_) and bool(_ONE_REFERENCE.match(value) or _URL_WITH_REFERENCE.match(value))
 
 
 def _type_of(key: str, sections: Mapping[str, type[Struct]]) -> Any:
