@@ -1,12 +1,14 @@
 """The console's routes. Reading needs the session cookie; changing anything needs its CSRF token as well.
 
-Boundary: HTTP only; what is shown comes from `Operators` and `Realtime`. Every answer carries the security headers.
+Boundary: HTTP only; what is shown comes from `Operators` and `Realtime`, and what is changed goes through the command
+bus, which decides and records it. Every answer carries the security headers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -36,6 +38,8 @@ from magmobo.contracts.planes import AsgiApp, Operators, Realtime
 
 PREFIX = "/console/"
 MAX_BODY_BYTES = 4_096
+VERSIONS_SHOWN = 50
+ROLLBACK_TIMEOUT_S = 60.0  # components that are made anew with other settings take their time
 HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 HEADERS = {
     "X-Frame-Options": "DENY",
@@ -58,6 +62,13 @@ class ChannelLogin(Struct, forbid_unknown_fields=True):
 
     socket_id: Annotated[str, Meta(pattern=r"\A[0-9]{1,20}\.[0-9]{1,20}\Z")]
     channel_name: Annotated[str, Meta(max_length=400)]
+
+
+class Rollback(Struct, forbid_unknown_fields=True):
+    """Body of POST api/rollback. `dry_run`: only say what it would change."""
+
+    version: Annotated[int, Meta(ge=1, lt=2**53)]
+    dry_run: bool
 
 
 class ConsoleApp:
@@ -94,6 +105,8 @@ class ConsoleApp:
             Route(f"{PREFIX}auth", self._authorise_channel, methods=["POST"]),
             Route(f"{PREFIX}api/session", self._show_session),
             Route(f"{PREFIX}api/status", self._show_status),
+            Route(f"{PREFIX}api/settings", self._show_settings),
+            Route(f"{PREFIX}api/rollback", self._roll_back, methods=["POST"]),
         ]
         handlers: dict[Any, Any] = {MagError: self._problem, HTTPException: _http_problem}
         app = Starlette(routes=routes, exception_handlers=handlers)
@@ -144,6 +157,28 @@ class ConsoleApp:
         node = await self._operators.run("kernel:status", actor=_actor(request))
         return _json({"node": Raw(node), "realtime": self._realtime_view()})
 
+    async def _show_settings(self, request: Request) -> Response:
+        """Every setting and the versions; nothing (204) when `unless` names what they are still."""
+        self._session(request)
+        actor, limit = _actor(request), msgspec.json.encode({"limit": VERSIONS_SHOWN})
+        tree = await self._operators.run("config:show", actor=actor)
+        history = await self._operators.run("config:history", limit, actor=actor)
+        mark = sha256(tree + b"\n" + history).hexdigest()[:32]
+        if request.query_params.get("unless") == mark:
+            return Response(status_code=204, headers={"Cache-Control": "no-store"})
+        return _json({"mark": mark, "tree": Raw(tree), "history": Raw(history)})
+
+    async def _roll_back(self, request: Request) -> Response:
+        asked = await self._change(request, Rollback)
+        outcome = await self._operators.run(
+            "config:rollback",
+            msgspec.json.encode({"version": asked.version}),
+            actor=_actor(request),
+            timeout_s=ROLLBACK_TIMEOUT_S,
+            dry_run=asked.dry_run,
+        )
+        return _json(Raw(outcome))
+
     async def _logout(self, request: Request) -> Response:
         self._session(request, changes=True)
         self._sessions.end(self._session_id(request))
@@ -152,8 +187,7 @@ class ConsoleApp:
         return response
 
     async def _authorise_channel(self, request: Request) -> Response:
-        self._session(request, changes=True)
-        asked = await _body(request, ChannelLogin)
+        asked = await self._change(request, ChannelLogin)
         if self._realtime is None:
             raise Unavailable("realtime")
         if asked.channel_name not in self._realtime.table_channels():
@@ -169,6 +203,13 @@ class ConsoleApp:
         if changes and not session.csrf_matches(request.headers.get("x-csrf-token", "")):
             raise ForgeryRefused
         return session
+
+    async def _change(self, request: Request, shape: type[T]) -> T:
+        """The body of a request that changes something, from somebody whose session still counts when it is there."""
+        self._session(request, changes=True)
+        asked = await _body(request, shape)
+        self._session(request, changes=True)
+        return asked
 
     def _session_id(self, request: Request) -> str:
         return request.cookies.get(self._cookie_name, "")

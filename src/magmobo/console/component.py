@@ -9,7 +9,7 @@ from magmobo.contracts.planes import Listener, Mount, Operators, Realtime
 
 
 class Console(Component):
-    """Shows components and live changes to whoever has the admin token."""
+    """Shows components, live changes and settings to whoever has the admin token."""
 
     name = "console"
     essential = False
@@ -19,7 +19,8 @@ class Console(Component):
     ) -> None:
         self._listener, self._operators, self._realtime = listener, operators, realtime
         self._hide = context.hide
-        self._sessions, self._throttle = Sessions(context.clock), LoginThrottle(context.clock)
+        self._sessions = Sessions(context.clock, lambda: operators.admin_token_number)
+        self._throttle = LoginThrottle(context.clock)
         self._mounts: list[Mount] = []
 
     async def start(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from hashlib import sha256
 
 from magmobo.contracts.clock import Clock
@@ -24,8 +25,9 @@ MAX_ADDRESSES = 1_024
 class Session:
     """One signed-in browser."""
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, token_number: int) -> None:
         self.csrf_token = secrets.token_urlsafe(32)
+        self.token_number = token_number
         self.opened_s = self.used_s = now_s
 
     def csrf_matches(self, candidate: str) -> bool:
@@ -34,12 +36,16 @@ class Session:
 
 
 class Sessions:
-    """Opens, finds and ends sessions. A session ends after 30 idle minutes, after 12 hours, or pushed out by 100 newer
-    ones.
+    """Opens, finds and ends sessions. A session ends after 30 idle minutes, after 12 hours, pushed out by 100 newer
+    ones, or with the admin token that opened it.
+
+    Args:
+        token_number: `Operators.admin_token_number` now. It is asked at every look, because an event would come after
+            the restarts of a reload, and not at all when that reload is taken back.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, token_number: Callable[[], int]) -> None:
+        self._clock, self._token_number = clock, token_number
         self._by_hash: OrderedDict[bytes, Session] = OrderedDict()
 
     def __len__(self) -> int:
@@ -47,7 +53,7 @@ class Sessions:
 
     def open(self) -> tuple[str, Session]:
         """A new session and the id that only the browser keeps."""
-        session_id, session = secrets.token_urlsafe(32), Session(self._clock.monotonic_s())
+        session_id, session = secrets.token_urlsafe(32), Session(self._clock.monotonic_s(), self._token_number())
         while len(self._by_hash) >= MAX_SESSIONS:
             self._by_hash.popitem(last=False)
         self._by_hash[_hash(session_id)] = session
@@ -59,7 +65,8 @@ class Sessions:
         session = self._by_hash.get(key)
         if session is None:
             return None
-        if now_s - session.used_s > IDLE_S or now_s - session.opened_s > LIFETIME_S:
+        is_old = now_s - session.used_s > IDLE_S or now_s - session.opened_s > LIFETIME_S
+        if is_old or session.token_number != self._token_number():
             del self._by_hash[key]
             return None
         session.used_s = now_s

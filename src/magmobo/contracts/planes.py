@@ -330,6 +330,13 @@ class Operators(Protocol):
         """Whether `candidate` is the admin token, compared in constant time."""
         ...
 
+    @property
+    def admin_token_number(self) -> int:
+        """Another one whenever the admin token is another one, also when a former one comes back. What somebody was
+        given for the token ends when this changes.
+        """
+        ...
+
     async def run(
         self,
         command: str,

@@ -82,7 +82,7 @@ class Following:
             self._vault_changed.set()
         if self._operators is not None and "admin.token_sha256" in changed:
             admin: AdminConfig = config.section("admin")
-            self._operators.token_sha256 = admin.token_sha256
+            self._operators.take_token(admin.token_sha256)
 
     # ------------------------------------------------------------ while it serves
 
@@ -94,7 +94,7 @@ class Following:
         """Follow until cancelled; the node is ready."""
         self._kernel = kernel
         self.watch.note()
-        if await asyncio.to_thread(self._may_have_changed):
+        if self._kernel_section.watch_files and await asyncio.to_thread(self._may_have_changed):
             await self._files_changed()
         # A reload is refused while the node resets, so the files are read once more when it has come back.
         kernel.bus.subscribe(OWNER, SystemReady, lambda _: self._came_back.set())

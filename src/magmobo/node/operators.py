@@ -19,8 +19,14 @@ class NodeOperators:
     """
 
     def __init__(self, token_sha256: Secret | None) -> None:
-        self.token_sha256 = token_sha256
+        self._token_sha256, self._token_number = token_sha256, 1
         self._kernel: Kernel | None = None
+
+    def take_token(self, token_sha256: Secret | None) -> None:
+        """Another admin token counts from now on."""
+        if token_sha256 != self._token_sha256:
+            self._token_sha256 = token_sha256
+            self._token_number += 1
 
     def serve(self, kernel: Kernel) -> None:
         """Speak for this kernel from now on."""
@@ -37,10 +43,14 @@ class NodeOperators:
         return self.kernel.status()
 
     def admin_token_matches(self, candidate: str) -> bool:
-        if not self.token_sha256:
+        if not self._token_sha256:
             return False
         hashed = sha256(candidate.encode(errors="surrogatepass")).hexdigest()
-        return hmac.compare_digest(hashed, self.token_sha256.reveal())
+        return hmac.compare_digest(hashed, self._token_sha256.reveal())
+
+    @property
+    def admin_token_number(self) -> int:
+        return self._token_number
 
     async def run(
         self,

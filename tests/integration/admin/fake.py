@@ -45,6 +45,10 @@ class FakeOperators:
     def admin_token_matches(self, candidate: str) -> bool:
         return False
 
+    @property
+    def admin_token_number(self) -> int:
+        return 1
+
     async def run(
         self,
         command: str,

@@ -18,8 +18,18 @@ from magmobo.components.listener.component import ListenerComponent
 from magmobo.components.listener.config import ListenerConfig
 from magmobo.console.component import Console
 from magmobo.contracts.capabilities import Actor, Role
-from magmobo.contracts.errors import Unavailable
+from magmobo.contracts.configuration import (
+    ConfigChange,
+    ConfigEntry,
+    ConfigTree,
+    ConfigVersion,
+    ConfigVersions,
+    ReloadOutcome,
+    ReloadPlan,
+)
+from magmobo.contracts.errors import ReloadRefused, Unavailable
 from magmobo.contracts.planes import ComponentStatus, NodeStatus
+from magmobo.contracts.settings import Effect
 
 TOKEN = "the-admin-token-of-this-test"
 
@@ -75,12 +85,74 @@ class OneToken:
             ("curl 'http://127.0.0.1:1/rest/v1/flights?limit=3'",), ("wal_level is replica: no live changes",),
         )  # fmt: skip
 
+    admin_token_number = 1
+
+    def __init__(self) -> None:
+        self.settings = PlayedSettings()
+
     def admin_token_matches(self, candidate: str) -> bool:
         return candidate == TOKEN
 
-    async def run(self, command: str, params: bytes = b"{}", *, actor: Actor, **_: Any) -> bytes:
-        assert (command, actor.via, actor.role) == ("kernel:status", "console", Role.ADMIN)
-        return msgspec.json.encode(self.status())
+    async def run(
+        self,
+        command: str,
+        params: bytes = b"{}",
+        *,
+        actor: Actor,
+        timeout_s: float = 30.0,
+        dry_run: bool = False,
+        idempotency_key: str = "",
+    ) -> bytes:
+        assert (actor.name, actor.via, actor.role) == ("console", "console", Role.ADMIN)
+        if command == "kernel:status":
+            return msgspec.json.encode(self.status())
+        return msgspec.json.encode(await self.settings.answer(command, msgspec.json.decode(params), dry_run=dry_run))
+
+
+class PlayedSettings:
+    """Settings of a node whose versions differ in one key; `entries` are others. `asked`: what was to be changed.
+
+    `refusal` is raised instead of going back; `gate` holds the answer back until it is set.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[ConfigEntry] = []
+        self.refused, self.held, self.refusal = "", False, ""
+        self.values = {1: 8, 2: 16}
+        self.asked: list[tuple[int, bool]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    @property
+    def version(self) -> int:
+        return max(self.values)
+
+    async def answer(self, command: str, params: dict[str, Any], *, dry_run: bool) -> object:
+        if command == "config:show":
+            pool = ConfigEntry("magds.pool_size", self.values[self.version], "mag.toml line 3", "file", Effect.LIVE)
+            return ConfigTree(self.version, "test", [pool, *self.entries], self.held, self.refused)
+        if command == "config:history":
+            return ConfigVersions([self._meta(number) for number in sorted(self.values, reverse=True)])
+        assert command == "config:rollback"
+        self.asked.append((params["version"], dry_run))
+        return await self._roll_back(params["version"], dry_run=dry_run)
+
+    async def _roll_back(self, version: int, *, dry_run: bool) -> ReloadOutcome:
+        await self.gate.wait()
+        if self.refusal:
+            raise ReloadRefused(self.refusal)
+        old, new = self.values[self.version], self.values[version]
+        change = ConfigChange("magds.pool_size", old, new, "mag.toml line 3", Effect.LIVE)
+        plan = ReloadPlan([change] if old != new else [], ["magds"], ["demo"], ["kernel.environment"])
+        if not dry_run:
+            self.values[self.version + 1] = new
+            self.held = True
+        return ReloadOutcome(self.version, not dry_run, plan)
+
+    def _meta(self, number: int) -> ConfigVersion:
+        keys = ["magds.pool_size"] if number > 1 else []
+        is_running = number == self.version
+        return ConfigVersion(number, "2026-01-02T03:04:05Z", "command", "uid:0", keys, is_running, True)
 
 
 @dataclass
@@ -118,9 +190,15 @@ class Browser:
     """One HTTP client of a running console; remembers cookie and CSRF token like the page does."""
 
     def __init__(
-        self, listener: ListenerComponent, console: Console, context: PlainContext, realtime: PlainRealtime
+        self,
+        listener: ListenerComponent,
+        console: Console,
+        context: PlainContext,
+        realtime: PlainRealtime,
+        operators: OneToken,
     ) -> None:
         self.listener, self.console, self.context, self.realtime = listener, console, context, realtime
+        self.operators, self.settings = operators, operators.settings
         self.port = listener.address[1]
         self.cookie = self.csrf = ""
 
@@ -152,15 +230,15 @@ class Browser:
 
 @asynccontextmanager
 async def running_console(*, realtime: bool = True) -> AsyncIterator[Browser]:
-    context, plane = PlainContext(), PlainRealtime()
+    context, plane, operators = PlainContext(), PlainRealtime(), OneToken()
     listener = ListenerComponent(context, None)  # type: ignore[arg-type]
     listener.configure(ListenerConfig(port=0))
-    console = Console(context, listener, OneToken(), plane if realtime else None)  # type: ignore[arg-type]
+    console = Console(context, listener, operators, plane if realtime else None)  # type: ignore[arg-type]
     await listener.boot()
     await listener.start()
     await console.start()
     try:
-        yield Browser(listener, console, context, plane)
+        yield Browser(listener, console, context, plane, operators)
     finally:
         await console.stop()
         await listener.stop()

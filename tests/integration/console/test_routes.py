@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from tests.integration.console.support import running_console
 
 from magmobo.console.sessions import FAILURE_WINDOW_S, IDLE_S, LIFETIME_S, MAX_FAILURES
+from magmobo.contracts.configuration import ConfigEntry
+from magmobo.contracts.settings import Effect
 
 
 async def test_nothing_is_shown_without_a_session() -> None:
     async with running_console() as browser:
-        for path in ("api/status", "api/session"):
+        for path in ("api/status", "api/session", "api/settings"):
             answer = await browser.request("GET", f"/console/{path}")
             assert (answer.status, answer.json["code"]) == (401, "MAG-CONS-002")
-        for path in ("logout", "auth"):
+        for path in ("logout", "auth", "api/rollback"):
             assert (await browser.request("POST", f"/console/{path}", {})).status == 401
         browser.cookie = f"mag_console_{browser.port}=guessed"
         assert (await browser.request("GET", "/console/api/status")).status == 401
@@ -55,20 +57,27 @@ async def test_wrong_tokens_are_refused_and_slowed_down() -> None:
 async def test_other_sites_can_neither_sign_in_nor_act(headers: dict[str, str]) -> None:
     async with running_console() as browser:
         await browser.sign_in()
-        for path, body in (("login", {"token": "x"}), ("logout", {}), ("auth", {})):
+        for path, body in (
+            ("login", {"token": "x"}),
+            ("logout", {}),
+            ("auth", {}),
+            ("api/rollback", {"version": 1, "dry_run": False}),
+        ):
             answer = await browser.request("POST", f"/console/{path}", body, headers)
             assert (answer.status, answer.json["code"]) == (403, "MAG-CONS-003")
         assert (await browser.request("GET", "/console/api/session")).status == 200
         own = {"Origin": f"http://127.0.0.1:{browser.port}", "Sec-Fetch-Site": "same-origin"}
         assert (await browser.request("POST", "/console/logout", {}, own)).status == 204
+        assert browser.settings.asked == []
 
 
 async def test_changing_anything_needs_the_csrf_token() -> None:
     async with running_console() as browser:
         await browser.sign_in()
         good, browser.csrf = browser.csrf, "wrong"
-        for path in ("logout", "auth"):
-            assert (await browser.request("POST", f"/console/{path}", {})).status == 403
+        for path, body in (("logout", {}), ("auth", {}), ("api/rollback", {"version": 1, "dry_run": False})):
+            assert (await browser.request("POST", f"/console/{path}", body)).status == 403
+        assert browser.settings.asked == []
         browser.csrf = good
         channel = {"socket_id": "1.2", "channel_name": "private-db.public.orders"}
         answer = await browser.request("POST", "/console/auth", channel)
@@ -97,6 +106,88 @@ async def test_it_signs_for_channels_of_published_tables_only(channel: object, s
         answer = await browser.request("POST", "/console/auth", channel)
         assert answer.status == status
         assert b"signed" not in answer.body
+
+
+async def test_the_settings_are_told_once_and_again_when_they_are_others() -> None:
+    async with running_console() as browser:
+        await browser.sign_in()
+        first = await browser.request("GET", "/console/api/settings")
+        assert first.headers["cache-control"] == "no-store"
+        assert first.json["tree"]["entries"][0]["key"] == "magds.pool_size"
+        assert [version["version"] for version in first.json["history"]["versions"]] == [2, 1]
+        again = f"/console/api/settings?unless={first.json['mark']}"
+        assert (await browser.request("GET", again)).status == 204
+        browser.settings.entries.append(ConfigEntry("a.b", 1, "default", "default", Effect.LIVE))
+        other = await browser.request("GET", again)
+        assert (other.status, len(other.json["tree"]["entries"])) == (200, 2)
+        browser.settings.values[3] = 9  # and when only the history is another one
+        assert (await browser.request("GET", f"/console/api/settings?unless={other.json['mark']}")).status == 200
+
+
+async def test_going_back_asks_the_command_bus_and_tells_what_it_says() -> None:
+    async with running_console() as browser:
+        await browser.sign_in()
+        plan = await browser.request("POST", "/console/api/rollback", {"version": 1, "dry_run": True})
+        assert (plan.json["version"], plan.json["applied"], plan.json["plan"]["live"]) == (2, False, ["magds"])
+        done = await browser.request("POST", "/console/api/rollback", {"version": 1, "dry_run": False})
+        assert (done.json["version"], done.json["applied"]) == (3, True)
+        assert browser.settings.asked == [(1, True), (1, False)]
+        browser.settings.refusal = "no route to planted-secret"
+        refused = await browser.request("POST", "/console/api/rollback", {"version": 1, "dry_run": False})
+        assert (refused.status, refused.json["title"]) == (422, "no route to ***")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"version": 1}, {"dry_run": True}, {"version": "1", "dry_run": True}, {"version": 0, "dry_run": True},
+     {"version": 2**53, "dry_run": True}, {"version": 1, "dry_run": 0}, {"version": 1, "dry_run": True, "x": 1}, []],
+)  # fmt: skip
+async def test_what_is_not_exactly_a_version_to_go_back_to_is_refused(body: object) -> None:
+    async with running_console() as browser:
+        await browser.sign_in()
+        assert (await browser.request("POST", "/console/api/rollback", body)).status == 400
+        assert browser.settings.asked == []
+
+
+async def test_no_session_outlives_the_token_that_opened_it() -> None:
+    async with running_console() as browser:
+        await browser.sign_in()
+        browser.operators.admin_token_number += 1
+        for method, path, body in (
+            ("GET", "api/session", None),
+            ("GET", "api/settings", None),
+            ("POST", "api/rollback", {"version": 1, "dry_run": False}),
+        ):
+            assert (await browser.request(method, f"/console/{path}", body)).status == 401
+        assert browser.settings.asked == []
+        assert (await browser.sign_in()).status == 200
+
+
+async def test_a_request_whose_body_comes_after_its_session_ended_changes_nothing() -> None:
+    async with running_console() as browser:
+        await browser.sign_in()
+        body = b'{"version": 1, "dry_run": false}'
+        head = (
+            f"POST /console/api/rollback HTTP/1.1\r\nHost: 127.0.0.1:{browser.port}\r\nCookie: {browser.cookie}\r\n"
+            f"X-CSRF-Token: {browser.csrf}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        seen = asyncio.Event()
+        find = browser.console._sessions.find
+
+        def watched(session_id: str) -> object:
+            seen.set()
+            return find(session_id)
+
+        browser.console._sessions.find = watched  # type: ignore[method-assign, assignment]
+        reader, writer = await asyncio.open_connection("127.0.0.1", browser.port)
+        writer.write(head.encode())
+        await asyncio.wait_for(seen.wait(), 10)  # it was let in
+        browser.operators.admin_token_number += 1
+        writer.write(body)
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 401")
+        writer.close()
+        assert browser.settings.asked == []
 
 
 async def test_a_form_of_another_site_cannot_be_mistaken_for_a_login() -> None:

@@ -45,6 +45,10 @@ class Node:
     def admin_token_matches(self, candidate: str) -> bool:
         return False
 
+    @property
+    def admin_token_number(self) -> int:
+        return 1
+
 
 class Session:
     """Remembers what happened to it and echoes texts; `/app/…` commands close or fail on purpose."""

@@ -34,7 +34,7 @@ class Hands:
 
 
 def test_the_table_holds_no_session_id() -> None:
-    sessions = Sessions(Hands())
+    sessions = Sessions(Hands(), lambda: 1)
     session_id, session = sessions.open()
     assert session_id not in repr(vars(sessions))
     assert sessions.find(session_id) is session
@@ -45,7 +45,7 @@ def test_the_table_holds_no_session_id() -> None:
 
 
 def test_the_least_used_session_makes_room() -> None:
-    sessions = Sessions(Hands())
+    sessions = Sessions(Hands(), lambda: 1)
     kept, _ = sessions.open()
     pushed_out, _ = sessions.open()
     for _ in range(MAX_SESSIONS - 1):
@@ -79,7 +79,8 @@ class SessionLife(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Hands()
-        self.sessions = Sessions(self.clock)
+        self.token_number = 1
+        self.sessions = Sessions(self.clock, lambda: self.token_number)
         self.known: dict[str, tuple[float, float]] = {}
         self.ended: list[str] = []
 
@@ -95,6 +96,12 @@ class SessionLife(RuleBasedStateMachine):
     @rule(step_s=st.sampled_from([1.0, IDLE_S - 1, IDLE_S + 1, LIFETIME_S / 3]))
     def wait(self, step_s: float) -> None:
         self.clock.now_s += step_s
+
+    @rule()
+    def take_another_token(self) -> None:
+        self.token_number += 1
+        self.ended += self.known
+        self.known.clear()
 
     @rule(data=st.data())
     def use(self, data: st.DataObject) -> None:

@@ -94,3 +94,15 @@ def test_the_token_opens_the_door_and_nothing_else_does(folder: DataFolder) -> N
     for wrong in ("", token[:-1], token + " ", stored, "\ud800"):
         assert not operators.admin_token_matches(wrong)
     assert not NodeOperators(None).admin_token_matches("")
+
+
+def test_another_token_closes_the_door_for_the_former_one_and_says_so_each_time() -> None:
+    first, second = (Secret(sha256(token).hexdigest()) for token in (b"first", b"second"))
+    operators, numbers = NodeOperators(first), []
+    for token_sha256, wanted in ((first, "first"), (second, "second"), (None, ""), (first, "first")):
+        operators.take_token(token_sha256)
+        numbers.append(operators.admin_token_number)
+        assert [token for token in ("first", "second") if operators.admin_token_matches(token)] == [wanted][
+            : bool(wanted)
+        ]
+    assert numbers == [1, 2, 3, 4]  # the token that came back is not the one that went

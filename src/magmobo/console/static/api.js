@@ -1,6 +1,7 @@
 // Talks to the console's routes. The session is a cookie that scripts cannot read; the CSRF token lives here only.
 
 const ANSWER_WITHIN_MS = 4000; // a node that restarts lets connections wait; the page must not wait with them
+const CHANGE_WITHIN_MS = 65000; // the node gives itself 60 s to go back
 
 let csrfToken = "";
 
@@ -12,10 +13,10 @@ export class Problem extends Error {
   }
 }
 
-async function call(path, body) {
+async function call(path, body, withinMs = ANSWER_WITHIN_MS) {
   const options = {
     headers: { Accept: "application/json" }, cache: "no-store", credentials: "same-origin",
-    signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+    signal: AbortSignal.timeout(withinMs),
   };
   if (body !== undefined) {
     options.method = "POST";
@@ -44,6 +45,13 @@ export async function signOut() {
 }
 
 export const readStatus = () => call("api/status");
+
+// Null when they are still those of `mark`.
+export const readSettings = (mark) => call(`api/settings?unless=${encodeURIComponent(mark)}`);
+
+export const planRollback = (version) => call("api/rollback", { version, dry_run: true }, CHANGE_WITHIN_MS);
+
+export const rollBack = (version) => call("api/rollback", { version, dry_run: false }, CHANGE_WITHIN_MS);
 
 export const authoriseChannel = (socketId, channelName) =>
   call("auth", { socket_id: socketId, channel_name: channelName });

@@ -1,11 +1,15 @@
-// The page: sign in, then ask for the node's status every two seconds and follow its changes.
+// The page: sign in, then ask for the node's status every two seconds and follow its changes. The settings are asked
+// for with it while they are looked at.
 
-import { readStatus, resumeSession, signIn, signOut } from "./api.js";
+import { readSettings, readStatus, resumeSession, signIn, signOut } from "./api.js";
 import { Feed, tableOf } from "./feed.js";
 import { drawNode, forgetNode } from "./node.js";
+import { closeRollback } from "./rollback.js";
+import { drawSettings, forgetSettings, settingsMark } from "./settings.js";
 import { Ticker } from "./ticker.js";
 
 const STATUS_EVERY_MS = 2000;
+const VIEWS = ["overview", "settings"];
 const CONNECTION = {
   connected: ["good", "connected"], connecting: ["warn", "connecting"], initialized: ["warn", "connecting"],
   unavailable: ["bad", "no connection"], disconnected: ["", "not connected"], failed: ["bad", "no WebSocket here"],
@@ -15,6 +19,8 @@ const byId = (id) => document.getElementById(id);
 const ticker = new Ticker();
 const feed = new Feed(ticker, showConnection);
 let poll = 0;
+let round = 0; // of questions to the node; a newer one makes the answers to the older one void
+let view = VIEWS[0];
 
 function showConnection(state, text) {
   const [tone, usual] = CONNECTION[state] ?? ["warn", state];
@@ -24,10 +30,13 @@ function showConnection(state, text) {
 
 function showLogin(problem = "") {
   clearTimeout(poll);
+  round += 1;
   feed.stop();
   ticker.stop();
   forgetNode();
-  byId("dashboard").hidden = byId("sign-out").hidden = true;
+  forgetSettings();
+  closeRollback();
+  byId("dashboard").hidden = byId("sign-out").hidden = byId("views").hidden = true;
   byId("login").hidden = false;
   byId("login-problem").textContent = problem;
   byId("token").value = "";
@@ -36,7 +45,7 @@ function showLogin(problem = "") {
 
 function showDashboard() {
   byId("login").hidden = true;
-  byId("dashboard").hidden = byId("sign-out").hidden = false;
+  byId("dashboard").hidden = byId("sign-out").hidden = byId("views").hidden = false;
   byId("token").value = "";
   ticker.start();
   refresh();
@@ -56,18 +65,46 @@ function followChanges(realtime) {
   feed.follow(appKey, channels);
 }
 
+async function refreshSettings(mine) {
+  const line = byId("settings-problem");
+  try {
+    const settings = await readSettings(settingsMark());
+    if (settings && mine === round) drawSettings(settings, refresh);
+    line.hidden = true;
+  } catch (problem) {
+    if (problem.status === 401) throw problem;
+    line.textContent = [problem.message, problem.remedy].filter(Boolean).join(". ");
+    line.hidden = !problem.status; // without one the node does not answer, which is said already
+  }
+}
+
 async function refresh() {
   clearTimeout(poll);
+  const mine = (round += 1);
   try {
     const { node, realtime } = await readStatus();
+    if (mine !== round) return;
     drawNode(node);
     followChanges(realtime);
     byId("offline").hidden = true;
+    if (view === "settings") await refreshSettings(mine);
   } catch (problem) {
+    if (mine !== round) return;
     if (problem.status === 401) return showLogin("Your session has ended.");
     byId("offline").hidden = false;
   }
-  poll = setTimeout(refresh, STATUS_EVERY_MS);
+  if (mine === round) poll = setTimeout(refresh, STATUS_EVERY_MS);
+}
+
+// Other places in the page, as that of the skip link, leave the view as it is.
+function chooseView() {
+  const wanted = location.hash.slice(1);
+  if (VIEWS.includes(wanted)) view = wanted;
+  for (const name of VIEWS) {
+    byId(`view-${name}`).hidden = name !== view;
+    if (name === view) byId(`to-${name}`).setAttribute("aria-current", "page");
+    else byId(`to-${name}`).removeAttribute("aria-current");
+  }
 }
 
 byId("login").addEventListener("submit", async (event) => {
@@ -92,5 +129,11 @@ byId("sign-out").addEventListener("click", async () => {
 });
 byId("pause").addEventListener("click", () => ticker.togglePause());
 byId("clear").addEventListener("click", () => ticker.clear());
+addEventListener("hashchange", () => {
+  chooseView();
+  if (!byId("dashboard").hidden) refresh();
+});
+
+chooseView();
 
 resumeSession().then(showDashboard, (problem) => showLogin(problem.status === 401 ? "" : problem.message));
