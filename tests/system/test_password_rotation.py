@@ -74,7 +74,7 @@ async def begin_with_the_vault(data_dir: Path, server: PostgresServer) -> Give:
     file.write_text(f'{CONFIG}\n[magds]\ndsn = "{dsn}"\n', encoding="utf-8")
 
     async def give(node: NodeProcess, password: str) -> dict[str, Any]:
-        return await ask(node.data_dir, "vault:rotate", secret="db", value=password)
+        return await ask(node.data_dir, "vault:rotate", entry="db", value=password)
 
     return give
 
