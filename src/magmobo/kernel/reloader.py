@@ -45,6 +45,10 @@ class Reloader:
         """The node goes down: end what is under way, which gets about `timeout_s`; nothing is begun any more."""
         await self._turnover.close(timeout_s)
 
+    async def noted(self) -> None:
+        """Return when the settings that the node started with have their number, unless it is not up yet."""
+        await self._turnover.noted()
+
     # ------------------------------------------------------------ how it is
 
     @property

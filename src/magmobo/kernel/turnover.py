@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from msgspec import Struct, structs
@@ -96,7 +96,7 @@ class Turnover:
     """Of one node. `counted` is what counts; `files_digest` that of the base that the files gave last."""
 
     def __init__(self, node: Node, source: ConfigSource, start: Start, log: VersionLog) -> None:
-        self._node, self._source, self._log = node, source, log
+        self._node, self._source, self._log, self._over = node, source, log, start.expired
         held = Held(start.held_version, start.held_digest) if start.held_digest else None
         config = node.current.config
         self.counted = Counted(
@@ -116,6 +116,13 @@ class Turnover:
     def begin(self) -> None:
         """The node is ready for the first time."""
         self._chore(self._alone(self._note_start), "start")
+
+    async def noted(self) -> None:
+        """Return when the version that the node started with has its number, unless it is not up yet."""
+        with suppress(NotReady, Unavailable):
+            self._node.assembly()
+            if not self._is_noted:
+                await self._alone(self._note_start)
 
     async def close(self, timeout_s: float) -> None:
         """The node goes down: what is under way is ended, what has come to count is noted still."""
@@ -302,6 +309,9 @@ class Turnover:
         number = await self._log.begin(self._meta(BOOT, KERNEL_ACTOR, []), *_parts(self.counted))
         self.counted, self._is_noted = structs.replace(self.counted, version=number), True
         self._watch_patches()
+        if self._over:
+            await self._chronicle.note("config.patch_expired", {"keys": list(self._over)})
+            await self._log.keep_runtime(self.counted.runtime, self.counted.held)
 
     # ------------------------------------------------------------ patches that end
 

@@ -22,7 +22,7 @@ from magmobo.kernel.config.sealing import Sealer
 from magmobo.kernel.config.source import Base, Built, Runtime, Start
 from magmobo.kernel.config.version_folder import VersionFolder
 from magmobo.kernel.config.versions import Kept
-from magmobo.kernel.patches import without_expired
+from magmobo.kernel.patches import expired, without_expired
 from magmobo.kernel.vault.driver import VaultDriver
 from magmobo.kernel.vault.opening import open_vault
 from magmobo.node.configuration import NodeConfigSource
@@ -75,7 +75,8 @@ async def begin(
     held = kept.held if kept.held is not None and kept.held.digest == read.digest else None
     if held is not None and not options.safe:
         base = (await versions.snapshot(held.version)).base
-    runtime = without_expired(kept.runtime, time.time())
+    now_s = time.time()
+    runtime = without_expired(kept.runtime, now_s)
     built = source.build_now(base, Runtime()) if options.safe else _built(source, base, runtime)
     source.accepted(read)
     vault_config: VaultConfig = built.config.section("vault")
@@ -88,6 +89,7 @@ async def begin(
         held_digest=held.digest if held is not None else "",
         held_version=held.version if held is not None else 0,
         last_version=kept.last_version,
+        expired=expired(kept.runtime, now_s),
     )
     return Beginning(built.config, source, start, versions, vault)
 

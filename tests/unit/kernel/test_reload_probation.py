@@ -328,6 +328,7 @@ class Shelf:
         self.metas: list[ConfigVersion] = []
         self.snapshots: dict[int, Snapshot] = {}
         self.error: Exception | None = None
+        self.runtimes: list[Runtime] = []
 
     def read_runtime(self) -> Kept:
         return self.kept
@@ -336,6 +337,7 @@ class Shelf:
         if self.error is not None:
             raise self.error
         self.kept = structs.replace(self.kept, runtime=runtime, held=held)
+        self.runtimes.append(runtime)
 
     async def add(self, meta: ConfigVersion, base: Base, runtime: Runtime) -> None:
         if self.error is not None:
@@ -422,3 +424,12 @@ async def test_a_patch_that_was_kept_ends_after_the_restart() -> None:
         await clock.advance(11)
         await until(scene, "expiry")
         assert scene.section("one").level == 0
+
+
+async def test_a_patch_that_ended_while_the_node_was_away_is_on_record_once() -> None:
+    shelf = Shelf()
+    async with reloading(One, versions=shelf, start={"expired": ["one.level"]}) as scene:
+        await scene.reloader.noted()
+        await settled(scene)
+        assert await scene.records("config.patch_expired") == [{"keys": ["one.level"]}]
+        assert shelf.runtimes == [Runtime()]  # so that the next start knows nothing of it

@@ -65,7 +65,8 @@ class Start(Struct, frozen=True):
 
     `reads` are audited before a component is made. `held_digest`: `base` is that of version `held_version`, which
     counts although the files say something else, of this digest (`versions.Held`); empty: `base` is the files'.
-    `last_version`: the highest number that a version ever got here.
+    `last_version`: the highest number that a version ever got here. `expired`: keys of patches that ended while the
+    node was away, which `runtime` has no more.
     """
 
     base: Base
@@ -74,6 +75,7 @@ class Start(Struct, frozen=True):
     held_digest: str = ""
     held_version: int = 0
     last_version: int = 0
+    expired: Sequence[str] = ()
 
 
 class ConfigSource(Protocol):
