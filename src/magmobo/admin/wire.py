@@ -57,7 +57,7 @@ class Fault(Struct, frozen=True):
         from magmobo.kernel.redact import redact_text  # with the first fault
 
         hidden = hide or redact_text
-        return cls(error.code, hidden(str(error)), hidden(error.next_step()), error.exit_code)
+        return cls(error.code, hidden(str(error)), hidden(error.what_next()), error.exit_code)
 
     def as_error(self) -> NodeRefused:
         """The error to raise on the operator's side."""

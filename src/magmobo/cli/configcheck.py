@@ -38,10 +38,11 @@ def validate(environment: str | None, config_file: Path | None, data_dir: Path |
         here = read_here(NodeOptions(data_dir=data_dir, environment=environment, config_file=config_file))
         remember_log_dir(here.folder)
         named = here.environment
-        found |= {"sources": [shortened(source) for source in here.sources()], "notes": here.notices}
+        found["sources"] = [shortened(source) for source in here.sources()]
+        found["notes"] = here.notes()
         _, unasked = here.checked()
         said = [f"{read.key} takes {read.reference}; whether the vault holds it was not looked at" for read in unasked]
-        found["notes"] = [*here.notices, *said]
+        found["notes"] = [*found["notes"], *said]
     except ConfigError as error:
         found["problems"], remedy = error.problems, error.next_step()
     if as_json:
@@ -110,6 +111,8 @@ def show_differences(before: str | None, after: str | None, data_dir: Path | Non
         plan = {"changes": fields_of(changes), "live": [], "restarts": [], "waiting": []}
         print_json("config:diff", plan | sides)
         return 0
+    for note in dict.fromkeys([*old.notes(), *new.notes()]):
+        echo(f"note: {as_typed(printable(note))}")
     for word, here in (("from", old), ("to", new)):
         echo(f"{word:<5}{printable(here.environment)}: {', '.join(_side(here)['sources']) or 'nothing but defaults'}")
     echo(f"{counted(len(changes), 'difference')}" if changes else "no setting differs")

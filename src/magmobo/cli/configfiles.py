@@ -7,7 +7,7 @@ meanwhile is as long as a key, and differs from reference to reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -16,15 +16,19 @@ from msgspec.structs import replace
 
 from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.configuration import ConfigChange
+from magmobo.contracts.errors import MagError
 from magmobo.kernel.config.core import VaultConfig
 from magmobo.kernel.config.differences import changed_settings
 from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import Config, load_config
 from magmobo.kernel.config.references import References
+from magmobo.kernel.config.sealing import Sealer
 from magmobo.kernel.config.secret_text import Reference
 from magmobo.kernel.config.source import SecretRead
+from magmobo.kernel.config.version_folder import VersionFolder
 from magmobo.kernel.config.view import change
 from magmobo.node.components import find_components, sections_of
+from magmobo.node.oversights import oversights
 from magmobo.node.secrets import GeneratedSecrets
 from magmobo.node.settings import COMMAND_LINE, NodeOptions, Settings, read_settings
 
@@ -49,6 +53,21 @@ class Here(NamedTuple):
     def folder(self) -> DataFolder:
         """The data folder; it may not be there."""
         return self.settings.folder
+
+    def notes(self) -> list[str]:
+        """What the user should know besides: what was probably overlooked, and what is set above the files."""
+        return [*self.notices, *oversights(self.options, self.settings, self.sections), *self._set_at_run_time()]
+
+    def _set_at_run_time(self) -> Iterator[str]:
+        folder = self.folder.path / "config"
+        versions = VersionFolder(folder, sealer=Sealer(self.folder.secrets_file.with_name("config.key")), keep=int)
+        try:
+            runtime = versions.read_runtime().runtime
+        except (MagError, OSError) as error:
+            yield f"what was set at run time was not looked at: {error}"
+            return
+        if keys := sorted(runtime.overrides.keys() | runtime.patches.keys()):
+            yield f"`mag config:set` set above these files, and not looked at: {', '.join(keys)}"
 
     def sources(self) -> Sequence[str]:
         """Who says anything besides these options, lowest first."""

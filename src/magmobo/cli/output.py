@@ -96,7 +96,7 @@ def print_error(error: MagError, hide: Callable[[str], str] | None = None) -> in
     if isinstance(error, NodeRefused):
         text, code, next_step, exit_code = error.text, error.fault_code, error.fault_next_step, error.fault_exit_code
     else:
-        text, code, next_step, exit_code = str(error), error.code, error.next_step(), error.exit_code
+        text, code, next_step, exit_code = str(error), error.code, error.what_next(), error.exit_code
         if not isinstance(error, ConfigError):  # which shows values by the types of their keys, and is full of colons
             text = _hidden(text, hide)
     echo_error(f"mag: {as_typed(printable(text))} [{printable(code)}]")

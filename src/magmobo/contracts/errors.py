@@ -25,6 +25,10 @@ class MagError(Exception):
         """What the reader should do now; a subclass may name the exact command."""
         return self.remedy
 
+    def what_next(self) -> str:
+        """The next step, and what was noted (`add_note`) while the error was on its way."""
+        return " ".join([self.next_step(), *getattr(self, "__notes__", ())])
+
 
 class Unavailable(MagError):
     """A component that this call needs is not running now."""

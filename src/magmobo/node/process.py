@@ -23,6 +23,7 @@ from magmobo import __version__
 from magmobo.admin.data_folder import DataFolder, NodeLock
 from magmobo.admin.errors import data_folder_error
 from magmobo.contracts.commands import Call
+from magmobo.contracts.errors import MagError
 from magmobo.contracts.events import Envelope, SystemBoot, SystemReady
 from magmobo.contracts.operations import NodeStop, Stopping
 from magmobo.contracts.planes import Operators
@@ -43,6 +44,7 @@ from magmobo.node.following import Following
 from magmobo.node.names import names_key
 from magmobo.node.notify import Notifier
 from magmobo.node.operators import NodeOperators
+from magmobo.node.oversights import oversights
 from magmobo.node.report import Ready
 from magmobo.node.secrets import GeneratedSecrets
 from magmobo.node.settings import NodeOptions, Settings, read_settings
@@ -117,6 +119,7 @@ class Node:
                 self._options, beginning.config, beginning.source, self._notifier, read_at_s=self._began_at_s
             )
             with (
+                _telling_what_was_set(beginning.start.runtime if not settings.safe else Runtime()),
                 _logging(beginning.config.section("logging"), folder, self._known) as output,
                 stopping_on_signals(self._stop.set, self._following.signalled),
             ):
@@ -223,7 +226,7 @@ class Node:
                 safe=settings.safe,
                 **_wishes(config),
                 sources=found.sources,
-                notices=found.notices,
+                notices=(*found.notices, *oversights(self._options, settings, sections_of(found.classes))),
             ),
             known=self._known,
             resolve=partial(_resolve, beginning.source),
@@ -295,6 +298,20 @@ def run_node(
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+
+
+@contextmanager
+def _telling_what_was_set(runtime: Runtime) -> Iterator[None]:
+    """Whoever reads why the node failed looks into the files, where what was set at run time is not."""
+    try:
+        yield
+    except MagError as error:
+        if keys := sorted(runtime.overrides.keys() | runtime.patches.keys()):
+            error.add_note(
+                f"What `mag config:set` set counts above every file: {', '.join(keys)}. If it is that, `mag up --safe` "
+                "starts without it, so that `mag config:unset KEY` can take it back."
+            )
+        raise
 
 
 @contextmanager

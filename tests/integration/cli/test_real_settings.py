@@ -142,3 +142,28 @@ def test_what_was_stored_at_rest_is_there_after_the_start(tmp_path: Path) -> Non
         assert use["info"]["version"] == 1
         assert answer("vault:rotate", "redis", "--random", cwd=tmp_path)["info"]["version"] == 2
     assert [use["info"]["version"] for use in answer("vault:list", cwd=tmp_path)["secrets"]] == [2]
+
+
+@pytest.mark.parametrize("how", [["--background"], []])
+def test_a_start_that_fails_by_what_was_set_at_run_time_says_the_way_out(tmp_path: Path, how: list[str]) -> None:
+    say(tmp_path, "hello")
+    elsewhere = "192.0.2.1"  # of a network that is nobody's
+    with background(tmp_path):
+        assert mag("config:set", "admin.host", elsewhere, cwd=tmp_path).returncode == 0
+        assert mag("config:set", "steady.greeting", "kept", cwd=tmp_path).returncode == 0
+    failed = mag("up", *how, cwd=tmp_path)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    step = failed.stderr.splitlines()[-1]
+    assert "What `mag config:set` set counts above every file: admin.host, steady.greeting." in step
+    assert "`mag up --safe`" in step
+    with background(tmp_path, "--safe"):
+        assert mag("config:unset", "admin.host", cwd=tmp_path).returncode == 0
+    with background(tmp_path):
+        assert greeting(tmp_path) == "kept", "of the other keys nothing was forgotten"
+
+
+def test_a_start_that_fails_with_nothing_set_at_run_time_blames_no_such_thing(tmp_path: Path) -> None:
+    (tmp_path / "mag.toml").write_text('[admin]\nhost = "192.0.2.1"\n')
+    failed = mag("up", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "config:set" not in failed.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
@@ -14,6 +15,9 @@ from tests.integration.cli.test_settings_and_secrets import Input
 
 from magmobo.admin.data_folder import DataFolder, NodeLock
 from magmobo.cli.main import main
+from magmobo.kernel.config.sealing import Sealer
+from magmobo.kernel.config.source import Runtime, RuntimeSetting
+from magmobo.kernel.config.version_folder import VersionFolder
 
 Capture = pytest.CaptureFixture[str]
 SECRET = "correct horse battery staple"
@@ -345,3 +349,36 @@ def test_a_secret_that_is_not_there_is_named(capsys: Capture) -> None:
     assert main(["vault:rotate", "db", "--random"]) == 1
     assert '"db"' in capsys.readouterr().err
     assert main(["vault:remove", "No Name", "--yes"]) == 2
+
+
+# ---------------------------------------------------------------- what was probably overlooked
+
+
+def test_a_mistyped_environment_is_said_where_settings_are_checked_and_compared(capsys: Capture, place: Path) -> None:
+    write(mag="[listener]\nport = 80\n", mag_production="[listener]\nport = 443\n")
+    note = "note: no mag.prodution.toml is here, so nothing is set for prodution alone; did you mean production?\n"
+    assert note in said(capsys, "config:validate", "--environment", "prodution")
+    assert said(capsys, "config:diff", "--from", "development", "--to", "prodution").startswith(note)
+    assert told(capsys, "config:validate", "--environment", "production")["notes"] == []
+
+
+def test_a_mistake_does_not_hide_a_variable_that_sets_nothing(
+    capsys: Capture, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(mag="[listener]\nport = 'x'\n")
+    monkeypatch.setenv("MAG_ENVIRONMENT", "production")
+    assert "MAG_KERNEL__ENVIRONMENT" in said(capsys, "config:validate", code=5)
+
+
+def test_what_was_set_at_run_time_is_said_to_stand_above_the_files(capsys: Capture, place: Path) -> None:
+    folder = Path("mag_data", "config")
+    folder.mkdir(parents=True)
+    versions = VersionFolder(folder, sealer=Sealer(Path("mag_data/secrets/config.key")), keep=lambda: 1)
+    runtime = Runtime({"admin.host": RuntimeSetting("10.9.9.9", "uid:0", 1.0)})
+    asyncio.run(versions.keep_runtime(runtime, None))
+    (note,) = told(capsys, "config:validate")["notes"]
+    assert note == "`mag config:set` set above these files, and not looked at: admin.host"
+    (folder / "runtime.json").write_text("{")
+    (note,) = told(capsys, "config:validate")["notes"]
+    assert note.startswith("what was set at run time was not looked at: ")
+    assert not Path("mag_data/secrets").exists()

@@ -120,5 +120,5 @@ class FilesVanished(ConfigFileError):
 
     code = "MAG-CONF-045"
     remedy = (
-        "Put the file back. If it is meant to be so: `mag config:reload --accept-removed`, or `mag up` with the same."
+        "Put the file back, or accept it; `mag config:diff --accept-removed` shows what a running node would change."
     )
