@@ -6,7 +6,7 @@ Boundary: values and waiting; whether anything may count is the reload's to find
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from msgspec import structs
@@ -39,6 +39,12 @@ def without_expired(runtime: Runtime, now_s: float) -> Runtime:
     """With the patches that still hold."""
     over = expired(runtime, now_s)
     return structs.replace(runtime, patches={key: one for key, one in runtime.patches.items() if key not in over})
+
+
+def later(runtime: Runtime) -> Iterator[Runtime]:
+    """What is left of it as its patches end, one after the other."""
+    for end_s in sorted({_ends_s(patch) for patch in runtime.patches.values()}):
+        yield without_expired(runtime, end_s)
 
 
 async def watch(clock: Clock, running: Callable[[], Runtime], expire: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -13,6 +13,7 @@ from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.configuration import ConfigTree, ConfigVersions, ReloadOutcome, ReloadPlan
 from magmobo.contracts.settings import AUTHORITY
 from magmobo.kernel import patches, view
+from magmobo.kernel.attempt import Attempt, Node, Target
 from magmobo.kernel.config.authority import reserved, said_anew, set_anew
 from magmobo.kernel.config.source import ConfigSource, Runtime, RuntimeSetting, SecretRead, Start
 from magmobo.kernel.config.versions import Held, Versions
@@ -20,7 +21,7 @@ from magmobo.kernel.config.view import entries
 from magmobo.kernel.errors import NotSetAtRuntime
 from magmobo.kernel.planning import shown
 from magmobo.kernel.services import KERNEL_ACTOR
-from magmobo.kernel.turnover import Attempt, Node, Target, Turnover
+from magmobo.kernel.turnover import Turnover
 from magmobo.kernel.version_log import VersionLog
 
 
@@ -86,7 +87,7 @@ class Reloader:
                 waiting=counted.waiting,
                 expires={key: view.utc(at_s) for key, at_s in ends.items()},
             ),
-            held=counted.held is not None,
+            held=counted.held is not None and not counted.leaves_out,
             refused=self.last_refusal,
         )
 
@@ -101,7 +102,12 @@ class Reloader:
             lines.append(
                 f"the last reload was refused: {self._turnover.last_refusal}; `mag config:diff` shows what it would do"
             )
-        if counted.held is not None:
+        if counted.leaves_out and (remembered := sorted({*counted.runtime.overrides, *counted.runtime.patches})):
+            lines.append(
+                f"left out, as it was set at run time: {', '.join(remembered)}; it counts again after a start without "
+                "--safe, unless `mag config:unset KEY` takes it back"
+            )
+        if counted.held is not None and not counted.leaves_out:
             lines.append(
                 f"settings were taken back to those of version {counted.held.version} and stay so until the files "
                 "change; `mag config:history` says why"
@@ -147,7 +153,9 @@ class Reloader:
         async def target() -> Target:
             now_s = self._node.clock.time_s()
             setting = RuntimeSetting(value, actor.name, now_s, None if ttl_s is None else now_s + ttl_s)
-            return self._with_runtime(patches.with_setting(self._turnover.counted.runtime, key, setting))
+            counted = self._turnover.counted
+            runtime = patches.with_setting(counted.runtime, key, setting)
+            return Target(counted.base, runtime, counted.held, later=[*patches.later(runtime)])
 
         return await self._turnover.change(target, Attempt("patch", actor, dry_run=dry_run))
 
@@ -206,7 +214,8 @@ class Reloader:
         counted = self._turnover.counted
         if counted.held is not None and counted.held.digest == base.digest:
             return self._with_runtime(counted.runtime)
-        return Target(base, counted.runtime, is_read=True)
+        later = [] if counted.leaves_out else _with_nothing(counted.runtime)
+        return Target(base, counted.runtime, is_read=True, later=later, leaves_out=counted.leaves_out)
 
     async def _from_version(self, version: int | None) -> Target:
         number = self._log.before(self._turnover.counted.version) if version is None else version
@@ -214,9 +223,14 @@ class Reloader:
         files = self._turnover.files_digest
         held = None if snapshot.base.digest == files else Held(number, files)
         runtime = patches.without_expired(snapshot.runtime, self._node.clock.time_s())
-        return Target(snapshot.base, runtime, held, note=f"back to version {number}")
+        return Target(snapshot.base, runtime, held, note=f"back to version {number}", later=_with_nothing(runtime))
 
     def _with_runtime(self, runtime: Runtime) -> Target:
-        """Other settings of run time over the files as they count."""
+        """Other settings of run time over the files as they count; after a safe start they go on to be left out."""
         counted = self._turnover.counted
-        return Target(counted.base, runtime, counted.held)
+        return Target(counted.base, runtime, counted.held, leaves_out=counted.leaves_out)
+
+
+def _with_nothing(runtime: Runtime) -> Sequence[Runtime]:
+    """What is left of it later, and nothing: the files must be valid by themselves, as at a start."""
+    return [*patches.later(runtime), *([Runtime()] if runtime.overrides else [])]

@@ -58,9 +58,9 @@ class Settings:
     @cached_property
     def reloader(self) -> Reloader:
         """Raises: Unavailable without a `source`."""
+        from magmobo.kernel.attempt import Node
         from magmobo.kernel.reloader import Reloader
         from magmobo.kernel.tuning import Tuning
-        from magmobo.kernel.turnover import Node
 
         if self._source is None or self._start is None:
             raise Unavailable("the change of settings")

@@ -8,88 +8,36 @@ record; after a refusal the former settings count in every respect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from magmobo.contracts.capabilities import Actor
-from magmobo.contracts.clock import Clock
 from magmobo.contracts.component import Component
 from magmobo.contracts.configuration import ConfigVersion, ReloadOutcome
 from magmobo.contracts.errors import MagError, Unavailable
 from magmobo.contracts.events import ConfigReloaded, ConfigReloadFailed
 from magmobo.kernel import patches, view
-from magmobo.kernel.assembly import Assembly
-from magmobo.kernel.bus.bus import EventBus
+from magmobo.kernel.attempt import Attempt, Counted, Node, Target
 from magmobo.kernel.chronicle import Chronicle, record_reads
-from magmobo.kernel.config.loader import Config
 from magmobo.kernel.config.source import Base, Built, ConfigSource, Runtime, Start
 from magmobo.kernel.config.versions import Held
-from magmobo.kernel.current import Current
 from magmobo.kernel.deadline import end
 from magmobo.kernel.errors import NoFormerVersion, NotReady, NotSetAtRuntime, describe, foreign
 from magmobo.kernel.lifecycle import State
-from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.passage import Passage, Swaps
 from magmobo.kernel.planning import Plan, make_plan, shown
 from magmobo.kernel.probation import Probation, well
 from magmobo.kernel.security.errors import CapabilityDenied, JustificationRefused
-from magmobo.kernel.services import KERNEL_ACTOR, Services
-from magmobo.kernel.tuning import Tuning
+from magmobo.kernel.services import KERNEL_ACTOR
 from magmobo.kernel.version_log import BOOT, VersionLog
 
 T = TypeVar("T")
 APPLIED, UNCHANGED, FAILED = "applied", "unchanged", "failed"
 _UNPROVEN = ("command", "file", "signal", "patch", "secret")
 """Triggers whose reload is on probation. A rollback is the way back itself, and a patch that ended cannot come back."""
-
-
-class Node(Struct, frozen=True):
-    """What a reload needs of its node. `assembly` raises NotReady while components come up or go down."""
-
-    environment: str
-    current: Current
-    assembly: Callable[[], Assembly]
-    services: Services
-    bus: EventBus
-    clock: Clock
-    tuning: Tuning
-    log: QuietLog
-
-
-class Counted(Struct, frozen=True):
-    """What counts, and what it was made of; `built` is without what `waiting` has to wait for."""
-
-    version: int
-    base: Base
-    runtime: Runtime
-    config: Config
-    built: Built
-    held: Held | None = None
-    waiting: Set[str] = frozenset()
-
-
-class Target(Struct, frozen=True):
-    """What is to count. `built` None: the source makes it. `is_read`: `base` is what the files say now."""
-
-    base: Base
-    runtime: Runtime
-    held: Held | None = None
-    built: Built | None = None
-    is_read: bool = False
-    note: str = ""
-
-
-class Attempt:
-    """One change under way. `is_forced`: there is no way back behind it."""
-
-    def __init__(self, trigger: str, actor: Actor, *, dry_run: bool = False, is_forced: bool = False) -> None:
-        self.trigger, self.actor, self.dry_run, self.is_forced = trigger, actor, dry_run, is_forced
-        self.plan: Plan | None = None
-        self.expired: Sequence[str] = ()
-        """Keys of patches that this ends."""
 
 
 class Turnover:
@@ -100,7 +48,13 @@ class Turnover:
         held = Held(start.held_version, start.held_digest) if start.held_digest else None
         config = node.current.config
         self.counted = Counted(
-            start.last_version + 1, start.base, start.runtime, config, Built(config, start.reads), held
+            start.last_version + 1,
+            start.base,
+            start.runtime,
+            config,
+            Built(config, start.reads),
+            held,
+            leaves_out=start.leaves_out,
         )
         self.files_digest = start.held_digest or start.base.digest
         self.last_refusal = ""
@@ -192,12 +146,15 @@ class Turnover:
         return ReloadOutcome(self.counted.version, is_applied, plan, duration_s)
 
     async def _build(self, target: Target, actor: Actor) -> Built:
-        built = await self._source.build(target.base, target.runtime)
+        built = await self._source.build(target.base, Runtime() if target.leaves_out else target.runtime)
+        reads = dict.fromkeys(built.reads)
+        for runtime in target.later:  # else a patch could not end, or the node not start again
+            reads |= dict.fromkeys((await self._source.build(target.base, runtime)).reads)
         known = self._node.services.known
         hides_emails = known.hides_emails
         known.learn(built.config)
         known.hides_emails = hides_emails  # until it counts
-        await record_reads(self._node.services.audit, built.reads, actor)
+        await record_reads(self._node.services.audit, reads, actor)
         return built
 
     def _plan(self, built: Built) -> Plan:
@@ -243,7 +200,16 @@ class Turnover:
         return Swaps(lambda: self._count(after, plan.core), lambda: self._count(before, plan.core))
 
     def _counting(self, target: Target, built: Built, plan: Plan, version: int) -> Counted:
-        return Counted(version, target.base, target.runtime, plan.config, built, target.held, plan.waiting)
+        return Counted(
+            version,
+            target.base,
+            target.runtime,
+            plan.config,
+            built,
+            target.held,
+            plan.waiting,
+            leaves_out=target.leaves_out,
+        )
 
     def _count(self, counted: Counted, core: Set[str] = frozenset()) -> None:
         self.counted, self._node.current.config = counted, counted.config
@@ -327,7 +293,8 @@ class Turnover:
         async def target() -> Target:
             now_s, counted = self._node.clock.time_s(), self.counted
             attempt.expired = patches.expired(counted.runtime, now_s)
-            return Target(counted.base, patches.without_expired(counted.runtime, now_s), counted.held)
+            left = patches.without_expired(counted.runtime, now_s)
+            return Target(counted.base, left, counted.held, leaves_out=counted.leaves_out)
 
         try:
             await self.change(target, attempt)
@@ -377,7 +344,7 @@ class Turnover:
             files = self.files_digest
             held = None if former.base.digest == files else Held(former.version, files)
             note = f"version {failing} taken back: {reason}"
-            return Target(former.base, former.runtime, held, former.built, note=note)
+            return Target(former.base, former.runtime, held, former.built, note=note, leaves_out=former.leaves_out)
 
         self._node.log.error("changed settings are taken back", version=failing, reason=reason)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -90,6 +91,7 @@ async def begin(
         held_version=held.version if held is not None else 0,
         last_version=kept.last_version,
         expired=expired(kept.runtime, now_s),
+        leaves_out=options.safe,
     )
     return Beginning(built.config, source, start, versions, vault)
 
@@ -101,7 +103,9 @@ def _kept(versions: VersionFolder, *, safe: bool) -> Kept:
     except MagError:
         if not safe:
             raise
-        return Kept()
+    with suppress(MagError):  # whatever is wrong with the folder is told when a version cannot be kept
+        return Kept(last_version=versions.last_version())
+    return Kept()
 
 
 def _built(source: NodeConfigSource, base: Base, runtime: Runtime) -> Built:

@@ -221,7 +221,7 @@ async def reloading(
     files.secrets |= secrets
     base = files.base()
     runtime = runtime or Runtime()
-    built = files.built(base, runtime)
+    built = files.built(base, Runtime() if start.get("leaves_out") else runtime)
     with tempfile.TemporaryDirectory(prefix="mag-test-") as scratch:
         kernel = Kernel(
             components=components,

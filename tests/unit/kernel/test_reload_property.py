@@ -27,6 +27,7 @@ from magmobo.contracts.errors import MagError, ReloadRefused
 from magmobo.contracts.events import ConfigReloaded, ConfigReloadFailed, Envelope
 from magmobo.contracts.settings import LIVE
 from magmobo.kernel.assembly import Assembly
+from magmobo.kernel.attempt import Node
 from magmobo.kernel.config.differences import changed_settings
 from magmobo.kernel.config.loader import Config
 from magmobo.kernel.config.source import Base, Built, Runtime, Start
@@ -37,7 +38,6 @@ from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.reloader import Reloader
 from magmobo.kernel.selection import select
 from magmobo.kernel.tuning import Tuning
-from magmobo.kernel.turnover import Node
 from magmobo.testing.harness import make_config, make_kernel
 
 COMPONENTS = 73

@@ -131,6 +131,21 @@ async def test_damaged_run_time_settings_are_an_error_with_a_next_step(data_dir:
         folder_in(data_dir).read_runtime()
 
 
+async def test_damaged_run_time_settings_are_set_aside_before_others_are_kept(data_dir: Path) -> None:
+    path = data_dir / "config" / "runtime.json"
+    path.write_text("damaged")
+    versions = folder_in(data_dir)
+    with pytest.raises(RuntimeLost):
+        versions.read_runtime()
+    assert versions.last_version() == 3
+    await versions.add(meta_of(4), base_of(4), Runtime())
+    assert path.read_text() == "damaged", "a start alone forgets nothing"
+    for number in (5, 6):
+        await versions.keep_runtime(runtime_of(number), None)
+    assert folder_in(data_dir).read_runtime() == Kept(runtime_of(6), None, 4)
+    assert path.with_suffix(".json.damaged").read_text() == "damaged"
+
+
 async def test_run_time_settings_that_are_gone_are_an_error_and_the_next_step_works(data_dir: Path) -> None:
     path = data_dir / "config" / "runtime.json"
     path.unlink()

@@ -66,7 +66,8 @@ class Start(Struct, frozen=True):
     `reads` are audited before a component is made. `held_digest`: `base` is that of version `held_version`, which
     counts although the files say something else, of this digest (`versions.Held`); empty: `base` is the files'.
     `last_version`: the highest number that a version ever got here. `expired`: keys of patches that ended while the
-    node was away, which `runtime` has no more.
+    node was away, which `runtime` has no more. `leaves_out`: a safe start, which remembers `runtime` and the version
+    that is held, and begins without them.
     """
 
     base: Base
@@ -76,6 +77,7 @@ class Start(Struct, frozen=True):
     held_version: int = 0
     last_version: int = 0
     expired: Sequence[str] = ()
+    leaves_out: bool = False
 
 
 class ConfigSource(Protocol):

@@ -40,6 +40,7 @@ _FORMAT = b"magmobo config version 1 "
 _HEAD = re.compile(rb"magmobo config version (\d{1,9}) ([0-9a-f]{64})\n")
 _NAME = re.compile(r"(\d{8,18})\.sealed")
 _FRESH = b"{}"
+_DAMAGED = ".json.damaged"
 
 
 class VersionFolder:
@@ -53,6 +54,7 @@ class VersionFolder:
         self._runtime_file, self._versions = folder / "runtime.json", folder / "versions"
         self._held: Held | None = None
         self._last_version = 0
+        self._is_lost = False
         self._writing = threading.Lock()
 
     def read_runtime(self) -> Kept:
@@ -60,6 +62,9 @@ class VersionFolder:
             numbers = self._numbers() if self._folder.exists() else []
             try:
                 kept = self._read_kept()
+            except RuntimeLost:
+                self._is_lost = True
+                raise
             except FileNotFoundError:
                 if numbers:
                     raise RuntimeLost(self._runtime_file, "is gone") from None
@@ -67,6 +72,11 @@ class VersionFolder:
         kept = msgspec.structs.replace(kept, last_version=max([kept.last_version, *numbers]))
         self._held, self._last_version = kept.held, kept.last_version
         return kept
+
+    def last_version(self) -> int:
+        """The highest number of a version that is there, 0 without any. Raises: VersionsUnavailable."""
+        with told():
+            return max(self._numbers(), default=0)
 
     async def keep_runtime(self, runtime: Runtime, held: Held | None) -> None:
         await asyncio.to_thread(self._keep_runtime, runtime, held)
@@ -186,6 +196,9 @@ class VersionFolder:
             raise RuntimeLost(self._runtime_file, "is not as MagMoBo wrote it") from error
 
     def _write_kept(self, kept: Kept) -> None:
+        if self._is_lost:  # what a safe start could not read is still the only copy of what was said
+            self._runtime_file.replace(self._runtime_file.with_suffix(_DAMAGED))
+            self._is_lost = False
         write_durably(self._runtime_file, pack(kept))
 
     def _numbers(self) -> Sequence[int]:
