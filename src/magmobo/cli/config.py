@@ -16,7 +16,7 @@ import click
 
 from magmobo.cli import options, plans
 from magmobo.cli.context import ask, client_of, fields_of
-from magmobo.cli.output import as_typed, echo, echo_error, print_json, printable
+from magmobo.cli.output import as_typed, echo, echo_error, print_json, printable, terminal_width
 from magmobo.contracts.commands import Command
 from magmobo.contracts.configuration import (
     ConfigHistory,
@@ -53,7 +53,7 @@ def show(key: str, origin: bool, data_dir: Path | None, timeout_s: float, as_jso
     if as_json:
         print_json("config:show", fields_of(tree))
     else:
-        echo("\n".join(plans.tree_lines(tree, origin=origin)))
+        echo("\n".join(plans.tree_lines(tree, origin=origin, width=terminal_width())))
     return 0
 
 

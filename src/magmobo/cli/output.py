@@ -37,6 +37,13 @@ def is_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def terminal_width() -> int | None:
+    """Its columns, None when standard output is no terminal: then nobody reads it in lines of a screen."""
+    import shutil  # slow to import, and few commands ask
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def echo(text: str) -> None:
     """One line, or several, on standard output, at once: whoever reads a stream waits for it."""
     try:

@@ -23,7 +23,8 @@ from magmobo.contracts.configuration import (
 )
 from magmobo.contracts.settings import Effect
 
-_COLUMN_CHARS = 44
+_COLUMN_CHARS = (44, 32, 24, 16, 12)
+_LINES_THAT_FIT = 0.9
 _KEYS_SHOWN = 6
 _EFFECTS = {
     Effect.LIVE: "live",
@@ -33,11 +34,14 @@ _EFFECTS = {
 _CORE = "core"
 
 
-def tree_lines(tree: ConfigTree, *, origin: bool) -> Iterator[str]:
-    """The settings, a line each; with `origin` also who set them and what a change of them takes."""
+def tree_lines(tree: ConfigTree, *, origin: bool, width: int | None = None) -> Iterator[str]:
+    """The settings, a line each; with `origin` also who set them and what a change of them takes.
+
+    width: as of `table`.
+    """
     yield f"version {tree.version}, {printable(tree.environment)}"
     rows = [_row(entry, origin=origin) for entry in tree.entries]
-    yield from table([["key", "value", "set by", "change takes"], *rows] if origin else rows)
+    yield from table([["key", "value", "set by", "change takes"], *rows] if origin else rows, width)
     if tree.held:
         yield "note: an older version was taken back; it counts until the files change"
     if tree.refused:
@@ -105,19 +109,18 @@ def outcome_lines(outcome: ReloadOutcome, *, dry_run: bool) -> Iterator[str]:
 
 def history_lines(history: ConfigVersions) -> Iterator[str]:
     """A line for each version that counted, or counts now."""
-    yield from table(
+    rows = [
         [
-            [
-                str(version.version),
-                "now" if version.running else "",
-                printable(version.at),
-                printable(version.trigger),
-                printable(version.actor),
-                "  ".join(_about(version)),
-            ]
-            for version in history.versions
+            str(version.version),
+            "now" if version.running else "",
+            printable(version.at),
+            printable(version.trigger),
+            printable(version.actor),
+            "  ".join(_about(version)),
         ]
-    )
+        for version in history.versions
+    ]
+    yield from table([["version", "", "since", "cause", "who", "what changed"], *rows])
 
 
 def _about(version: ConfigVersion) -> Iterator[str]:
@@ -150,11 +153,24 @@ def _named(name: str) -> str:
     return "the node itself" if name == _CORE else printable(name)
 
 
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows in columns; a cell wider than its column pushes the rest of its line to the right."""
-    widths = [min(_COLUMN_CHARS, max(map(len, cells))) for cells in zip_longest(*rows, fillvalue="")]
+def table(rows: Sequence[Sequence[str]], width: int | None = None) -> Sequence[str]:
+    """Rows in columns; a cell wider than its column pushes the rest of its line to the right.
+
+    width: of the terminal, None where there is none; all columns but the first are made narrower until most lines fit.
+    """
+    lines: list[str] = []
+    for most in _COLUMN_CHARS:
+        lines = list(_aligned(rows, most))
+        if width is None or sum(len(line) <= width for line in lines) >= _LINES_THAT_FIT * len(lines):
+            break
+    return lines
+
+
+def _aligned(rows: Sequence[Sequence[str]], most: int) -> Iterator[str]:
+    longest = [max(map(len, cells)) for cells in zip_longest(*rows, fillvalue="")]
+    widths = [min(_COLUMN_CHARS[0] if column == 0 else most, chars) for column, chars in enumerate(longest)]
     for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        cells = [f"{cell:<{chars}}" for cell, chars in zip(row, widths, strict=False)]
         yield f"  {'  '.join(cells)}".rstrip()
 
 

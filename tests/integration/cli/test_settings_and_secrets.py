@@ -137,7 +137,8 @@ def test_a_diff_asks_for_a_version_or_for_removed_files(node: FakeOperators, cap
 
 
 def test_the_history_names_what_changed(node: FakeOperators, capsys: Capture) -> None:
-    first, last = said(capsys, "config:history", "--limit", "2").splitlines()
+    heads, first, last = said(capsys, "config:history", "--limit", "2").splitlines()
+    assert heads.split() == ["version", "since", "cause", "who", "what", "changed"]
     assert node.asked[0].params == {"limit": 2}
     assert first.split()[:5] == ["7", "now", SINCE, "file", "kernel"]
     assert "a.k5, and 3 more" in first
