@@ -18,9 +18,14 @@ from msgspec import Struct
 from magmobo.kernel.errors import ConfigFileError
 
 MAX_FILE_BYTES = 1_048_576
+MAX_DEPTH = 32
+"""Tables and lists inside of each other; a section is the first."""
 FALLBACKS = {"DATABASE_URL": ("magds", "dsn"), "PORT": ("listener", "port")}
 _VARIABLE = r"MAG_([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)((?:__[A-Z0-9]+(?:_[A-Z0-9]+)*)+)"
 _CREDENTIAL = "magmobo."
+# A key of more parts is refused before it is parsed: that would take time with the square of their number.
+_PART = rb"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_LONG_KEY = rb"(?m)(?:^|[\[{,])[ \t]*" + _PART + rb"(?:[ \t]*\.[ \t]*" + _PART + rb"){%d}" % MAX_DEPTH
 
 
 class Text(str):
@@ -72,7 +77,8 @@ def _opened(path: Path) -> BinaryIO:
     """Raises: OSError; ValueError for a pipe and the like, which could hold up a start or a reload."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("it is not a file")
-    return path.open("rb")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may have become a pipe meanwhile
+    return os.fdopen(descriptor, "rb")
 
 
 def shown_path(path: Path) -> str:
@@ -100,16 +106,41 @@ def parsed_layer(content: bytes, path: Path, name: str, kind: str = "file") -> L
     from magmobo.kernel.config.lines import lines_of
 
     try:
+        _check_keys(content)
         values = tomllib.loads(text)
+        _check_bounds(values)
         origins = {key: f"{shown} line {line}" for key, line in lines_of(text).items()}
     except tomllib.TOMLDecodeError as error:
         last = f"(at line {text.count(chr(10)) + 1}, the end of the file)"
         reason = str(error).replace("(at end of document)", last)
         raise ConfigFileError([f"{shown}: is not valid TOML: {reason}"]) from error
-    except (RecursionError, ValueError) as error:  # a number of thousands of digits is the only other ValueError
+    except (RecursionError, ValueError) as error:  # a number that is too long is the only other ValueError
         reason = "nested too deep" if isinstance(error, RecursionError) else "a number is too long"
         raise ConfigFileError([f"{shown}: is not valid TOML: {reason}"]) from error
     return Layer(name, shown, values, origins, kind)
+
+
+def _check_keys(content: bytes) -> None:
+    """Raises: RecursionError for a key of too many parts."""
+    if re.search(_LONG_KEY, content):
+        raise RecursionError
+
+
+def _check_bounds(values: Mapping[str, Any]) -> None:
+    """Raises: RecursionError for what is nested too deep, ValueError for a number of more than TOML's 64 bits."""
+    level: list[Any] = [values]
+    for _ in range(MAX_DEPTH + 1):
+        inside: list[Any] = []
+        for around in level:
+            for value in around.values() if isinstance(around, dict) else around:
+                if isinstance(value, (dict, list)):
+                    inside.append(value)
+                elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+                    raise ValueError
+        if not inside:
+            return
+        level = inside
+    raise RecursionError
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
@@ -126,6 +157,9 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         if not (match := re.fullmatch(_VARIABLE, variable)):
             continue
         path = [match[1].lower(), *match[2].lower().split("__")[1:]]
+        if len(path) > MAX_DEPTH:
+            problems.append(f"{variable[:80]}…: is nested too deep")
+            continue
         text = environ[variable]
         if path[-1].endswith("_file"):
             path[-1] = path[-1].removesuffix("_file")

@@ -19,6 +19,7 @@ _USERINFO = r"://[^\s:/@]*:([^\s/]+)@"
 _SHOWN_CHARS = 80
 _KNOWN_CHARS = 4  # what is shorter stands in ordinary words, and hides nothing itself
 _HIDDEN = "***"
+_TOLD = 100  # a file with more mistakes than that is no settings file; finding who set each takes time
 
 
 class _Problem(NamedTuple):
@@ -29,8 +30,11 @@ class _Problem(NamedTuple):
     after: str
 
 
+_NOT_TOLD = _Problem("", "", "")
+
+
 class Problems:
-    """Collects. `origins`: a setting's path -> who set it."""
+    """Collects; past the first hundred it only counts. `origins`: a setting's path -> who set it."""
 
     def __init__(self, origins: Mapping[str, str]) -> None:
         self._origins = origins
@@ -55,19 +59,26 @@ class Problems:
         """One line each, sorted."""
         parts = {part for secret in self._secrets for part in (secret, *re.findall(_USERINFO, secret))}
         secrets = sorted((part for part in parts if len(part) >= _KNOWN_CHARS), key=len, reverse=True)
-        return sorted(
+        found = sorted(
             problem.before + _without(secrets, problem.said) + problem.after if problem.said else problem.before
             for problem in self._problems
+            if problem is not _NOT_TOLD
         )
+        more = len(self._problems) - len(found)
+        return [*found, f"and {more:,} more"] if more else found
 
     # ------------------------------------------------------------ kinds of problems
 
     def note(self, path: str, text: str) -> None:
         """`text` shows no value."""
+        if self._is_full():
+            return
         self._problems.append(_Problem(text + self._in_brackets(path), "", ""))
 
     def unknown(self, path: str, text: str, name: str, known: Collection[str]) -> None:
         """Nothing is called `name`; the nearest of `known` is offered."""
+        if self._is_full():
+            return
         import difflib  # for slips of the keyboard
 
         near = difflib.get_close_matches(name, known, n=1)
@@ -80,12 +91,23 @@ class Problems:
 
     def wrong(self, path: str, value: Any, type_: Any) -> None:
         """`value` is not of its type."""
+        if self._is_full():
+            return
         after = f": expected {expectation(type_)}{self._in_brackets(path)}"
         self._problems.append(_Problem(f"{path} = ", shown(value, path, type_), after))
 
     def refused(self, path: str, reason: str) -> None:
         """A section's own check, or msgspec's of a whole list, says no."""
+        if self._is_full():
+            return
         self._problems.append(_Problem(f"{path}: ", reason, self._in_brackets(path)))
+
+    def _is_full(self) -> bool:
+        """Whether one more is only counted; then it is."""
+        if len(self._problems) < _TOLD:
+            return False
+        self._problems.append(_NOT_TOLD)
+        return True
 
     # ------------------------------------------------------------ who set it
 
