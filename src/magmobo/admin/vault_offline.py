@@ -73,7 +73,8 @@ async def ask_vault(
             on_problem=_log().warning,
         )
         try:
-            operations = SecretOperations(store, _AtRest(reads), accept_old=True)
+            at_rest = _AtRest(reads)
+            operations = SecretOperations(store, lambda: at_rest, accept_old=True)
             operations.register(services.commands.scoped(OWNER, KERNEL_ACTOR))
             answer = await services.commands.run(
                 command.name,

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 
 class ConfigurationOperations:
-    """The handlers of one kernel; `sections` are the types of those it has now."""
+    """The handlers of one kernel; `sections` are the types of those it has now. The reloader takes 15 ms to load, so
+    it is asked for by the first command that needs it.
+    """
 
-    def __init__(self, reloader: Reloader, sections: Callable[[], Mapping[str, type[Struct]]]) -> None:
+    def __init__(self, reloader: Callable[[], Reloader], sections: Callable[[], Mapping[str, type[Struct]]]) -> None:
         self._reloader, self._sections = reloader, sections
 
     def register(self, commands: ScopedCommands) -> None:
@@ -44,28 +46,28 @@ class ConfigurationOperations:
     # ------------------------------------------------------------ looking
 
     async def _show(self, command: ops.ShowConfig, call: Call) -> ops.ConfigTree:
-        await self._reloader.noted()
-        return self._reloader.tree(command.prefix)
+        await self._reloader().noted()
+        return self._reloader().tree(command.prefix)
 
     async def _diff(self, command: ops.DiffConfig, call: Call) -> ops.ReloadPlan:
-        return await self._reloader.diff(command.version, accept_removed=command.accept_removed)
+        return await self._reloader().diff(command.version, accept_removed=command.accept_removed)
 
     async def _history(self, command: ops.ConfigHistory, call: Call) -> ops.ConfigVersions:
-        await self._reloader.noted()
-        return self._reloader.history(command.limit)
+        await self._reloader().noted()
+        return self._reloader().history(command.limit)
 
     # ------------------------------------------------------------ changing
 
     async def _reload(self, command: ops.ReloadConfig, call: Call) -> ops.ReloadOutcome:
-        return await self._reloader.reload(
+        return await self._reloader().reload(
             trigger="command", actor=call.actor, dry_run=call.dry_run, accept_removed=command.accept_removed
         )
 
     async def _rollback(self, command: ops.RollbackConfig, call: Call) -> ops.ReloadOutcome:
-        return await self._reloader.rollback(command.version, actor=call.actor, dry_run=call.dry_run)
+        return await self._reloader().rollback(command.version, actor=call.actor, dry_run=call.dry_run)
 
     async def _set(self, command: ops.SetConfig, call: Call) -> ops.ReloadOutcome:
-        return await self._reloader.set(
+        return await self._reloader().set(
             command.key, command.value, command.ttl_s, actor=call.actor, dry_run=call.dry_run
         )
 
@@ -74,4 +76,4 @@ class ConfigurationOperations:
         return replace(command, value=recordable(command.key, command.value, self._sections()))
 
     async def _unset(self, command: ops.UnsetConfig, call: Call) -> ops.ReloadOutcome:
-        return await self._reloader.unset(command.key, actor=call.actor, dry_run=call.dry_run)
+        return await self._reloader().unset(command.key, actor=call.actor, dry_run=call.dry_run)

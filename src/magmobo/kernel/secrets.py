@@ -49,7 +49,9 @@ class SecretOperations:
     for when no node runs.
     """
 
-    def __init__(self, store: SecretStore, settings: SettingsOfSecrets, *, accept_old: bool = False) -> None:
+    def __init__(
+        self, store: SecretStore, settings: Callable[[], SettingsOfSecrets], *, accept_old: bool = False
+    ) -> None:
         self._store, self._settings, self._accept_old = store, settings, accept_old
         self._turn = asyncio.Lock()  # from one version that counts to the next
 
@@ -120,7 +122,7 @@ class SecretOperations:
 
     async def _changed(self, name: str, text: str, actor: Actor) -> ops.SecretChanged:
         infos, reloaded = await self._stored({name: text}, actor)
-        return ops.SecretChanged(infos[0], reloaded, self._settings.version)
+        return ops.SecretChanged(infos[0], reloaded, self._settings().version)
 
     async def _stored(self, news: Mapping[str, str], actor: Actor) -> tuple[Sequence[SecretInfo], Sequence[str]]:
         """Store new versions and let the settings take them; the keys that did. It goes on when the caller is
@@ -141,7 +143,7 @@ class SecretOperations:
             if not told:
                 return infos, ()
             try:
-                outcome = await self._settings.secrets_changed(told, actor=actor)
+                outcome = await self._settings().secrets_changed(told, actor=actor)
             except MagError as error:
                 kept = [info for info in infos if info.name in before]
                 became = await self._taken_back(before, [name for name in told if name not in present])
@@ -167,7 +169,7 @@ class SecretOperations:
     def _uses(self, *, pinned: bool = True) -> Mapping[str, Sequence[str]]:
         """Secrets and the settings that refer to them; without `pinned`, those that follow the newest version."""
         uses: dict[str, list[str]] = {}
-        for read in self._settings.reads:
+        for read in self._settings().reads:
             name, pin = _named(read)
             if name and (pinned or pin is None):
                 uses.setdefault(name, []).append(read.key)
@@ -176,7 +178,7 @@ class SecretOperations:
     def _pins(self) -> Mapping[str, Collection[int]]:
         """Versions that settings refer to by number."""
         pins: dict[str, set[int]] = {}
-        for read in self._settings.reads:
+        for read in self._settings().reads:
             name, pin = _named(read)
             if pin is not None:
                 pins.setdefault(name, set()).add(pin)

@@ -89,11 +89,11 @@ class Settings:
             return
         from magmobo.kernel.configuration import ConfigurationOperations
 
-        ConfigurationOperations(self.reloader, self._sections).register(commands)
+        ConfigurationOperations(lambda: self.reloader, self._sections).register(commands)
         if (secrets := self._around.services.secrets) is not None:
             from magmobo.kernel.secrets import SecretOperations
 
-            SecretOperations(secrets, self.reloader).register(commands)
+            SecretOperations(secrets, lambda: self.reloader).register(commands)
 
     def _sections(self) -> Mapping[str, type[Struct]]:
         config = self.current.config

@@ -105,11 +105,12 @@ class VersionLog:
             return []
 
     async def _is(self, newest: ConfigVersion, base: Base, runtime: Runtime) -> bool:
+        if self._versions is None or not newest.restorable:
+            return False
         try:
-            known = await self.snapshot(newest.version) if newest.restorable else None
+            return await self._versions.holds(newest.version, base, runtime)
         except MagError:
             return False
-        return known is not None and known.base.digest == base.digest and known.runtime == runtime
 
     def _failed(self, what: str, error: MagError) -> None:
         self.problem = f"{what}: {describe(error)}"

@@ -349,6 +349,10 @@ class Shelf:
     async def list(self, limit: int) -> Sequence[ConfigVersion]:
         return [structs.replace(one, running=False) for one in self.metas[:limit]]
 
+    async def holds(self, version: int, base: Base, runtime: Runtime) -> bool:
+        known = self.snapshots[version]
+        return (known.base.digest, known.runtime) == (base.digest, runtime)
+
     async def snapshot(self, version: int) -> Snapshot:
         return self.snapshots[version]
 

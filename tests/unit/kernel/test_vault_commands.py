@@ -89,7 +89,7 @@ async def bench(
         settings = Settings(*reads)
         settings.node = node
         bus = CommandBus(gate=Gate(lambda _: None), audit=node.audit, state=node.states.scope("commands"))
-        SecretOperations(node.store, settings, accept_old=accept_old).register(bus.scoped("vault", ADMIN))
+        SecretOperations(node.store, lambda: settings, accept_old=accept_old).register(bus.scoped("vault", ADMIN))
         try:
             yield Bench(node, settings, bus)
         finally:

@@ -25,6 +25,7 @@ from tests.unit.kernel.version_parts import (
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.errors import VersionsUnavailable, VersionUnknown
 from magmobo.kernel.config.layers import Text
+from magmobo.kernel.config.sealing import Sealer
 from magmobo.kernel.config.source import Base, Runtime
 from magmobo.kernel.config.stored import decode, encode
 from magmobo.kernel.config.versions import Held, Kept, Snapshot, Versions
@@ -47,6 +48,20 @@ async def test_a_version_comes_back_whole_in_the_next_life(tmp_path: Path) -> No
     versions = folder_in(tmp_path)
     assert versions.read_runtime().last_version == 3
     assert await versions.snapshot(2) == Snapshot(base_of(2), runtime_of(2))
+
+
+async def test_a_start_sees_whether_a_version_still_counts_without_opening_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path, range(1, 3))
+    monkeypatch.setattr(Sealer, "open", None)
+    versions = folder_in(tmp_path)
+    assert await versions.holds(2, base_of(2), runtime_of(2))
+    assert not await versions.holds(2, base_of(1), runtime_of(2))
+    assert not await versions.holds(2, base_of(2), runtime_of(1))
+    assert not await versions.holds(2, base_of(2), Runtime())
+    with pytest.raises(VersionUnknown):
+        await versions.holds(3, base_of(3), runtime_of(3))
 
 
 async def test_the_list_is_newest_first_and_tells_what_was_told(tmp_path: Path) -> None:

