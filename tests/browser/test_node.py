@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
+from hashlib import sha256
 from pathlib import Path
 
 import psycopg
 from playwright.async_api import expect
 from tests.browser.support import sign_in, visiting
 
+from magmobo.admin.client import AdminClient
+from magmobo.admin.data_folder import DataFolder
 from magmobo.testing.node import running_node
 
 ROLE = "console_test_writer"
@@ -62,6 +65,46 @@ async def test_rows_from_rest_and_from_another_client_appear_live(dsn: str, tmp_
         await expect(rows.nth(1)).to_contain_text("body by REST")
         await expect(rows.nth(0)).to_contain_text("body by another client")
         await expect(page.locator("#received")).to_have_text("2")
+        assert visit.foreign_requests == []
+        assert visit.problems == []
+
+
+async def test_settings_follow_the_files_and_go_back_and_a_former_token_ends_its_sessions(
+    dsn: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mag.toml"
+    file.write_text("[maggate]\nmax_rows = 500\n")
+    async with running_node(tmp_path / "data", dsn) as node, visiting(node.base_url) as visit:
+        page = visit.page
+        await sign_in(page, node.admin_token)
+        await page.get_by_role("link", name="Settings").click()
+        max_rows = page.locator("#settings").get_by_role("row", name="maggate.max_rows")
+        await expect(max_rows).to_contain_text("500mag.toml line 2")
+        assert dsn not in await page.content()
+        file.write_text("[maggate]\n# more\nmax_rows = 700\n")
+        await expect(max_rows).to_contain_text("700mag.toml line 3", timeout=20_000)
+        file.write_text("[maggate]\nmax_rows = 'many'\n")
+        await expect(page.locator("#refused")).to_contain_text("maggate.max_rows", timeout=20_000)
+
+        await page.get_by_role("button", name="Go back to version 1").click()
+        await expect(page.get_by_role("dialog")).to_contain_text("700 → 500")
+        await page.get_by_role("dialog").get_by_role("button", name="Go back").click()
+        await expect(page.get_by_role("dialog")).to_contain_text("Version 3 counts now.")
+        await page.get_by_role("dialog").get_by_role("button", name="Close").click()
+        await expect(max_rows).to_contain_text("500mag.toml line 2")
+        await expect(page.locator("#versions tr").first).to_contain_text("consolerollback")
+        await expect(page.get_by_text("The settings were taken back")).to_be_visible()
+        log = await asyncio.to_thread(AdminClient(DataFolder(node.data_dir)).ask, "audit:tail", {"limit": 100})
+        rollbacks = [record for record in log["records"] if record["action"] == "config.rollback"]
+        assert rollbacks
+        assert {record["actor"] for record in rollbacks} == {"console"}
+
+        file.write_text(f'[admin]\ntoken_sha256 = "{sha256(b"another-token").hexdigest()}"\n[maggate]\nmax_rows = 9\n')
+        await expect(page.get_by_text("Your session has ended.")).to_be_visible(timeout=20_000)
+        await sign_in(page, node.admin_token)
+        await expect(page.get_by_text("that is not the admin token")).to_be_visible()
+        await sign_in(page, "another-token")
+        await expect(max_rows).to_contain_text("9")
         assert visit.foreign_requests == []
         assert visit.problems == []
 

@@ -143,7 +143,7 @@ class PlayedSettings:
             raise ReloadRefused(self.refusal)
         old, new = self.values[self.version], self.values[version]
         change = ConfigChange("magds.pool_size", old, new, "mag.toml line 3", Effect.LIVE)
-        plan = ReloadPlan([change] if old != new else [], ["magds"], ["demo"], ["kernel.environment"])
+        plan = ReloadPlan([change], ["magds"], ["demo"], ["kernel.environment"]) if old != new else ReloadPlan([])
         if not dry_run:
             self.values[self.version + 1] = new
             self.held = True

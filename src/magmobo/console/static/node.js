@@ -79,4 +79,5 @@ export function forgetNode() {
   drawn = "";
   byId("node-state").hidden = true;
   byId("node-facts").textContent = "";
+  for (const id of ["components", "urls", "examples", "notices"]) byId(id).replaceChildren();
 }
