@@ -92,10 +92,13 @@ def commands_of(name: str) -> list[str]:
 def follow(folder: Path, name: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Run every command of a runbook, in the folder where the node's configuration lies; what each printed."""
     printed = {}
+    exports: list[str] = []
     for command in commands_of(name):
+        if command.startswith("export "):
+            exports.append(command)
         done = subprocess.run(
-            ["/bin/bash", "-e", "-c", command], cwd=folder, env=environ or environment(folder), capture_output=True,
-            text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+            ["/bin/bash", "-e", "-c", "\n".join([*exports, command])], cwd=folder, env=environ or environment(folder),
+            capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode in MAY_BE.get(command, {0}), f"{command}\n{done.stdout}\n{done.stderr}"
         printed[command] = done.stdout + done.stderr
@@ -191,7 +194,8 @@ def test_add_settings(tmp_path: Path) -> None:
     [code] = re.findall(r"^ *```python\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
     (tmp_path / "greeter.py").write_text(textwrap.dedent(code), encoding="utf-8")
     try:
-        printed = follow(tmp_path, "add-settings")
+        strangers = {name: text for name, text in environment(tmp_path).items() if name != "PYTHONPATH"}
+        printed = follow(tmp_path, "add-settings", strangers)
     finally:
         subprocess.run(
             [sys.executable, "-m", "magmobo.cli.main", "down"], cwd=tmp_path, capture_output=True, check=False

@@ -37,7 +37,8 @@ def runbook(name: str | None, as_json: bool) -> int:
         if as_json:
             print_json("runbook", {"runbooks": {known: title_of(text) for known, text in pages.items()}})
         else:
-            click.echo("\n".join(f"  {known:<24}{title_of(text)}" for known, text in pages.items()))
+            width = max(map(len, pages))
+            click.echo("\n".join(f"  {known:<{width}}  {_about(text)}" for known, text in pages.items()))
         return 0
     if name not in pages:
         raise RunbookUnknown(name, next(iter(difflib.get_close_matches(name, pages, n=1)), None))
@@ -53,6 +54,11 @@ def runbooks() -> Mapping[str, str]:
     """Name -> Markdown, as installed with this version."""
     pages = [path for path in resources.files("magmobo.cli").joinpath("runbooks").iterdir() if path.name[-3:] == ".md"]
     return {path.name[:-3]: path.read_text("utf-8") for path in sorted(pages, key=lambda path: path.name)}
+
+
+def _about(text: str) -> str:
+    """The title, in a list that says already what it is of."""
+    return title_of(text).removeprefix("Runbook: ")
 
 
 def title_of(text: str) -> str:

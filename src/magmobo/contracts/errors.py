@@ -69,7 +69,7 @@ class ConfigError(MagError):
     code = "MAG-CONF-001"
     exit_code = 5
     http_status = 500
-    remedy = "Correct the named setting; docs/configuration.md lists every key with its default."
+    remedy = "Correct the named setting; `mag config:schema` holds every key, and docs/configuration.md ours."
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(problems)

@@ -10,7 +10,10 @@ class ComponentNotLoadable(MagError):
 
     code = "MAG-CORE-017"
     exit_code = 5
-    remedy = "Correct the name (`module:Class`, or that of an installed one), or install the package that holds it."
+    remedy = (
+        "Correct the name (`module:Class`, or that of an installed one), or install the package that holds it; "
+        "of a module that is not installed the folder belongs into PYTHONPATH."
+    )
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)

@@ -121,7 +121,10 @@ def test_runbooks_are_listed_and_printed(capsys: Capture) -> None:
         assert main(["runbook", name]) == 0
         assert title in capsys.readouterr().out
     assert main(["runbook"]) == 0
-    assert "ask-for-help" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    starts = {line.index(listed[line.split()[0]].removeprefix("Runbook: ")) for line in lines}
+    assert len(lines) == len(listed)
+    assert starts == {max(map(len, listed)) + 4}, "the titles stand below each other, two blanks from the longest name"
 
 
 def test_a_page_without_a_heading_has_no_title() -> None:
