@@ -16,9 +16,10 @@ import structlog
 
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.errors import MagError
-from magmobo.contracts.events import SystemReady
+from magmobo.contracts.events import ConfigReloaded, SystemReady
 from magmobo.kernel.config.core import AdminConfig, KernelConfig, LoggingConfig, VaultConfig
 from magmobo.kernel.config.loader import Config
+from magmobo.kernel.errors import NotReady
 from magmobo.kernel.kernel import Kernel
 from magmobo.kernel.observe.logging import LogOutput
 from magmobo.node.configuration import NodeConfigSource
@@ -31,6 +32,7 @@ FILES = Actor(name="files", role=Role.ADMIN, via="kernel")
 SIGNAL = Actor(name="signal", role=Role.ADMIN, via="kernel")
 VAULT = Actor(name="vault", role=Role.ADMIN, via="kernel")
 OWNER = "node"
+_UP = ("ready", "degraded")
 _COARSE_S = 1.0  # some file systems' clocks are no finer than that
 
 
@@ -54,6 +56,7 @@ class Following:
         self._output: LogOutput | None = None
         self._operators: NodeOperators | None = None
         self._kernel: Kernel | None = None
+        self._is_signal_due = self._has_refused = False
 
     # ------------------------------------------------------------ the node's side
 
@@ -98,6 +101,7 @@ class Following:
             await self._files_changed()
         # A reload is refused while the node resets, so the files are read once more when it has come back.
         kernel.bus.subscribe(OWNER, SystemReady, lambda _: self._came_back.set())
+        kernel.bus.subscribe(OWNER, ConfigReloaded, lambda _: self._well())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.watch.run(), name="node:watch")
             group.create_task(self._obey_signals(), name="node:sighup")
@@ -109,16 +113,19 @@ class Following:
             await self._signalled.wait()
             self._signalled.clear()
             self._notifier.reloading()
-            try:
-                await self._reload("signal", SIGNAL)
-            finally:
+            if await self._reload("signal", SIGNAL):
                 self._notifier.ready()
+            else:  # the reset says that it is ready, and the signal's turn comes then
+                self._is_signal_due = True
 
     async def _read_again(self) -> None:
         while True:
             await self._came_back.wait()
             self._came_back.clear()
-            if self._kernel_section.watch_files:
+            if self._is_signal_due:
+                self._is_signal_due = False
+                self._signalled.set()
+            elif self._kernel_section.watch_files:
                 await self._files_changed()
 
     async def _follow_vault(self, kernel: Kernel) -> None:
@@ -143,15 +150,30 @@ class Following:
     async def _files_changed(self) -> None:
         await self._reload("file", FILES)
 
-    async def _reload(self, trigger: str, actor: Actor) -> None:
+    async def _reload(self, trigger: str, actor: Actor) -> bool:
+        """Returns: False when the node resets, so that it is to be asked again."""
         assert self._kernel is not None  # noqa: S101 - set by `run`, which runs this
         try:
             await self._kernel.reloader.reload(trigger=trigger, actor=actor)
+            self._well()
+        except NotReady:
+            if self._kernel.state in _UP:  # it came back meanwhile
+                self._came_back.set()
+            return False
         except MagError as error:
-            self._notifier.status(f"the settings were not reloaded: {error}")
+            self._has_refused = True
+            told = self._kernel.services.known.text(f"the settings were not reloaded: {error}")
+            self._notifier.status(told)
             self._log.debug("a reload was refused", trigger=trigger, error=str(error))
         except Exception as error:  # a defect must not end the watch
             self._log.exception("a reload failed", trigger=trigger, error=str(error))
+        return True
+
+    def _well(self) -> None:
+        """What the service manager shows of a refusal is over."""
+        if self._has_refused:
+            self._has_refused = False
+            self._notifier.status("serving, the settings were reloaded")
 
     # ------------------------------------------------------------ inside
 

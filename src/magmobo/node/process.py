@@ -292,6 +292,7 @@ def run_node(
     """
 
     notifier = Notifier.from_environment(os.environ)
+    _leave_no_core()
 
     async def run() -> None:
         await Node(options, announce=announce, folder_ready=folder_ready, notifier=notifier, known=known).run()
@@ -332,6 +333,16 @@ def _logging(settings: LoggingConfig, folder: DataFolder, known: KnownSecrets) -
         yield output
     finally:
         output.close()
+
+
+def _leave_no_core() -> None:
+    """A core of this process, or of its database, would hold every secret. The hard limit stays, so that a developer
+    can raise it again (`prlimit --core=unlimited --pid PID`).
+    """
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _settle_memory() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -12,9 +13,11 @@ from tests.unit.kernel.reloads import OPERATOR, reloading, witness
 
 from magmobo.cli.configdocs import all_sections, settings_of
 from magmobo.contracts.capabilities import Actor, Role
+from magmobo.contracts.errors import ConfigError
 from magmobo.contracts.secret import Secret
 from magmobo.contracts.settings import ADMINS_ONLY, AUTHORITY, LIVE
 from magmobo.kernel.config.authority import is_reserved, reserved, said_anew, set_anew
+from magmobo.kernel.config.overlay import Overlaid, put
 from magmobo.kernel.config.source import Base, Runtime, RuntimeSetting
 from magmobo.kernel.security.errors import CapabilityDenied
 
@@ -33,6 +36,7 @@ class Door(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     passwords: dict[str, Secret] = {}
     tables: Annotated[tuple[Table, ...] | None, LIVE, ADMINS_ONLY] = None
     limits: dict[str, int] = {}
+    notes: dict[str, str] = {}
     inner: Annotated[Table, ADMINS_ONLY] = Table()
 
 
@@ -96,6 +100,36 @@ async def test_who_breaks_the_glass_is_let_through_and_heard() -> None:
         scene.kernel.bus.scoped("test").on("security.*", lambda envelope: heard.append(envelope.data.capability))
         assert (await scene.reloader.set("door.host", "h", None, actor=hurried)).applied
         assert heard == [AUTHORITY]
+
+
+async def test_what_stands_under_a_name_that_sounds_secret_is_not_on_record() -> None:
+    async with reloading(DoorWitness) as scene:
+        run = scene.kernel.services.commands.run
+        for key in ("door.notes.password", "door.nothing.x", "door.dsn"):
+            params = msgspec.json.encode({"key": key, "value": "zXq83-planted-Kp"})
+            with suppress(ConfigError):
+                await run("config:set", params, actor=ADMIN)
+        records = await scene.kernel.services.audit.read(after_seq=0, limit=1_000)
+        assert [record.payload["params"]["value"] for record in records if "params" in record.payload] == ["***"] * 3
+        assert "planted" not in str(records)
+
+
+def test_a_thousand_overrides_are_not_each_compared_with_all_others() -> None:
+    looked = 0
+
+    class Origins(dict[str, str]):
+        def __iter__(self) -> Iterator[str]:
+            nonlocal looked
+            looked += 1
+            return super().__iter__()
+
+    found = Overlaid({"door": {"notes": {"k": "v"}}}, Origins(), {})
+    for number in range(1_000):
+        assert put(found, f"door.notes.k{number}", "x", "test", "override")
+    assert looked == 0
+    assert put(found, "door.notes", {}, "test", "override")
+    assert looked == 1
+    assert list(found.origins) == ["door.notes"]
 
 
 # ---------------------------------------------------------------- rollback

@@ -77,10 +77,11 @@ def put(into: Overlaid, key: str, value: Any, origin: str, layer: str) -> bool:
         target = target.setdefault(table, {})
     if not isinstance(last, str):
         return False
-    target[last] = value
-    for stale in [known for known in into.origins if known.startswith((f"{key}.", f"{key}["))]:
-        del into.origins[stale]
-        into.layers.pop(stale, None)
+    replaced, target[last] = target.get(last), value
+    if isinstance(replaced, (dict, list)):  # looking through all of them for each key takes long when many were set
+        for stale in [known for known in into.origins if known.startswith((f"{key}.", f"{key}["))]:
+            del into.origins[stale]
+            into.layers.pop(stale, None)
     into.origins[key], into.layers[key] = origin, layer
     return True
 
@@ -88,12 +89,15 @@ def put(into: Overlaid, key: str, value: Any, origin: str, layer: str) -> bool:
 def recordable(key: str, value: str, sections: Mapping[str, type[Struct]]) -> str:
     """`value` as the audit log may hold it: of a secret its reference only, and nothing of what is no setting.
 
-    A key that is unknown may be that of a secret, mistyped.
+    A key that is unknown may be that of a secret, mistyped; one that sounds secret is shown to nobody (`view`).
     """
+    from magmobo.kernel.redact import sounds_secret  # no start needs it
+
     type_ = _type_of(key, sections)
-    if type_ is None or (holds_secret(type_) and not _is_reference(type_, value)):
+    if type_ is None:
         return HIDDEN
-    return value
+    is_hidden = holds_secret(type_) or sounds_secret(str(steps(key)[-1]))
+    return HIDDEN if is_hidden and not _is_reference(type_, value) else value
 
 
 def _refused(key: str, setting: RuntimeSetting, sections: Mapping[str, type[Struct]]) -> str:

@@ -91,6 +91,7 @@ def write_durably(path: Path, content: bytes) -> None:
     descriptor = os.open(beside, flags, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o600)  # what lay there may have been made by somebody else
             file.write(content)
             file.flush()
             os.fsync(descriptor)
