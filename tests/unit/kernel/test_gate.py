@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from magmobo.contracts.capabilities import CAPABILITIES, Actor, Role
 from magmobo.contracts.events import Event, SecurityBreakglass, SecurityCapabilityDenied
+from magmobo.kernel.redact import redact_text
 from magmobo.kernel.security.errors import CapabilityDenied, JustificationRefused
 from magmobo.kernel.security.gate import Decisions, Gate
 
@@ -75,7 +76,7 @@ def test_a_denial_is_told_with_actor_capability_and_context() -> None:
         Gate(events.append).require(actor(Role.OPERATOR), "kernel.node.reset", "kernel:reset")
     assert events == [SecurityCapabilityDenied("kernel.node.reset", "uid:7", "kernel:reset")]
     assert (denied.value.exit_code, denied.value.http_status) == (6, 403)
-    assert str(denied.value) == 'uid:7 may not kernel:reset: kernel.node.reset asks for the role "admin"'
+    assert str(denied.value) == 'uid:7 may not kernel:reset, because kernel.node.reset asks for the role "admin"'
 
 
 def test_a_denied_component_reads_what_its_class_should_declare() -> None:
@@ -141,3 +142,8 @@ def test_every_question_is_answered_and_counted_once(role: Role, via: str, capab
         assert not by_breakglass or why.strip()
     counted = gate.decisions()
     assert counted.allowed + counted.denied + counted.breakglass == 2
+
+
+def test_the_reason_of_a_denial_is_no_value_of_what_it_names() -> None:
+    denied = CapabilityDenied("uid:7", "kernel.config.authority", "config:set of greeter.token", "admin")
+    assert redact_text(str(denied)) == str(denied)

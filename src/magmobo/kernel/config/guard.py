@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from magmobo.kernel.config.checked import pack, unpack
 from magmobo.kernel.config.disk import make_folder, read_regular, write_durably
+from magmobo.kernel.config.layers import shown_path
 
 _LIMIT_BYTES = 67_108_864
 _SALT_BYTES = 16
@@ -74,11 +75,11 @@ class FileGuard:
         for name, lines in sorted(accepted.files.items()):
             if name not in now:
                 if path := self._gone(name, accepted):
-                    found.append(f"{path}: counted until now and is gone; put it back, or {_MEANT}")
+                    found.append(f"{shown_path(path)}: counted until now and is gone; put it back, or {_MEANT}")
                 continue
             path, text = now[name]
             if (kept := _kept_lines(lines, text, accepted.salt)) is not None:
-                cut = f"{path}: ends after line {kept} of {len(lines.digests)}; was it half written?"
+                cut = f"{shown_path(path)}: ends after line {kept} of {len(lines.digests)}; was it half written?"
                 found.append(f"{cut} Put the rest back, or {_MEANT}")
         return found
 

@@ -22,7 +22,7 @@ class CapabilityDenied(MagError):
 
     def __str__(self) -> str:
         needed = f'the role "{self.least_role}"' if self.least_role else "a capability that nobody can hold"
-        return f"{self.actor} may not {self.context}: {self.capability} asks for {needed}"
+        return f"{self.actor} may not {self.context}, because {self.capability} asks for {needed}"
 
     def next_step(self) -> str:
         if self.actor.startswith("component:"):
