@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from tests.crash.support import TABLE
+from tests.system.settings_node import READER
 
 
 @pytest.fixture
@@ -17,3 +21,13 @@ def data_dir(tmp_path: Path) -> Path:
 def _without_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """For nodes that have no MagDS: what the session says for its clusters would be an unknown section there."""
     monkeypatch.delenv("MAG_MAGDS__SYSTEM_DIR", raising=False)
+
+
+@pytest.fixture
+def events_dsn(dsn: str) -> Iterator[str]:
+    """A database with the table that the load is about, and a role that may read it."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"{TABLE}; create role {READER}; grant select on public.events to {READER}".encode())
+    yield dsn
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"drop owned by {READER}; drop role {READER}".encode())

@@ -17,6 +17,8 @@ from magmobo.admin.data_folder import DataFolder
 from magmobo.testing.node import NodeProcess, running_node, start_node
 
 WATCHED = "[kernel]\nwatch_interval_s = 0.02\n"
+READER = "settings_reader"
+"""A role for requests, with which `events_dsn` may be read."""
 UNWATCHED = "[kernel]\nwatch_files = false\n"
 
 
