@@ -104,10 +104,16 @@ class Assembly:
     async def register(self, component_type: type[Component], section: Any) -> str:
         """Add one to the running node; its name. Raises: as `Board.add`."""
         deadlines = self.supervisor.deadlines
-        name = await self.board.add(component_type, section, start_s=deadlines.start_s, stop_s=deadlines.stop_s)
+        name = await self.board.add(component_type, lambda: section, start_s=deadlines.start_s, stop_s=deadlines.stop_s)
         if section is not None:  # before anybody else's turn to change the node
             self._current.config = self._current.config.replaced({name: section})
         return name
+
+    async def join(self, component_type: type[Component]) -> str:
+        """The same for one whose section, if it has any, is in the configuration that counts."""
+        section = partial(self._section_of, component_type.name) if component_type.config_type else _no_section
+        deadlines = self.supervisor.deadlines
+        return await self.board.add(component_type, section, start_s=deadlines.start_s, stop_s=deadlines.stop_s)
 
     async def unregister(self, name: str) -> None:
         """Take one off the running node. Raises: UnknownComponent, StillNeeded, Unavailable."""

@@ -99,11 +99,14 @@ class Board:
 
     # ------------------------------------------------------------ one component of a running node
 
-    async def add(self, component_type: type[Component], section: Any, *, start_s: float, stop_s: float) -> str:
+    async def add(
+        self, component_type: type[Component], section: Callable[[], Any], *, start_s: float, stop_s: float
+    ) -> str:
         """Register, construct, boot and start a component; its name. Everything it needs must run.
 
         Args:
-            section: its validated configuration, None when it has none.
+            section: asked for its validated configuration, None when it has none, when no other change is under way, so
+                that it is the one that counts then.
             start_s: deadline of its boot and of its start.
             stop_s: deadline of its stop and of its shutdown, should it have to be taken back.
         Raises: RegistryError of its kinds, NeedsNotRunning, ComponentNotAdded, Unavailable while the node stops.
@@ -112,16 +115,13 @@ class Board:
         name = declare(component_type).name
 
         def plan() -> Coroutine[Any, Any, None]:
-            return self._join(self.registry.with_added(component_type), name, section, start_s, stop_s)
+            return self._join(self.registry.with_added(component_type), name, section(), start_s, stop_s)
 
         await self._alone(plan, may_be_ended=True)
         return name
 
     async def enable(self, name: str, section: Callable[[], Any], *, start_s: float, stop_s: float) -> None:
-        """Bring up a component that is idle; one that is not idle is left as it is. Arguments and errors as `add`.
-
-        section: asked when no other change is under way, so that it is the one that counts then.
-        """
+        """Bring up a component that is idle; one that is not idle is left as it is. Arguments and errors as `add`."""
 
         def plan() -> Coroutine[Any, Any, None]:
             if name in self.registry.declarations:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from msgspec import Struct
 
@@ -32,10 +31,9 @@ EVERYTHING = Choice()
 
 
 class Newcomer(Struct, frozen=True):
-    """A component that is to join the running node: its class, its validated section, and where it comes from."""
+    """A component that is to join the running node: its class, and where it comes from."""
 
     component_type: type[Component]
-    section: Any
     source: str
 
 

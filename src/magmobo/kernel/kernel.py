@@ -150,7 +150,9 @@ class Kernel:
             on_exit=self._ask_to_end,
             is_active=lambda: self._state == "ready",
         )
-        self._membership = Membership(self._ready_assembly, self._stages.memory, resolve, choice.sources)
+        self._membership = Membership(
+            self._ready_assembly, self._stages.memory, resolve, self.settings.admit, choice.sources
+        )
         self.settings.join(self._around, self._stages, self._ready_assembly)
         self._state: KernelState = "booting"
         self._is_booting = self._was_started = self._is_leaving = False

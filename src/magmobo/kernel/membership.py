@@ -7,7 +7,7 @@ component that could not be stopped stays enabled, one that could not be started
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from magmobo.contracts.component import Component
@@ -15,6 +15,8 @@ from magmobo.contracts.errors import Unavailable
 from magmobo.kernel.assembly import Assembly
 from magmobo.kernel.choice import Resolve
 from magmobo.kernel.memory import Memory
+
+Admit = Callable[[type[Component]], Awaitable[None]]
 
 
 class Membership:
@@ -24,6 +26,7 @@ class Membership:
         assembly: the components of this boot. Raises: NotReady while they come up or go down.
         memory: what outlives this run.
         resolve: finds a component that is to join by its name; without it none can.
+        admit: lets the section of such a component count, before it is made.
         sources: component name -> where it comes from.
     """
 
@@ -32,9 +35,10 @@ class Membership:
         assembly: Callable[[], Assembly],
         memory: Memory,
         resolve: Resolve | None,
+        admit: Admit,
         sources: Mapping[str, str],
     ) -> None:
-        self._assembly, self._memory, self._resolve = assembly, memory, resolve
+        self._assembly, self._memory, self._resolve, self._admit = assembly, memory, resolve, admit
         self._one_at_a_time = asyncio.Lock()
         self.sources = dict(sources)
 
@@ -78,11 +82,20 @@ class Membership:
             return name
 
     async def register_source(self, source: str) -> str:
-        """The same by `module:Class` or the name of an installed component. Raises: also ComponentNotLoadable."""
+        """The same by `module:Class` or the name of an installed component, with what the files say of it.
+
+        Raises: also ComponentNotLoadable, ConfigError, VaultUnavailable, AuditUnavailable.
+        """
         if self._resolve is None:
             raise Unavailable("registering components by name")
         newcomer = self._resolve(source)
-        name = await self.register(newcomer.component_type, newcomer.section)
+        async with self._one_at_a_time:
+            self._assembly().board.registry.with_added(
+                newcomer.component_type
+            )  # refused before anything is read for it
+            await self._admit(newcomer.component_type)
+            name = await self._assembly().join(newcomer.component_type)
+            await self._memory.set_disabled(name, disabled=False)
         self.sources[name] = newcomer.source
         return name
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence, Set
 from functools import partial
 
+from msgspec import Struct
+
 from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.configuration import ConfigTree, ConfigVersions, ReloadOutcome, ReloadPlan
 from magmobo.contracts.settings import AUTHORITY
@@ -196,6 +198,14 @@ class Reloader:
 
         self._node.log.info("secrets changed", secrets=sorted(names))
         return await self._turnover.change(target, Attempt("secret", actor))
+
+    async def admit(self, name: str, section: type[Struct]) -> None:
+        """A component is to join: let what the files and whoever set something at run time say of it count, and nothing
+        else of an edit that was not reloaded.
+
+        Raises: ConfigError, VaultUnavailable, AuditUnavailable, Unavailable; then nothing has changed.
+        """
+        await self._turnover.admit(name, section)
 
     # ------------------------------------------------------------ who may
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from magmobo.contracts.component import Component
 from magmobo.contracts.errors import Unavailable
 from magmobo.kernel.chronicle import record_reads
 from magmobo.kernel.config.loader import Config
@@ -107,6 +108,11 @@ class Settings:
         """Put on record which secrets the first configuration holds; once. Raises: AuditUnavailable."""
         reads, self._unrecorded = self._unrecorded, ()
         await record_reads(self._around.services.audit, reads, KERNEL_ACTOR)
+
+    async def admit(self, component_type: type[Component]) -> None:
+        """A component is to join: let its section count. Raises: as `Reloader.admit`."""
+        if component_type.config_type is not None:
+            await self.reloader.admit(component_type.name, component_type.config_type)
 
     def begin(self) -> None:
         """The node is ready. At the first time, what was set at run time begins to be watched, behind the start."""

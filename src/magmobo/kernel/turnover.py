@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.component import Component
@@ -22,7 +22,7 @@ from magmobo.contracts.events import ConfigReloaded, ConfigReloadFailed
 from magmobo.kernel import patches, view
 from magmobo.kernel.attempt import Attempt, Counted, Node, Target
 from magmobo.kernel.chronicle import Chronicle, record_reads
-from magmobo.kernel.config.source import Base, Built, ConfigSource, Runtime, Start
+from magmobo.kernel.config.source import Base, Built, ConfigSource, Runtime, Start, grafted
 from magmobo.kernel.config.versions import Held
 from magmobo.kernel.deadline import end
 from magmobo.kernel.errors import NoFormerVersion, NotReady, NotSetAtRuntime, describe, foreign
@@ -95,6 +95,10 @@ class Turnover:
         built = target.built or await self._build(target, actor)
         return self._plan(built)
 
+    async def admit(self, name: str, section: type[Struct]) -> None:
+        """Let the section of a component that is to join count. Raises: as `Reloader.admit`."""
+        await self._alone(lambda: self._admit(name, section))
+
     async def change(self, find: Callable[[], Awaitable[Target]], attempt: Attempt) -> ReloadOutcome:
         """Let what `find` gives count. Raises: what `find` raises; as `Reloader.reload`."""
         return await self._alone(lambda: self._carry_out(find, attempt))
@@ -144,6 +148,23 @@ class Turnover:
                 self._is_settling = False
         plan = shown(attempt.plan) if attempt.plan is not None else shown(self._plan(built))
         return ReloadOutcome(self.counted.version, is_applied, plan, duration_s)
+
+    async def _admit(self, name: str, section: type[Struct]) -> None:
+        self._source.add_section(name, section)
+        read, counted, current = await self._source.read(), self.counted, self._node.current
+        base = grafted(counted.base, read, name)
+        built = await self._build(Target(base, counted.runtime, leaves_out=counted.leaves_out), KERNEL_ACTOR)
+        reads = [
+            *(one for one in counted.built.reads if not one.key.startswith(f"{name}.")),
+            *(one for one in built.reads if one.key.startswith(f"{name}.")),
+        ]
+        current.config = current.config.joined(name, built.config)
+        self.counted = structs.replace(
+            counted,
+            base=base,
+            config=current.config,
+            built=Built(counted.built.config.joined(name, built.config), reads),
+        )
 
     async def _build(self, target: Target, actor: Actor) -> Built:
         built = await self._source.build(target.base, Runtime() if target.leaves_out else target.runtime)
@@ -196,7 +217,8 @@ class Turnover:
     # ------------------------------------------------------------ the turn in which it counts
 
     def _swaps(self, target: Target, built: Built, plan: Plan) -> Swaps:
-        before, after = self.counted, self._counting(target, built, plan, self.counted.version + 1)
+        before = structs.replace(self.counted, config=plan.before)  # with the sections of those who joined since
+        after = self._counting(target, built, plan, self.counted.version + 1)
         return Swaps(lambda: self._count(after, plan.core), lambda: self._count(before, plan.core))
 
     def _counting(self, target: Target, built: Built, plan: Plan, version: int) -> Counted:

@@ -39,7 +39,7 @@ class NodeConfigSource:
     Args:
         options: what the command line said.
         settings: what was read with them at the start.
-        sections: those of the components this node has; `add_section` makes them more.
+        sections: those of the components this node starts with; `add_section` makes them more.
         generated: what the node made up for itself, None while it is not known.
         guard: tells a file that is meant from one that is cut off or gone.
         digest_key: of the digests of what is read.
@@ -57,6 +57,7 @@ class NodeConfigSource:
     ) -> None:
         self._options, self._settings = options, settings
         self._sections, self._generated, self._guard = dict(sections), generated, guard
+        self._later: dict[str, type[Struct]] = {}
         self._digest_key = digest_key
         self._texts: dict[str, Mapping[Path, bytes]] = {}
         self._vault: VaultDriver | None = None
@@ -87,18 +88,19 @@ class NodeConfigSource:
         """What was read already, compared with what was accepted last. Raises: FilesVanished."""
         if self._guard is not None and not accept_removed and (problems := self._guard.problems(settings.texts)):
             raise FilesVanished(list(problems))
-        base = settings.base(self._sections, self._generated, digest_key=self._digest_key)
+        base = settings.base(self._known_sections, self._generated, digest_key=self._digest_key)
         self._texts[base.digest] = settings.texts
         return base
 
     def build_now(self, base: Base, runtime: Runtime) -> Built:
         """As `build`, in this thread."""
-        merged = overlaid(base, runtime, self._sections)
+        merged = overlaid(base, runtime, self._known_sections)
         with self._vault_of(merged) as vault:
             if vault.name == "local":  # a server would be asked for all its names at each reload, mostly to find none
-                refer_to_vault(merged, [info.name for info in vault.infos()], self._sections)
+                refer_to_vault(merged, [info.name for info in vault.infos()], self._known_sections)
             references = self._references(vault)
-            config = build_config(self._sections, *merged, resolve=references)
+            sections = {name: one for name, one in self._known_sections.items() if self._is_built(name, merged)}
+            config = build_config(sections, *merged, resolve=references)
             return Built(config, tuple(references.reads))
 
     def dsn(self) -> Secret | None:
@@ -118,8 +120,7 @@ class NodeConfigSource:
     # ------------------------------------------------------------ what changes while the node runs
 
     def add_section(self, name: str, section: type[Struct]) -> None:
-        """A component that joined has a section; it is known from now on."""
-        self._sections[name] = section
+        self._later[name] = section
 
     def take_vault(self, driver: VaultDriver, config: VaultConfig) -> None:
         """Follow references with the node's own driver wherever section [vault] names the vault that `config` names."""
@@ -130,6 +131,20 @@ class NodeConfigSource:
         self._vault_config = config
 
     # ------------------------------------------------------------ inside
+
+    @property
+    def _known_sections(self) -> Mapping[str, type[Struct]]:
+        return {**self._sections, **self._later} if self._later else self._sections
+
+    def _is_built(self, name: str, merged: Overlaid) -> bool:
+        """Not the section of one that may have left again, and that needs more than defaults."""
+        if name not in self._later or name in merged.values:
+            return True
+        try:
+            self._later[name]()
+        except (TypeError, ValueError):
+            return False
+        return True
 
     def _references(self, vault: VaultDriver | None) -> References:
         return References(

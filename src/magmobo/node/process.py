@@ -37,7 +37,6 @@ from magmobo.kernel.observe.logging import LogOutput, configure_logging
 from magmobo.kernel.selection import select
 from magmobo.node.beginning import Beginning, begin, check
 from magmobo.node.components import Found, find_components, load, locate, sections_of
-from magmobo.node.configuration import NodeConfigSource
 from magmobo.node.doors import Doors
 from magmobo.node.errors import NodeEnded, StartInterrupted
 from magmobo.node.following import Following
@@ -229,7 +228,7 @@ class Node:
                 notices=(*found.notices, *oversights(self._options, settings, sections_of(found.classes))),
             ),
             known=self._known,
-            resolve=partial(_resolve, beginning.source),
+            resolve=_resolve,
             on_exit=self._end,
         )
         operators.serve(kernel)
@@ -265,18 +264,10 @@ def _find(settings: Settings) -> Found:
     )
 
 
-def _resolve(source: NodeConfigSource, name: str) -> Newcomer:
-    """A component that is to join the running node; its section is what it would be after the next start.
-
-    Raises: ComponentNotLoadable, ConfigError, VaultUnavailable.
-    """
+def _resolve(name: str) -> Newcomer:
+    """A component that is to join the running node. Raises: ComponentNotLoadable."""
     offer = locate(name)
-    component_type = load(offer)
-    if component_type.config_type is None:
-        return Newcomer(component_type, None, offer.source)
-    source.add_section(component_type.name, component_type.config_type)
-    config = source.build_now(source.read_now(), Runtime()).config
-    return Newcomer(component_type, config.section(component_type.name), offer.source)
+    return Newcomer(load(offer), offer.source)
 
 
 def run_node(

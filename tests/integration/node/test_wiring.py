@@ -15,15 +15,10 @@ from typing import Any
 
 import pytest
 from tests.integration.node.harness import answer, mag, up
-from tests.integration.node.parts import HERE, Steady
+from tests.integration.node.parts import Steady
 
 from magmobo.contracts.errors import ConfigError
-from magmobo.kernel.config.core import CORE_SECTIONS
-from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.errors import BootFailed
-from magmobo.node.configuration import NodeConfigSource
-from magmobo.node.process import _resolve
-from magmobo.node.settings import NodeOptions, read_settings
 from magmobo.testing.harness import footprint, make_config, make_kernel, running_kernel
 
 
@@ -176,14 +171,6 @@ def test_both_doors_say_the_same_about_a_component_that_does_not_serve(tmp_path:
             assert get(f"{door}/startupz")[0] == 200
             assert get(f"{door}/readyz") == (503, '{"state":"degraded"}')
             assert "sick: running/unhealthy" in get(f"{door}/readyz?verbose")[1].splitlines()
-
-
-def test_who_joins_gets_what_the_next_start_would_give_it(tmp_path: Path) -> None:
-    """Also what the node made up for it, such as keys: one that left and comes again is the same."""
-    options = NodeOptions(working_dir=tmp_path, environ={})
-    made_up = Layer("generated", "generated", {"steady": {"greeting": "made up"}})
-    source = NodeConfigSource(options, read_settings(options), CORE_SECTIONS, generated=made_up)
-    assert _resolve(source, f"{HERE}:Steady").section.greeting == "made up"
 
 
 async def test_two_kernels_in_one_process_share_no_folder(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Scene:
         return {slot.name: str(slot.state) for slot in self.board.in_order()}
 
     async def add(self, component: type[Component]) -> str:
-        return await self.board.add(component, None, start_s=LIMIT_S, stop_s=LIMIT_S)
+        return await self.board.add(component, lambda: None, start_s=LIMIT_S, stop_s=LIMIT_S)
 
     async def remove(self, name: str) -> None:
         await self.board.remove(name, stop_s=LIMIT_S)

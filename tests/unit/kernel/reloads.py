@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Set
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -21,6 +21,7 @@ from magmobo.contracts.errors import ReloadRefused
 from magmobo.contracts.events import Envelope, Event
 from magmobo.contracts.health import HealthReport
 from magmobo.contracts.settings import LIVE, NEEDS_NODE_RESTART
+from magmobo.kernel.choice import Newcomer
 from magmobo.kernel.config.core import CORE_SECTIONS
 from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import build_config, merge
@@ -152,6 +153,9 @@ class Files:
         self.builds += 1
         return self.built(base, runtime)
 
+    def add_section(self, name: str, section: type[Struct]) -> None:
+        self.sections[name] = section
+
     def accepted(self, base: Base) -> None:
         self.accepted_digests.append(base.digest)
 
@@ -212,6 +216,7 @@ async def reloading(
     start: Mapping[str, Any] = {},
     runtime: Runtime | None = None,
     secrets: Mapping[str, str] = {},
+    joining: Sequence[type[Component]] = (),
 ) -> AsyncIterator[Scene]:
     """A booted kernel over `values`; it is shut down when the block ends, after which no task of it may be left."""
     Witness.plans.clear()
@@ -235,6 +240,7 @@ async def reloading(
             instance_id="test-node",
             version="0",
             clock=clock,
+            resolve=lambda name: Newcomer(next(one for one in joining if one.name == name), "here"),
         )
         await kernel.boot()
         try:

@@ -426,7 +426,7 @@ async def run(program: list[list[tuple[str, str]]]) -> None:
         kernel = Kernel(
             components=CLASSES, config=make_config(*CLASSES, values={"recovery": {"restarts": 0}}),
             data_dir=Path(scratch), environment="test", instance_id="x", version="0",
-            resolve=lambda name: Newcomer(CLASSES[NAMES.index(name)], None, "here"),
+            resolve=lambda name: Newcomer(CLASSES[NAMES.index(name)], "here"),
         )  # fmt: skip
         await kernel.boot()
         try:

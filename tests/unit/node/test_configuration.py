@@ -13,6 +13,7 @@ from magmobo.contracts.errors import ConfigError
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.config.core import CORE_SECTIONS, VaultConfig
 from magmobo.kernel.config.guard import FileGuard
+from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.source import Runtime, RuntimeSetting
 from magmobo.kernel.vault.opening import open_vault
 from magmobo.node.configuration import NodeConfigSource
@@ -174,3 +175,34 @@ def test_the_users_database_is_found_without_its_component(place: Place) -> None
     place.write("mag.toml", '[magds]\ndsn = "vault:none"')
     with pytest.raises(ConfigError, match="none"):
         NodeConfigSource(place.options, read_settings(place.options), {}).dsn()
+
+
+def test_the_section_of_who_joined_counts_and_asks_for_nothing_when_it_has_left(place: Place) -> None:
+    class Demanding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        size: int
+
+    class Content(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        size: int = 3
+
+    def sections() -> dict[str, Any]:
+        built = place.source.build_now(place.source.read_now(accept_removed=True), NOTHING)
+        return {name: built.config.section(name) for name in built.config.sections}
+
+    place.source.add_section("demanding", Demanding)
+    place.source.add_section("content", Content)
+    assert "demanding" not in sections()
+    assert sections()["content"] == Content()
+    place.write("mag.toml", "[demanding]\nsize = 5\n")
+    assert sections()["demanding"] == Demanding(size=5)
+    place.write("mag.toml", "[demanding]\nsize = 'x'\n")
+    with pytest.raises(ConfigError, match=r"demanding\.size"):
+        sections()
+
+
+def test_what_a_node_made_up_counts_for_who_joins_too(tmp_path: Path) -> None:
+    options = NodeOptions(working_dir=tmp_path, environ={})
+    made_up = Layer("generated", "generated", {"magds": {"schema": "made_up"}}, kind="generated")
+    source = NodeConfigSource(options, read_settings(options), CORE_SECTIONS, generated=made_up)
+    assert "magds" not in source.read_now().values
+    source.add_section("magds", Storage)
+    assert source.build_now(source.read_now(), NOTHING).config.section("magds").schema == "made_up"

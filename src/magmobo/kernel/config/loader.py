@@ -73,6 +73,15 @@ class Config:
         """This configuration with other values in some of its sections; who set what stays as it is."""
         return Config({**self._sections, **sections}, self._origins, self._layers, self._references)
 
+    def joined(self, name: str, other: Config) -> Config:
+        """With one more section, which is that of the other configuration; it also says who set it."""
+        return Config(
+            {**self._sections, name: other.section(name)},
+            with_section(self._origins, other._origins, name),
+            with_section(self._layers, other._layers, name),
+            with_section(self._references, other._references, name),
+        )
+
     def keeping(self, sections: Mapping[str, Struct], former: Config, keys: Iterable[str]) -> Config:
         """As `replaced`, where `keys` have the values that they had in `former`: it also says who set these."""
         origins, layers, references = dict(self._origins), dict(self._layers), dict(self._references)
@@ -84,6 +93,13 @@ class Config:
             if reference := former.reference(key):
                 references[key] = reference
         return Config({**self._sections, **sections}, origins, layers, references)
+
+
+def with_section(ours: Mapping[str, str], theirs: Mapping[str, str], name: str) -> dict[str, str]:
+    """What is said by key, where it is about this section as they say it."""
+    inside = (f"{name}.", f"{name}[")
+    kept = {key: said for key, said in ours.items() if not key.startswith(inside)}
+    return kept | {key: said for key, said in theirs.items() if key.startswith(inside)}
 
 
 def _nearest(known: Mapping[str, str], key: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from magmobo.kernel.config.loader import Config
+from magmobo.kernel.config.loader import Config, with_section
 
 
 class Base(Struct, frozen=True):
@@ -25,6 +25,16 @@ class Base(Struct, frozen=True):
     origins: Mapping[str, str]
     layers: Mapping[str, str]
     digest: str
+
+
+def grafted(base: Base, other: Base, name: str) -> Base:
+    """The base with one section as the other one has it, an empty one where it has none; the digest stays."""
+    return Base(
+        {**base.values, name: other.values.get(name, {})},
+        with_section(base.origins, other.origins, name),
+        with_section(base.layers, other.layers, name),
+        base.digest,
+    )
 
 
 class RuntimeSetting(Struct, frozen=True):
@@ -93,6 +103,12 @@ class ConfigSource(Protocol):
 
     async def build(self, base: Base, runtime: Runtime) -> Built:
         """Merge, resolve references, validate. Raises: ConfigError with every problem, VaultUnavailable."""
+        ...
+
+    def add_section(self, name: str, section: type[Struct]) -> None:
+        """There is a component that has this section. It is built where somebody says something of it, and wherever its
+        defaults are enough.
+        """
         ...
 
     def accepted(self, base: Base) -> None:
