@@ -21,6 +21,8 @@ from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.errors import ConfigError
 from magmobo.kernel.config.core import KernelConfig
 from magmobo.kernel.config.layers import (
+    FALLBACKS,
+    FILE_SUFFIX,
     Layer,
     credentials_layer,
     environment_layer,
@@ -160,8 +162,11 @@ def watched_files(options: NodeOptions, environment: str) -> list[Path]:
     """The files that `read_settings` reads now, and those that it would read if they were there. Raises: OSError."""
     main_file = options.main_file
     named = [main_file, environment_file(main_file, environment), secrets_file(main_file, environment)]
+    fallbacks = {f"{name}{FILE_SUFFIX}" for name in FALLBACKS}
     values = [
-        Path(text) for name, text in options.environ.items() if name.startswith("MAG_") and name.endswith("_FILE")
+        Path(text)
+        for name, text in options.environ.items()
+        if name.endswith(FILE_SUFFIX) and (name.startswith("MAG_") or (name in fallbacks and text))
     ]
     credentials = options.credentials_dir
     return [*named, *_more_files(main_file), *values, *(sorted(credentials.iterdir()) if credentials else ())]

@@ -200,6 +200,22 @@ def test_database_url_and_port_stand_in_for_their_settings() -> None:
     assert environment_layer({"DATABASE_URL": "", "PORT": ""}).values == {}
 
 
+def test_database_url_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "dsn"
+    file.write_text("postgres://h/db\n")
+    variables = {"DATABASE_URL_FILE": str(file)}
+    layer = environment_layer(variables)
+    assert layer.values == {"magds": {"dsn": "postgres://h/db"}}
+    assert layer.origins["magds.dsn"] == "environment DATABASE_URL_FILE"
+    assert environment_layer({**variables, "MAG_MAGDS__DSN": "x"}).values == {"magds": {"dsn": "x"}}
+    assert environment_layer({"DATABASE_URL_FILE": ""}).values == {}
+    with pytest.raises(ConfigFileError, match=r"DATABASE_URL_FILE: magds\.dsn is also set by DATABASE_URL"):
+        environment_layer({**variables, "DATABASE_URL": "y"})
+    file.unlink()
+    with pytest.raises(ConfigFileError, match="DATABASE_URL_FILE: the file it names cannot be read"):
+        environment_layer(variables)
+
+
 def test_a_file_does_not_read_text_as_a_number() -> None:
     assert problems({"port": "8080"}) == [
         'sample.port = "8080": expected a whole number, >= 0 and <= 65535 (file0.toml)'

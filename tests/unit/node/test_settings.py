@@ -18,7 +18,7 @@ from magmobo.kernel.config.source import Runtime
 from magmobo.node.components import DEFAULT_COMPONENTS, DEMO_COMPONENT, component_names, load_components
 from magmobo.node.configuration import NodeConfigSource
 from magmobo.node.errors import ComponentNotLoadable, DemoUnknown
-from magmobo.node.settings import NodeOptions, Settings, demo_layer, read_settings
+from magmobo.node.settings import NodeOptions, Settings, demo_layer, read_settings, watched_files
 
 
 class Listening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +75,14 @@ def test_the_named_file_stands_in_for_mag_toml_with_its_neighbours(tmp_path: Pat
     write(tmp_path / "etc" / "mag.development.toml", '[listener]\nhost = "near"')
     settings = read_settings(options(tmp_path, config_file=tmp_path / "etc" / "node.toml"))
     assert config_of(settings, SECTIONS).section("listener") == Listening(port=4, host="near")
+
+
+def test_files_that_variables_name_are_watched(tmp_path: Path) -> None:
+    named = {"MAG_MAGGATE__JWT__SECRET_FILE": "/run/jwt", "DATABASE_URL_FILE": "/run/dsn"}
+    others = {"PORT_FILE": "", "OTHER_FILE": "/run/other", "MAG_LISTENER__PORT": "/run/port"}
+    watched = watched_files(options(tmp_path, named | others), "production")
+    assert {str(path) for path in watched if path.parent == Path("/run")} == {"/run/jwt", "/run/dsn"}
+    assert Path() not in watched
 
 
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from magmobo.kernel.errors import ConfigFileError
 MAX_FILE_BYTES = 1_048_576
 MAX_DEPTH = 32
 """Tables and lists inside of each other; a section is the first."""
+FILE_SUFFIX = "_FILE"
 FALLBACKS = {"DATABASE_URL": ("magds", "dsn"), "PORT": ("listener", "port")}
 _VARIABLE = r"MAG_([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*)((?:__[A-Z0-9]+(?:_[A-Z0-9]+)*)+)"
 _CREDENTIAL = "magmobo."
@@ -146,8 +147,8 @@ def _check_bounds(values: Mapping[str, Any]) -> None:
 def environment_layer(environ: Mapping[str, str]) -> Layer:
     """The settings in `MAG_<SECTION>__<KEY>[__<SUBKEY>]`; `…_FILE` names a file that holds the value.
 
-    `DATABASE_URL` and `PORT` stand in for `magds.dsn` and `listener.port` where the own variable is not set. Because
-    of `_FILE`, no setting has a name that ends in `_file`.
+    `DATABASE_URL` and `PORT`, also with `_FILE`, stand in for `magds.dsn` and `listener.port` where the own variable is
+    not set. Because of `_FILE`, no setting has a name that ends in `_file`.
     Raises: ConfigFileError for what is not text and files that cannot be read; all of them are named.
     """
     values: dict[str, Any] = {}
@@ -160,28 +161,40 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         if len(path) > MAX_DEPTH:
             problems.append(f"{variable[:80]}…: is nested too deep")
             continue
-        text = environ[variable]
-        if path[-1].endswith("_file"):
-            path[-1] = path[-1].removesuffix("_file")
-            try:
-                text = read_value(Path(text))
-            except (OSError, ValueError) as error:
-                problems.append(f"{variable}: the file it names cannot be read ({_reason(error)})")
-                continue
-        if not _is_unicode(text):
-            problems.append(f"{variable}: is not UTF-8 text")
+        path[-1] = path[-1].removesuffix("_file")
+        if (text := _value_of(variable, environ, problems)) is None:
             continue
         if (key := ".".join(path)) in origins or not _put(values, path, text):
             problems.append(f"{variable}: {key} is also set by {origins.get(key, 'another variable')}")
             continue
         origins[key] = f"environment {variable}"
+    for name, (section, key) in FALLBACKS.items():
+        if key in values.get(section, {}):
+            continue
+        said = [variable for variable in (name, f"{name}{FILE_SUFFIX}") if environ.get(variable)]
+        if len(said) > 1:
+            problems.append(f"{said[1]}: {section}.{key} is also set by {said[0]}")
+        elif said and (text := _value_of(said[0], environ, problems)) is not None:
+            _put(values, [section, key], text)
+            origins[f"{section}.{key}"] = f"environment {said[0]}"
     if problems:
         raise ConfigFileError(problems)
-    for variable, (section, key) in FALLBACKS.items():
-        if (text := environ.get(variable, "")) and key not in values.get(section, {}):
-            _put(values, [section, key], text)
-            origins[f"{section}.{key}"] = f"environment {variable}"
     return Layer("environment", "environment", values, origins, "environment")
+
+
+def _value_of(variable: str, environ: Mapping[str, str], problems: list[str]) -> str | None:
+    """What a variable says, or the file that it names; None when that is a problem, which is told."""
+    text = environ[variable]
+    if variable.endswith(FILE_SUFFIX):
+        try:
+            return read_value(Path(text))
+        except (OSError, ValueError) as error:
+            problems.append(f"{variable}: the file it names cannot be read ({_reason(error)})")
+            return None
+    if not _is_unicode(text):
+        problems.append(f"{variable}: is not UTF-8 text")
+        return None
+    return text
 
 
 def credentials_layer(directory: Path) -> Layer:
