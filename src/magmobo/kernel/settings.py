@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from magmobo.kernel.stages import Stages
     from magmobo.kernel.tuning import OnCoreChange
 
+_AFTER_READY_S = 0.2  # loading it at once made who waits for the node wait 5 ms longer
+
 
 class Settings:
     """Of one kernel. Arguments as of the kernel; without a `source` they stay as they are."""
@@ -120,6 +122,7 @@ class Settings:
             self._beginning = asyncio.create_task(self._begin(), name="kernel:settings")
 
     async def _begin(self) -> None:
+        await asyncio.sleep(_AFTER_READY_S)
         await asyncio.to_thread(import_module, "magmobo.kernel.reloader")
         self.reloader.begin()
 

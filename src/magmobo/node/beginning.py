@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -31,8 +30,7 @@ from magmobo.node.errors import RuntimeSettingRefused
 from magmobo.node.settings import NodeOptions, Settings
 
 
-@dataclass(frozen=True)
-class Beginning:
+class Beginning(Struct, frozen=True):
     """The parts of a kernel that have to do with settings, as it takes them."""
 
     config: Config

@@ -6,7 +6,6 @@ their own. Names are told, values never.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
@@ -36,6 +35,8 @@ def _unknown_environment(options: NodeOptions, name: str) -> Iterator[str]:
         | {path.stem for path in (main_file.parent / "secrets").glob("*.toml")}
     )
     if others:
+        import difflib  # only a mistake needs it
+
         near = difflib.get_close_matches(name, others, n=1)
         meant = f"; did you mean {near[0]}?" if near else f"; there are files for {', '.join(others)}"
         yield f"no {environment_file(main_file, name).name} is here, so nothing is set for {name} alone{meant}"

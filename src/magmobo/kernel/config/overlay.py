@@ -22,9 +22,9 @@ from magmobo.kernel.config.source import Base, Runtime, RuntimeSetting
 _READ_FIRST = frozenset({"kernel.data_dir", "kernel.environment", "kernel.components"})
 OVERRIDE, PATCH, VAULT = "override", "patch", "vault"
 _BELOW_THE_VAULT = frozenset({"default", "demo", "generated", "file", "secrets"})
-_ONE_REFERENCE = re.compile(r"(?:vault|file|env|cred):[^\s]+(?![\s\S])")
+_ONE_REFERENCE = r"(?:vault|file|env|cred):[^\s]+(?![\s\S])"
 # A connection string is no secret when its password is a reference, and nothing else in it can be one.
-_URL_WITH_REFERENCE = re.compile(r"[a-z][a-z0-9+.-]*://[^\s:/@?]*:\$\{[^{}\s]+\}@[^\s@?]*(?![\s\S])")
+_URL_WITH_REFERENCE = r"[a-z][a-z0-9+.-]*://[^\s:/@?]*:\$\{[^{}\s]+\}@[^\s@?]*(?![\s\S])"
 
 
 class Overlaid(NamedTuple):
@@ -114,7 +114,7 @@ def _refused(key: str, setting: RuntimeSetting, sections: Mapping[str, type[Stru
 
 def _is_reference(type_: Any, value: str) -> bool:
     """Whether `value` is no secret, but says where one is."""
-    return is_secret(type_) and bool(_ONE_REFERENCE.match(value) or _URL_WITH_REFERENCE.match(value))
+    return is_secret(type_) and bool(re.match(_ONE_REFERENCE, value) or re.match(_URL_WITH_REFERENCE, value))
 
 
 def _type_of(key: str, sections: Mapping[str, type[Struct]]) -> Any:

@@ -21,15 +21,16 @@ from msgspec import Struct
 from magmobo.kernel.config.errors import ReferenceFailed
 
 PLAIN = "plain:"
-_WHOLE = re.compile(r"(vault|file|env|cred):(.*)", re.DOTALL)
-_INSIDE = re.compile(r"\$\{(vault|file|env|cred):([^{}]*)(\}?)")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_CONNINFO = re.compile(r"\s*(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*=")
+# As text: every start loads this, and few have a reference for which they would have to be compiled.
+_WHOLE = r"(?s)(vault|file|env|cred):(.*)"
+_INSIDE = r"\$\{(vault|file|env|cred):([^{}]*)(\}?)"
+_URL = r"[A-Za-z][A-Za-z0-9+.-]*://"
+_CONNINFO = r"\s*(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*="
 _NAMES = {
-    "vault": re.compile(r"([a-z0-9][a-z0-9._-]{0,99})(?:@([1-9][0-9]{0,8}))?(?![\s\S])"),
-    "file": re.compile(r"([^\x00-\x1f]{1,4096})(?![\s\S])"),
-    "env": re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,199})(?![\s\S])"),
-    "cred": re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]{0,199})(?![\s\S])"),
+    "vault": r"([a-z0-9][a-z0-9._-]{0,99})(?:@([1-9][0-9]{0,8}))?(?![\s\S])",
+    "file": r"([^\x00-\x1f]{1,4096})(?![\s\S])",
+    "env": r"([A-Za-z_][A-Za-z0-9_]{0,199})(?![\s\S])",
+    "cred": r"([A-Za-z0-9_-][A-Za-z0-9._-]{0,199})(?![\s\S])",
 }
 _EXPECTED = {
     "vault": "vault:name or vault:name@version",
@@ -74,7 +75,7 @@ def follow(text: str, origin: str, resolve: Callable[[Reference], str]) -> Follo
             problems.append(str(error))
             return ""
 
-    if whole := _WHOLE.match(text):
+    if whole := re.match(_WHOLE, text):
         return Followed(led_to(whole[1], whole[2]), tuple(references), tuple(problems))
     spelled = _spelling(text)
 
@@ -84,12 +85,12 @@ def follow(text: str, origin: str, resolve: Callable[[Reference], str]) -> Follo
             return ""
         return spelled(led_to(found[1], found[2]))
 
-    return Followed(_INSIDE.sub(filled, text), tuple(references), tuple(problems))
+    return Followed(re.sub(_INSIDE, filled, text), tuple(references), tuple(problems))
 
 
 def _reference(kind: str, name: str, origin: str) -> Reference:
     """Raises: ValueError, which does not show what was there."""
-    found = _NAMES[kind].match(name)
+    found = re.match(_NAMES[kind], name)
     if found is None:
         raise ValueError(
             f"begins like a reference and is none: expected {_EXPECTED[kind]}, or {PLAIN} before the secret itself"
@@ -100,10 +101,10 @@ def _reference(kind: str, name: str, origin: str) -> Reference:
 
 def _spelling(text: str) -> Callable[[str], str]:
     """How a secret is written at its place inside of `text`."""
-    if _URL.match(text):
+    if re.match(_URL, text):
         from urllib.parse import quote
 
         return lambda secret: quote(secret, safe="")
-    if _CONNINFO.match(text):
+    if re.match(_CONNINFO, text):
         return lambda secret: re.sub(r"([\\'\s])", r"\\\1", secret)
     return lambda secret: secret
