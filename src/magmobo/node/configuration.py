@@ -8,7 +8,7 @@ given. Invariant: what is compared with the accepted files is the very text that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +60,7 @@ class NodeConfigSource:
         self._later: dict[str, type[Struct]] = {}
         self._digest_key = digest_key
         self._texts: dict[str, Mapping[Path, bytes]] = {}
+        self._referred: frozenset[Path] = frozenset()
         self._vault: VaultDriver | None = None
         self._vault_config = VaultConfig()
 
@@ -100,8 +101,15 @@ class NodeConfigSource:
                 refer_to_vault(merged, [info.name for info in vault.infos()], self._known_sections)
             references = self._references(vault)
             sections = {name: one for name, one in self._known_sections.items() if self._is_built(name, merged)}
-            config = build_config(sections, *merged, resolve=references)
+            try:
+                config = build_config(sections, *merged, resolve=references)
+            finally:
+                self._referred |= references.files
             return Built(config, tuple(references.reads))
+
+    def referred_files(self) -> Collection[Path]:
+        """Every file that a setting has referred to so far, also in vain: what is put there may be what was missing."""
+        return self._referred
 
     def dsn(self) -> Secret | None:
         """The user's own database, when one is named. Raises: ConfigError, VaultUnavailable."""

@@ -189,4 +189,4 @@ class Following:
         return True
 
     def _files(self) -> Iterable[Path]:
-        return watched_files(self._options, self._environment)
+        return [*watched_files(self._options, self._environment), *self._source.referred_files()]

@@ -93,3 +93,28 @@ def test_who_set_a_waiting_key_is_who_set_what_counts(folder: Path) -> None:
         shown = entry(folder, "cache.redis_timeout_s")
         assert (shown["value"], shown["origin"], shown["layer"]) == (0.25, "default", "default")
         assert "cache.redis_timeout_s" in mag("status", cwd=folder).stdout
+
+
+def test_a_mounted_secret_that_is_swapped_counts_without_a_word(folder: Path) -> None:
+    """As Kubernetes does it: the folder that a link leads to is another one, and nothing else has changed."""
+    secret, data = folder / "token", folder / "..data"
+    secret.symlink_to("..data/token")
+
+    def mount(number: int, hashed: str | None) -> None:
+        (folder / f"..{number}").mkdir()
+        if hashed is not None:
+            (folder / f"..{number}" / "token").write_text(hashed + "\n")
+        (folder / "..next").symlink_to(f"..{number}")
+        (folder / "..next").rename(data)
+
+    mount(1, sha256(b"one").hexdigest())
+    write(folder, "[admin]\ntoken_sha256 = 'file:token'\n")
+    with background(folder):
+        before = version(folder)
+        mount(2, sha256(b"two").hexdigest())
+        until(lambda: version(folder) == before + 1)
+        mount(3, None)
+        until(lambda: any("cannot be followed" in note for note in answer("status", cwd=folder)["notices"]))
+        assert version(folder) == before + 1
+        mount(4, sha256(b"four").hexdigest())
+        until(lambda: version(folder) == before + 2)

@@ -22,7 +22,8 @@ _LINE = re.compile(r"(.+) line \d+")
 
 
 class References:
-    """Follows the references of one configuration; `reads` is what was read, in order.
+    """Follows the references of one configuration; `reads` is what was read, in order, `files` where
+    secrets were looked for.
 
     Args:
         base_dir: where a relative path starts that no file says.
@@ -42,6 +43,7 @@ class References:
         self._read_vault = read_vault
         self._known: dict[str, tuple[str, int | None]] = {}
         self.reads: list[SecretRead] = []
+        self.files: set[Path] = set()
 
     def __call__(self, reference: Reference, key: str) -> str:
         """The secret for the setting `key`. Raises: ReferenceFailed, VaultUnavailable."""
@@ -78,6 +80,7 @@ class References:
             raise ReferenceFailed(str(reference), str(error)) from error
 
     def _from_file(self, reference: Reference, path: Path) -> str:
+        self.files.add(path)
         try:
             return read_value(path)
         except (OSError, ValueError) as error:
