@@ -36,6 +36,9 @@ from magmobo.kernel.version_log import BOOT, VersionLog
 
 T = TypeVar("T")
 APPLIED, UNCHANGED, FAILED = "applied", "unchanged", "failed"
+_EXPIRY = "expiry"
+_READING = ("command", "file", "signal")
+"""Triggers whose reload reads the files."""
 _UNPROVEN = ("command", "file", "signal", "patch", "secret")
 """Triggers whose reload is on probation. A rollback is the way back itself, and a patch that ended cannot come back."""
 
@@ -57,7 +60,7 @@ class Turnover:
             leaves_out=start.leaves_out,
         )
         self.files_digest = start.held_digest or start.base.digest
-        self.last_refusal = ""
+        self.last_refusal = self._refused_trigger = ""
         self.counts = dict.fromkeys((APPLIED, UNCHANGED, FAILED), 0)
         self._chronicle = Chronicle(node.services.audit, node.log)
         self._turn = asyncio.Lock()
@@ -244,7 +247,8 @@ class Turnover:
     ) -> None:
         """It counts: tell, remember, watch."""
         counted, plan, node = self.counted, attempt.plan, self._node
-        self.last_refusal = ""
+        if attempt.trigger in _READING or self._refused_trigger not in _READING:  # else the files are as wrong as ever
+            self.last_refusal = ""
         self.counts[UNCHANGED if serving is None else APPLIED] += 1
         if target.is_read:
             self._source.accepted(target.base)
@@ -277,8 +281,10 @@ class Turnover:
         text = describe(error)
         changed = sorted(attempt.plan.changed) if attempt.plan is not None else []
         self.counts[FAILED] += 1
+        if attempt.trigger == _EXPIRY and text == self.last_refusal:  # tried every half minute, and told once
+            return
         if attempt.trigger != "patch":  # whoever sets one key is told, and nothing waits for him
-            self.last_refusal = text
+            self.last_refusal, self._refused_trigger = text, attempt.trigger
         self._node.log.error(
             "settings not changed", trigger=attempt.trigger, changed_keys=changed, error=text, exc_info=foreign(error)
         )
@@ -310,7 +316,7 @@ class Turnover:
         self._expiry = asyncio.create_task(running, name="kernel:patches")
 
     async def _expire(self) -> None:
-        attempt = Attempt("expiry", KERNEL_ACTOR)
+        attempt = Attempt(_EXPIRY, KERNEL_ACTOR)
 
         async def target() -> Target:
             now_s, counted = self._node.clock.time_s(), self.counted
@@ -320,9 +326,9 @@ class Turnover:
 
         try:
             await self.change(target, attempt)
-        except Exception as error:  # it is in the log, and tried again
+        except Exception as error:  # it is told, and tried again
             keys = attempt.expired
-            self._node.log.warning("a patch of the settings cannot end yet", keys=keys, error=describe(error))
+            self._node.log.debug("a patch of the settings cannot end yet", keys=keys, error=describe(error))
 
     # ------------------------------------------------------------ probation
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import pytest
 from msgspec import Struct
-from tests.unit.kernel.reloads import OPERATOR, Scene, Section, reloading, witness
-from tests.unit.kernel.test_reload_probation import settled, until
+from tests.unit.kernel.reloads import OPERATOR, Scene, Section, Witness, reloading, witness
+from tests.unit.kernel.test_reload_probation import FUSE_S, settled, until
 
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.errors import ConfigError
@@ -140,3 +141,42 @@ async def test_a_version_that_is_held_is_remembered_by_a_safe_start_and_not_said
     async with reloading(One, start=start) as scene:
         assert not scene.reloader.tree().held
         assert scene.reloader.notices() == []
+
+
+# ---------------------------------------------------------------- what is told of a refusal
+
+
+async def test_a_file_that_was_refused_stays_a_notice_while_other_things_change() -> None:
+    async with reloading(One) as scene:
+        with pytest.raises(ConfigError):
+            await scene.reload({"one": {"level": "many"}})
+        assert (await scene.reloader.set("one.name", "x", None, actor=OPERATOR)).applied
+        assert "one.level" in scene.reloader.last_refusal
+        assert not (await scene.reload({"one": {}})).applied
+        assert (scene.reloader.last_refusal, scene.reloader.notices()) == ("", [])
+
+
+async def test_a_patch_that_cannot_end_is_told_once_however_often_it_is_tried() -> None:
+    clock = FakeClock()
+    async with reloading(One, clock=clock) as scene:
+        await scene.reloader.set("one.level", "5", 10.0, actor=OPERATOR)
+        Witness.plans["one", "prepare", 0] = "refuse"
+        await clock.advance(11)
+        await ended(scene)
+        for tries in range(2, 5):
+            await clock.advance(31)
+            await reached(scene, tries)
+        assert len(await scene.records("config.reload_failed")) == 1
+        assert (scene.told, "is taken" in scene.reloader.last_refusal) == ([], True)
+        Witness.plans.clear()
+        await clock.advance(31)
+        await ended(scene)
+        assert (scene.section("one").level, scene.reloader.last_refusal) == (0, "")
+
+
+async def reached(scene: Scene, failed: int) -> None:
+    """So many changes failed."""
+    async with asyncio.timeout(FUSE_S):
+        while scene.reloader.counts["failed"] < failed:
+            await asyncio.sleep(0.001)
+    await settled(scene)
