@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65_535), help="TCP port (default 8787; 0: any free one).")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Read this file instead of mag.toml.")
 @click.option("--environment", help="Also read mag.ENVIRONMENT.toml.")
-@click.option("--safe", is_flag=True, help="Start no component: only the kernel and the operators' door.")
+@click.option("--safe", is_flag=True, help="Start no component, and without what config:set set: the operators' door.")
 @click.option("--only", multiple=True, metavar="NAME,...", help="Start these components and what they need.")
 @click.option("--without", multiple=True, metavar="NAME,...", help="Leave out these components and what needs them.")
 @options.accept_removed
