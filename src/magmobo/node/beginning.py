@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from magmobo.contracts.errors import ConfigError, MagError
 from magmobo.kernel.config.core import VaultConfig
+from magmobo.kernel.config.errors import SealKeyDamaged, VersionDamaged, VersionUnknown
 from magmobo.kernel.config.guard import FileGuard
 from magmobo.kernel.config.layers import Layer
 from magmobo.kernel.config.loader import Config
@@ -26,7 +27,7 @@ from magmobo.kernel.patches import expired, without_expired
 from magmobo.kernel.vault.driver import VaultDriver
 from magmobo.kernel.vault.opening import open_vault
 from magmobo.node.configuration import NodeConfigSource
-from magmobo.node.errors import RuntimeSettingRefused
+from magmobo.node.errors import HeldVersionLost, RuntimeSettingRefused
 from magmobo.node.settings import NodeOptions, Settings
 
 
@@ -63,7 +64,8 @@ async def begin(
         generated: what the node made up for itself.
         keep: how many versions of the settings are kept, asked for each.
         digest_key: of the digests of what is read, the same at every start.
-    Raises: ConfigError with every problem, RuntimeSettingRefused, VaultUnavailable, RuntimeLost, VersionsUnavailable.
+    Raises: ConfigError with every problem, RuntimeSettingRefused, HeldVersionLost, VaultUnavailable, RuntimeLost,
+        VersionsUnavailable.
     """
     folder = settings.folder.path
     guard = FileGuard(folder / "config" / "files.json", options.main_file.parent)
@@ -73,7 +75,7 @@ async def begin(
     read = base = source.base_of(settings, accept_removed=options.accept_removed)
     held = kept.held if kept.held is not None and kept.held.digest == read.digest else None
     if held is not None and not options.safe:
-        base = (await versions.snapshot(held.version)).base
+        base = await _base_of(versions, held.version)
     now_s = time.time()
     runtime = without_expired(kept.runtime, now_s)
     built = source.build_now(base, Runtime()) if options.safe else _built(source, base, runtime)
@@ -92,6 +94,14 @@ async def begin(
         leaves_out=options.safe,
     )
     return Beginning(built.config, source, start, versions, vault)
+
+
+async def _base_of(versions: VersionFolder, held: int) -> Base:
+    """Raises: HeldVersionLost, VersionsUnavailable."""
+    try:
+        return (await versions.snapshot(held)).base
+    except (VersionDamaged, VersionUnknown, SealKeyDamaged) as error:
+        raise HeldVersionLost(held, str(error)) from error
 
 
 def _kept(versions: VersionFolder, *, safe: bool) -> Kept:

@@ -56,6 +56,26 @@ class RuntimeSettingRefused(ConfigError):
     remedy = "Start with `mag up --safe`, take the named key back with `mag config:unset KEY`, then start as usual."
 
 
+class HeldVersionLost(MagError):
+    """The settings were taken back to a version that cannot be restored any more, and the node does not choose others
+    by itself.
+    """
+
+    code = "MAG-CONF-051"
+    exit_code = 5
+    remedy = (
+        "Start with `mag up --safe` and choose a version with `mag config:rollback VERSION` (`mag config:history` "
+        "lists them), or change mag.toml: then the files count. Start as usual after it."
+    )
+
+    def __init__(self, version: int, reason: str) -> None:
+        super().__init__(version, reason)
+        self.version, self.reason = version, reason
+
+    def __str__(self) -> str:
+        return f"version {self.version} of the settings counts until the files change: {self.reason}"
+
+
 class NodeEnded(MagError):
     """The node ended by itself: a component it cannot do without is quarantined, or a reset did not bring it back."""
 

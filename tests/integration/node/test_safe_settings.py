@@ -82,3 +82,28 @@ def test_a_wrong_override_is_refused_although_a_patch_counts_above_it(folder: Pa
         assert entry(folder, "health.interval_s")["value"] == 5.0
     with background(folder):
         assert entry(folder, "health.interval_s")["layer"] == "patch"
+
+
+def test_a_version_that_is_held_and_lost_has_two_ways_out(tmp_path: Path) -> None:
+    def say(greeting: str) -> None:
+        (tmp_path / "mag.toml").write_text(f"[kernel]\nwatch_files = false\n[steady]\ngreeting = '{greeting}'\n")
+
+    say("first")
+    with background(tmp_path):
+        for greeting in ("second", "third"):
+            say(greeting)
+            assert mag("config:reload", cwd=tmp_path).returncode == 0
+        assert mag("config:rollback", "1", cwd=tmp_path).returncode == 0
+    (tmp_path / "mag_data" / "config" / "versions" / "00000001.sealed").write_bytes(b"damaged")
+    refused = mag("up", "--background", cwd=tmp_path)
+    assert refused.returncode == 5
+    assert all(word in refused.stderr for word in ("version 1", "mag up --safe", "mag.toml"))
+    with background(tmp_path, "--safe"):
+        assert mag("config:rollback", "2", cwd=tmp_path).returncode == 0
+    with background(tmp_path):
+        assert entry(tmp_path, "steady.greeting")["value"] == "second"
+    (tmp_path / "mag_data" / "config" / "versions" / "00000002.sealed").write_bytes(b"damaged")
+    assert mag("up", "--background", cwd=tmp_path).returncode == 5
+    say("fourth")
+    with background(tmp_path):
+        assert entry(tmp_path, "steady.greeting")["value"] == "fourth"
