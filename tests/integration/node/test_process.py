@@ -175,7 +175,8 @@ def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """As nobody when we are root: everything is imported first, because nobody may not read our Python."""
     script = (
         "import os, sys\n"
-        "import magmobo.cli.up, magmobo.cli.main, magmobo.node.process, tests.integration.node.parts, uvloop\n"
+        "import resource, uvloop, magmobo.cli.up, magmobo.cli.main, magmobo.node.process\n"
+        "import magmobo.kernel.config.validate, magmobo.kernel.spellings, tests.integration.node.parts\n"
         "if os.geteuid() == 0:\n    os.setgid(65534)\n    os.setuid(65534)\n"
         "sys.exit(magmobo.cli.main.main(['up', '--data-dir', '/mag_data']))"
     )
