@@ -125,7 +125,8 @@ def rollback(
 ) -> int:
     """Go back to VERSION, or to the one before this. It counts until the files change."""
     change = _Change(RollbackConfig(version=version), "Go back to it?", dry_run, yes, as_json)
-    return change.carried_out(client_of(data_dir, timeout_s))
+    further = "next: `mag config:history` lists the versions; `mag config:rollback VERSION` goes further back"
+    return change.carried_out(client_of(data_dir, timeout_s), if_same=further if version is None else "")
 
 
 @click.command("config:set")
@@ -178,8 +179,11 @@ class _Change:
         self._command, self._question = command, question
         self._dry_run, self._yes, self._as_json = dry_run, yes, as_json
 
-    def carried_out(self, client: AdminClient, *, more: str = "") -> int:
-        """Exit code 0. `more`: what else is to be said once it counts. Raises: NotConfirmed."""
+    def carried_out(self, client: AdminClient, *, more: str = "", if_same: str = "") -> int:
+        """Exit code 0. `more`: what else is to be said once it counts, `if_same`: where nothing differed.
+
+        Raises: NotConfirmed.
+        """
         if self._as_json:
             print_json(self._command.name, fields_of(self._answered(client)))
             return 0
@@ -191,6 +195,8 @@ class _Change:
         echo("\n".join(plans.outcome_lines(outcome, dry_run=self._dry_run)))
         if more and not self._dry_run:
             echo(as_typed(more))
+        if if_same and not (outcome.plan.changes or outcome.plan.waiting):
+            echo(as_typed(if_same))
         return 0
 
     def _answered(self, client: AdminClient) -> ReloadOutcome:

@@ -448,3 +448,11 @@ def test_no_secret_is_in_an_error_of_the_node(
     monkeypatch.setattr("sys.stdin", Input(SECRET.encode()))
     assert main(["vault:set", "db"]) == 1
     assert SECRET not in "".join(capsys.readouterr())
+
+
+def test_a_version_before_that_says_the_same_is_not_the_end(node: FakeOperators, capsys: Capture) -> None:
+    node.replies["config:rollback"] = ReloadOutcome(3, False, ReloadPlan([]))
+    assert said(capsys, "config:rollback").splitlines()[-1].endswith("`mag config:rollback VERSION` goes further back")
+    assert "further back" not in said(capsys, "config:rollback", "2"), "who names a version has seen the others"
+    node.replies["config:rollback"] = ReloadOutcome(3, False, ReloadPlan([], waiting=["kernel.data_dir"]))
+    assert "further back" not in said(capsys, "config:rollback")
