@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, Response, expect
 from tests.browser.support import Visit, sign_in, visiting
 from tests.integration.console.support import TOKEN, Browser, running_console
 
-from magmobo.contracts.configuration import ConfigEntry
+from magmobo.contracts.configuration import ConfigChange, ConfigEntry
 from magmobo.contracts.settings import Effect
 
 MARKUP = "<img src=x onerror=document.title='owned'>"
@@ -44,7 +45,7 @@ async def looking_at_settings(
             assert visit.problems == []
 
 
-def setting(page: Page, key: str) -> object:
+def setting(page: Page, key: str) -> Locator:
     return page.locator("#settings").get_by_role("row", name=key)
 
 
@@ -165,6 +166,57 @@ async def test_a_deed_that_is_not_what_was_shown_is_told() -> None:
         await dialog.get_by_role("button", name="Go back").click()
         await expect(dialog).to_contain_text("Version 4 counts now. Something had changed since; this took effect:")
         await expect(dialog).to_contain_text("77 → 8")
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_not_shown() -> None:
+    async with looking_at_settings() as (visit, console):
+        page, settings, dialog = visit.page, console.settings, visit.page.get_by_role("dialog")
+        settings.values = {1: 8, 2: 9, 3: 16}
+        await expect(page.locator("#versions tr")).to_have_count(3)
+        late = settings.gate = asyncio.Event()
+        await page.get_by_role("button", name="Go back to version 1").click()
+        await dialog.get_by_role("button", name="Cancel").click()
+        settings.gate = asyncio.Event()
+        settings.gate.set()
+        async with page.expect_response(lambda answer: '"version":1,' in (answer.request.post_data or "")):
+            await page.get_by_role("button", name="Go back to version 2").click()
+            await expect(dialog).to_contain_text("16 → 9")
+            late.set()
+        await expect(dialog).to_contain_text("16 → 9")
+        assert settings.asked == [(1, True), (2, True)]
+
+
+async def test_a_secret_that_changes_is_not_told_and_a_new_admin_token_is() -> None:
+    async with looking_at_settings() as (visit, console):
+        token = ConfigChange("admin.token_sha256", "***", "***", "mag.toml line 2", Effect.LIVE, True)
+        console.settings.more_changes = [token]
+        await visit.page.get_by_role("button", name="Go back to version 1").click()
+        item = visit.page.get_by_role("listitem").filter(has_text="admin.token_sha256")
+        await expect(item).to_have_text("admin.token_sha256changedlive · mag.toml line 2")
+        await expect(visit.page.get_by_role("dialog")).to_contain_text("everybody is signed out of the console")
+
+
+async def test_the_node_is_asked_in_one_row_however_often_the_view_changes() -> None:
+    async with looking_at_settings() as (visit, _console):
+        page = visit.page
+        await page.evaluate(
+            "() => { window.rounds = 0;"
+            " window.setTimeout = (work, ms) => { if (ms === 2000) window.rounds += 1; return 0; }; }"
+        )
+        views = ["overview", "settings"] * 4
+        answered = 0
+
+        def count(answer: Response) -> None:
+            nonlocal answered
+            answered += answer.url.endswith("api/status")
+
+        page.on("response", count)
+        await page.evaluate("views => { for (const view of views) location.hash = view; }", views)
+        async with asyncio.timeout(10):
+            while answered < len(views) or not await page.evaluate("window.rounds"):
+                await asyncio.sleep(0.01)
+        await page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert await page.evaluate("window.rounds") == 1
 
 
 async def test_nothing_to_change_and_a_refusal_leave_nothing_to_confirm() -> None:

@@ -117,7 +117,8 @@ class PlayedSettings:
 
     def __init__(self) -> None:
         self.entries: list[ConfigEntry] = []
-        self.refused, self.held, self.refusal = "", False, ""
+        self.more_changes: list[ConfigChange] = []
+        self.refused, self.held, self.refusal, self.note = "", False, "", ""
         self.values = {1: 8, 2: 16}
         self.asked: list[tuple[int, bool]] = []
         self.gate = asyncio.Event()
@@ -142,8 +143,8 @@ class PlayedSettings:
         if self.refusal:
             raise ReloadRefused(self.refusal)
         old, new = self.values[self.version], self.values[version]
-        change = ConfigChange("magds.pool_size", old, new, "mag.toml line 3", Effect.LIVE)
-        plan = ReloadPlan([change], ["magds"], ["demo"], ["kernel.environment"]) if old != new else ReloadPlan([])
+        changes = [ConfigChange("magds.pool_size", old, new, "mag.toml line 3", Effect.LIVE), *self.more_changes]
+        plan = ReloadPlan(changes, ["magds"], ["demo"], ["kernel.environment"]) if old != new else ReloadPlan([])
         if not dry_run:
             self.values[self.version + 1] = new
             self.held = True
@@ -152,7 +153,7 @@ class PlayedSettings:
     def _meta(self, number: int) -> ConfigVersion:
         keys = ["magds.pool_size"] if number > 1 else []
         is_running = number == self.version
-        return ConfigVersion(number, "2026-01-02T03:04:05Z", "command", "uid:0", keys, is_running, True)
+        return ConfigVersion(number, "2026-01-02T03:04:05Z", "command", "uid:0", keys, is_running, True, self.note)
 
 
 @dataclass

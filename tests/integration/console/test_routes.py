@@ -120,7 +120,7 @@ async def test_the_settings_are_told_once_and_again_when_they_are_others() -> No
         browser.settings.entries.append(ConfigEntry("a.b", 1, "default", "default", Effect.LIVE))
         other = await browser.request("GET", again)
         assert (other.status, len(other.json["tree"]["entries"])) == (200, 2)
-        browser.settings.values[3] = 9  # and when only the history is another one
+        browser.settings.note = "only the history is another one"
         assert (await browser.request("GET", f"/console/api/settings?unless={other.json['mark']}")).status == 200
 
 
