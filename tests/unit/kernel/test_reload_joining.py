@@ -58,6 +58,15 @@ async def test_a_reload_that_is_taken_back_leaves_who_joined_as_it_was() -> None
         assert scene.section("two").level == 2
 
 
+async def test_so_does_one_that_was_given_its_section() -> None:
+    async with reloading(One) as scene:
+        await scene.kernel.register_component(Two, Section(level=9))
+        Witness.plans["one", "boot", 7] = "raise"
+        with pytest.raises(ReloadTakenBack):
+            await scene.reload({"one": {"level": 7, "place": 1}})
+        assert scene.kernel.config.section("two").level == 9
+
+
 async def test_the_secrets_of_who_joins_are_on_record_and_known_before_it_is_made() -> None:
     async with reloading(One, joining=[Keeper], secrets={"pin": "correct horse battery"}) as scene:
         scene.files.values = {"keeper": {"key": "vault:pin"}}
@@ -66,6 +75,9 @@ async def test_the_secrets_of_who_joins_are_on_record_and_known_before_it_is_mad
         assert await scene.records("secret.read") == [record]
         assert [read.key for read in scene.reloader.reads] == ["keeper.key"]
         assert "horse" not in str(scene.kernel.services.known.value("it is correct horse battery"))
+        await scene.kernel.unregister_component("keeper")
+        await scene.kernel.register_source("keeper")
+        assert [read.key for read in scene.reloader.reads] == ["keeper.key"]
         await scene.kernel.unregister_component("keeper")
         await scene.kernel.services.audit.close()
         with pytest.raises(MagError):
