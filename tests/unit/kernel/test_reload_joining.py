@@ -60,6 +60,7 @@ async def test_a_reload_that_is_taken_back_leaves_who_joined_as_it_was() -> None
 
 async def test_so_does_one_that_was_given_its_section() -> None:
     async with reloading(One) as scene:
+        assert scene.reloader.version, "it is made before somebody joins"
         await scene.kernel.register_component(Two, Section(level=9))
         Witness.plans["one", "boot", 7] = "raise"
         with pytest.raises(ReloadTakenBack):
