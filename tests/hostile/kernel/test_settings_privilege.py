@@ -29,6 +29,11 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str = ""
 
 
+class Around(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    level: int = 0
+    script: Annotated[str, ADMINS_ONLY] = ""
+
+
 class Door(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: Annotated[int, LIVE] = 0
     host: Annotated[str, LIVE, ADMINS_ONLY] = "localhost"
@@ -38,6 +43,8 @@ class Door(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: dict[str, int] = {}
     notes: dict[str, str] = {}
     inner: Annotated[Table, ADMINS_ONLY] = Table()
+    around: Around = Around()
+    many: dict[str, Around] = {}
 
 
 DoorWitness = witness("door", config_type=Door, _act_now=lambda self, hook, section: self.hooks.append(hook))
@@ -51,6 +58,11 @@ RESERVED = (
     ("door.tables", "[]"),
     ("door.inner", "{}"),
     ("door.inner.name", "x"),
+    ("door.around", '{"level": 1}'),
+    ("door.around.script", "x"),
+    ("door.many", "{}"),
+    ("door.many.a", "{}"),
+    ("door.many.a.script", "x"),
     ("door.passwords", "{}"),
     ("door.passwords.a", "vault:a"),
     ("admin.token_sha256", "vault:mine"),
@@ -76,7 +88,10 @@ async def test_an_operator_sets_no_key_for_admins(key: str, value: str, dry_run:
         assert scene.reloader.last_refusal == ""
 
 
-@pytest.mark.parametrize(("key", "value"), [("door.level", "3"), ("door.limits.x", "3"), ("health.interval_s", "5")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("door.level", "3"), ("door.limits.x", "3"), ("door.around.level", "3"), ("health.interval_s", "5")],
+)
 async def test_an_operator_sets_the_others(key: str, value: str) -> None:
     async with reloading(DoorWitness) as scene:
         assert (await scene.reloader.set(key, value, None, actor=OPERATOR)).applied

@@ -62,9 +62,13 @@ async def test_systemctl_status_shows_no_secret_that_a_component_quotes(tmp_path
 
 
 def test_a_crash_leaves_no_core(tmp_path: Path) -> None:
-    with up(cwd=tmp_path) as node:
-        soft, hard = resource.prlimit(node.process.pid, resource.RLIMIT_CORE)
-        assert (soft, hard) == (0, resource.getrlimit(resource.RLIMIT_CORE)[1])
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # what the node inherits
+    try:
+        with up(cwd=tmp_path) as node:
+            assert resource.prlimit(node.process.pid, resource.RLIMIT_CORE) == (0, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
 def test_a_vault_written_over_a_planted_file_is_for_its_owner(tmp_path: Path) -> None:
