@@ -160,6 +160,7 @@ class Node:
 
     async def _serve_until_stopped(self, kernel: Kernel) -> None:
         following = asyncio.create_task(self._following.run(kernel), name="node:following")
+        following.add_done_callback(_tell_if_it_failed)
         try:
             await self._stop.wait()
         finally:
@@ -244,6 +245,13 @@ class Node:
         if not self._stop.is_set():  # else it was told to stop, and ends because of that
             self._ended_because = reason
             self._stop.set()
+
+
+def _tell_if_it_failed(following: asyncio.Task[None]) -> None:
+    """The node serves on, but no changed file and no signal reaches it any more: its operators must know."""
+    if not following.cancelled() and (error := following.exception()) is not None:
+        log = structlog.get_logger().bind(component="config")
+        log.critical("settings are not followed any more; restart the node", exc_info=error)
 
 
 def _wishes(config: Config) -> dict[str, Any]:

@@ -48,13 +48,16 @@ async def test_systemctl_status_shows_no_secret_that_a_component_quotes(tmp_path
             options = NodeOptions(working_dir=tmp_path, environ={})
             notifier = Notifier(str(tmp_path / "notify"))
             config = scene.kernel.config
-            following = Following(options, config, cast(Any, scene.files), notifier, read_at_s=time.time())
+            source = cast(Any, scene.files)
+            source.referred_files = list
+            following = Following(options, config, source, notifier, read_at_s=time.time())
             running = asyncio.create_task(following.run(scene.kernel))
             scene.files.values = {"door": {"dsn": PASSWORD}}
             following.signalled()
             said = b""
-            while b"not reloaded" not in said:
-                said = await asyncio.get_running_loop().sock_recv(manager, 65_536)
+            async with asyncio.timeout(20):
+                while b"not reloaded" not in said:
+                    said = await asyncio.get_running_loop().sock_recv(manager, 65_536)
             running.cancel()
             await asyncio.wait({running})
     assert b"no way in with ***" in said
@@ -66,6 +69,7 @@ def test_a_crash_leaves_no_core(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # what the node inherits
     try:
         with up(cwd=tmp_path) as node:
+            node.ready()
             assert resource.prlimit(node.process.pid, resource.RLIMIT_CORE) == (0, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
