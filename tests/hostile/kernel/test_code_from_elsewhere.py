@@ -34,7 +34,7 @@ class Node:
 
     def resolve(self, source: str) -> Newcomer:
         self.imported.append(self.kernel.services.audit.head_seq)
-        return Newcomer(Somebodys, None, source)
+        return Newcomer(Somebodys, source)
 
     async def register(self, actor: Actor) -> bytes:
         return await self.kernel.services.commands.run("component:register", SOURCE, actor=actor)

@@ -19,14 +19,14 @@ class Store(Protocol):
     async def read(self) -> bytes: ...
 
 
-class Vault(Component):
+class Cellar(Component):
     """A file under a lock."""
 
-    name = "vault"
+    name = "cellar"
     provides = (Store,)
 
     def __init__(self, context: Context) -> None:
-        self._path = context.data_dir / "vault.tmp"
+        self._path = context.data_dir / "cellar.tmp"
         self._file: int | None = None
 
     async def boot(self) -> None:
@@ -176,4 +176,4 @@ class Watcher(Component):
             raise RuntimeError("not in order")
 
 
-PARTS: tuple[type[Component], ...] = (Vault, Port, Child, Watcher)
+PARTS: tuple[type[Component], ...] = (Cellar, Port, Child, Watcher)
