@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from playwright.async_api import Page, Route, WebSocket, async_playwright
+from playwright.async_api import Page, Route, WebSocket, async_playwright, expect
 
 from magmobo.contracts.planes import Listener
 from magmobo.contracts.websocket import Upgrade, WebSocketConnection, text_frame
@@ -19,6 +19,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-dev-shm-usage",
 ]  # fmt: skip
+expect.set_options(timeout=30_000)  # a busy machine draws late, which is no fault of the page
 
 
 def chromium_path() -> str:
