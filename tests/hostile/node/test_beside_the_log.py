@@ -17,7 +17,7 @@ from tests.unit.kernel.reloads import reloading, witness
 from magmobo.contracts.errors import ReloadRefused
 from magmobo.contracts.secret import Secret
 from magmobo.contracts.settings import LIVE
-from magmobo.kernel.vault.disk import write_durably
+from magmobo.kernel.durable import write_durably
 from magmobo.node.following import Following
 from magmobo.node.notify import Notifier
 from magmobo.node.settings import NodeOptions

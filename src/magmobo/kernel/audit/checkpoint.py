@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import MsgspecError, Struct, json
 
-from magmobo.kernel.audit.segments import open_file, sync_folder
+from magmobo.kernel.audit.segments import open_file
+from magmobo.kernel.durable import sync_folder
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

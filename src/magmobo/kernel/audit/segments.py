@@ -14,6 +14,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from magmobo.kernel.durable import sync_folder
+
 SEGMENT_BYTES = 64 * 1_048_576
 LOCK_FILE = "writer.lock"
 MAX_SEQ = 10**15  # a name or a record beyond is none of ours
@@ -64,15 +66,6 @@ def segment_path(folder: Path, first_seq: int) -> Path:
 def open_file(path: Path, flags: int) -> int:
     """A descriptor on a file of ours, 0600 when this makes it; never through a symbolic link. Raises: OSError."""
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new and renamed names in `folder` survive a power cut. Raises: OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def lock(folder: Path) -> int:

@@ -17,7 +17,8 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from magmobo.kernel.audit.record import GENESIS, MAX_LINE_BYTES, Head, end_of, hash_of, link_of
-from magmobo.kernel.audit.segments import MAX_SEQ, Segment, discard_empty, open_file, segments_in, sync_folder
+from magmobo.kernel.audit.segments import MAX_SEQ, Segment, discard_empty, open_file, segments_in
+from magmobo.kernel.durable import sync_folder
 
 MAX_GROUP = 256
 _BLOCK_BYTES = 65_536

@@ -17,8 +17,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from magmobo.kernel.config.checked import pack, unpack
-from magmobo.kernel.config.disk import make_folder, read_regular, write_durably
 from magmobo.kernel.config.layers import shown_path
+from magmobo.kernel.durable import make_folder, read_regular, write_durably
 
 _LIMIT_BYTES = 67_108_864
 _SALT_BYTES = 16

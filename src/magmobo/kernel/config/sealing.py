@@ -13,8 +13,8 @@ import re
 from hashlib import sha256
 from pathlib import Path
 
-from magmobo.kernel.config.disk import make_folder, read_regular, write_durably
 from magmobo.kernel.config.errors import SealKeyDamaged
+from magmobo.kernel.durable import make_folder, read_regular, write_durably
 
 _KEY_BYTES = 32
 _NAME_BYTES = 8

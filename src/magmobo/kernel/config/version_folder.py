@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from magmobo.kernel.config.checked import pack, unpack
-from magmobo.kernel.config.disk import UNFINISHED, make_folder, read_regular, sync_folder, told, write_durably
+from magmobo.kernel.config.disk import told
 from magmobo.kernel.config.errors import (
     RuntimeLost,
     SealKeyDamaged,
@@ -34,6 +34,7 @@ from magmobo.kernel.config.errors import (
 from magmobo.kernel.config.sealing import SealBroken, Sealer
 from magmobo.kernel.config.source import Base, Runtime
 from magmobo.kernel.config.versions import Held, Kept, Snapshot
+from magmobo.kernel.durable import UNFINISHED, make_folder, read_regular, sync_folder, write_durably
 
 if TYPE_CHECKING:
     from magmobo.contracts.configuration import ConfigVersion

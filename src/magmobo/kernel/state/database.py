@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from magmobo.contracts.errors import StateUnavailable, VersionConflict
+from magmobo.kernel.durable import sync_folder
 from magmobo.kernel.state.errors import StateDamaged, StateTooNew
-from magmobo.kernel.state.files import Mark, check_writable, make_private, sync_file, sync_folder
+from magmobo.kernel.state.files import Mark, check_writable, make_private, sync_file
 
 if TYPE_CHECKING:
     import sqlite3

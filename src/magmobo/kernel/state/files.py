@@ -14,21 +14,14 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from magmobo.kernel.durable import sync_folder
+
 COMPANIONS = ("-wal", "-shm", "-mark")
 
 
 def companion(path: Path, suffix: str) -> Path:
     """`state.db` and `-wal` give `state.db-wal`."""
     return path.with_name(path.name + suffix)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` durable. Raises: OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_file(path: Path) -> None:

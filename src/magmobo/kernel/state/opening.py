@@ -9,9 +9,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from magmobo.kernel.durable import sync_folder
 from magmobo.kernel.state.database import Database, create, translated
 from magmobo.kernel.state.errors import StateDamaged, StateVanished, StateWentBack
-from magmobo.kernel.state.files import COMPANIONS, check_writable, companion, read_mark, set_aside, sync_folder
+from magmobo.kernel.state.files import COMPANIONS, check_writable, companion, read_mark, set_aside
 
 
 class Opened(Struct, frozen=True):

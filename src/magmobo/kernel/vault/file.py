@@ -20,8 +20,9 @@ from msgspec import Struct, structs
 
 from magmobo.contracts.errors import SecretUnknown, VaultUnavailable
 from magmobo.contracts.planes import SecretInfo
+from magmobo.kernel.durable import make_folder, open_regular, write_durably
 from magmobo.kernel.vault import sheet
-from magmobo.kernel.vault.disk import locked, make_folder, read_regular, signature_of, told, write_durably
+from magmobo.kernel.vault.disk import locked, signature_of, told
 from magmobo.kernel.vault.driver import Mark, VaultSettings
 from magmobo.kernel.vault.errors import SecretRefused, VaultDamaged, VaultKeyMissing, VaultKeyWrong
 from magmobo.kernel.vault.keys import Key, KeyRing
@@ -129,7 +130,8 @@ class LocalVault:
         if signature is None:
             self._seen = None
         elif self._seen is None or self._seen[0] != signature:
-            raw = read_regular(self._file, sheet.MAX_FILE_BYTES + 1)
+            with open_regular(self._file) as file:
+                raw = file.read(sheet.MAX_FILE_BYTES + 1)
             if len(raw) > sheet.MAX_FILE_BYTES:
                 raise VaultDamaged(f"it is larger than the {sheet.MAX_FILE_BYTES:,} bytes that a vault may have")
             self._seen = signature, sheet.parse(raw)

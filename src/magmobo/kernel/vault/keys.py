@@ -19,7 +19,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from magmobo.contracts.secret import Secret
-from magmobo.kernel.vault.disk import make_folder, read_private, sync_folder, write_durably
+from magmobo.kernel.durable import make_folder, sync_folder, write_durably
+from magmobo.kernel.vault.disk import read_private
 from magmobo.kernel.vault.driver import VaultSettings
 from magmobo.kernel.vault.errors import RekeyRefused, VaultKeyMissing, VaultKeyWrong
 
