@@ -251,7 +251,7 @@ class Turnover:
             self.last_refusal = ""
         self.counts[UNCHANGED if serving is None else APPLIED] += 1
         if target.is_read:
-            self._source.accepted(target.base)
+            await self._source.accepted(target.base)
             self.files_digest = target.base.digest
         keeps_runtime = (before.runtime, before.held) != (counted.runtime, counted.held)
         if keeps_runtime:  # before the version is added, which may push out the oldest: one that is held stays

@@ -79,7 +79,7 @@ async def begin(
     now_s = time.time()
     runtime = without_expired(kept.runtime, now_s)
     built = source.build_now(base, Runtime()) if options.safe else _built(source, base, runtime)
-    source.accepted(read)
+    source.accepted_now(read)
     vault_config: VaultConfig = built.config.section("vault")
     vault = open_vault(vault_config, folder)
     source.take_vault(vault, vault_config)

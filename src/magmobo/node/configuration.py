@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from magmobo.kernel.config.guard import FileGuard
 
 
+_READINGS_KEPT = 4  # whose texts may still be accepted: one that is refused is never asked about again
+_FILES_REFERRED = 100
+
+
 class NodeConfigSource:
     """Implements `ConfigSource`.
 
@@ -60,7 +64,7 @@ class NodeConfigSource:
         self._later: dict[str, type[Struct]] = {}
         self._digest_key = digest_key
         self._texts: dict[str, Mapping[Path, bytes]] = {}
-        self._referred: frozenset[Path] = frozenset()
+        self._referred: dict[Path, None] = {}
         self._vault: VaultDriver | None = None
         self._vault_config = VaultConfig()
 
@@ -72,11 +76,8 @@ class NodeConfigSource:
     async def build(self, base: Base, runtime: Runtime) -> Built:
         return await asyncio.to_thread(self.build_now, base, runtime)
 
-    def accepted(self, base: Base) -> None:
-        texts = self._texts.pop(base.digest, None)
-        self._texts.clear()
-        if texts is not None and self._guard is not None:
-            self._guard.accept(texts)
+    async def accepted(self, base: Base) -> None:
+        await asyncio.to_thread(self.accepted_now, base)
 
     # ------------------------------------------------------------ the same, at once
 
@@ -91,6 +92,8 @@ class NodeConfigSource:
             raise FilesVanished(list(problems))
         base = settings.base(self._known_sections, self._generated, digest_key=self._digest_key)
         self._texts[base.digest] = settings.texts
+        while len(self._texts) > _READINGS_KEPT:
+            del self._texts[next(iter(self._texts))]
         return base
 
     def build_now(self, base: Base, runtime: Runtime) -> Built:
@@ -104,12 +107,19 @@ class NodeConfigSource:
             try:
                 config = build_config(sections, *merged, resolve=references)
             finally:
-                self._referred |= references.files
+                self._refer(references.files)
             return Built(config, tuple(references.reads))
 
+    def accepted_now(self, base: Base) -> None:
+        """As `accepted`, in this thread."""
+        texts = self._texts.pop(base.digest, None)
+        self._texts.clear()
+        if texts is not None and self._guard is not None:
+            self._guard.accept(texts)
+
     def referred_files(self) -> Collection[Path]:
-        """Every file that a setting has referred to so far, also in vain: what is put there may be what was missing."""
-        return self._referred
+        """Files that settings refer to or did lately, also in vain: what is put there may be what was missing."""
+        return tuple(self._referred)
 
     def dsn(self) -> Secret | None:
         """The user's own database, when one is named. Raises: ConfigError, VaultUnavailable."""
@@ -134,11 +144,21 @@ class NodeConfigSource:
         """Follow references with the node's own driver wherever section [vault] names the vault that `config` names."""
         self._vault, self._vault_config = driver, config
 
+    @property
+    def vault_settings(self) -> VaultConfig:
+        """Section [vault] as the node's own driver follows it."""
+        return self._vault_config
+
     def take_vault_settings(self, config: VaultConfig) -> None:
         """The node's own driver follows these settings now."""
         self._vault_config = config
 
     # ------------------------------------------------------------ inside
+
+    def _refer(self, files: Collection[Path]) -> None:
+        """The newest of them stay; replaced as a whole, because the watch goes over them in another thread."""
+        kept = [path for path in self._referred if path not in files][-_FILES_REFERRED:]
+        self._referred = dict.fromkeys([*kept, *files])
 
     @property
     def _known_sections(self) -> Mapping[str, type[Struct]]:

@@ -132,16 +132,17 @@ class Following:
         """What section [vault] says now: another token for a server, or another key, under which the local file is
         encrypted anew. Settings that the vault cannot follow are taken back.
         """
-        store = kernel.services.secrets
+        store, taken = kernel.services.secrets, self._source.vault_settings
         while store is not None:
             await self._vault_changed.wait()
             self._vault_changed.clear()
             config: VaultConfig = self._config.section("vault")
             try:
-                if store.name == "local":
+                if store.name == "local" and (config.key, config.passphrase) != (taken.key, taken.passphrase):
                     await kernel.services.audit.record("vault.rekey", actor=VAULT, payload={"because": "settings"})
                 await store.reconfigure(config)
                 self._source.take_vault_settings(config)
+                taken = config
             except Exception as error:
                 self._log.exception("the vault does not take its settings, which are taken back", error=str(error))
                 with suppress(MagError):

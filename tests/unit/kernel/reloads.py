@@ -156,7 +156,7 @@ class Files:
     def add_section(self, name: str, section: type[Struct]) -> None:
         self.sections[name] = section
 
-    def accepted(self, base: Base) -> None:
+    async def accepted(self, base: Base) -> None:
         self.accepted_digests.append(base.digest)
 
 

@@ -224,7 +224,7 @@ class Files:
     async def build(self, base: Base, runtime: Runtime) -> Built:
         return Built(self.root.replaced(base.values))
 
-    def accepted(self, base: Base) -> None:
+    async def accepted(self, base: Base) -> None:
         """Nothing is compared here."""
 
 

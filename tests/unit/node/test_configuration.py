@@ -60,7 +60,7 @@ class Place:
     def storage(self, runtime: Runtime = NOTHING, *, accept_removed: bool = False) -> Storage:
         base = self.source.read_now(accept_removed=accept_removed)
         built = self.source.build_now(base, runtime)
-        self.source.accepted(base)
+        self.source.accepted_now(base)
         section: Storage = built.config.section("magds")
         return section
 

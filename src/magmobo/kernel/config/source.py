@@ -111,6 +111,6 @@ class ConfigSource(Protocol):
         """
         ...
 
-    def accepted(self, base: Base) -> None:
+    async def accepted(self, base: Base) -> None:
         """This base counts now: files are compared with it from now on."""
         ...

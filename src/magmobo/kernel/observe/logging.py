@@ -118,8 +118,8 @@ class LogOutput:
         """Write to this stream too from now on, or to none, instead of to the one before."""
         keeps, ends = self._writers[: self._lasting], self._writers[self._lasting :]
         self._writers = keeps + _stream_writers(stream, format)
-        for writer, _ in ends:
-            writer.close()
+        for writer, _ in ends:  # it may wait for a reader that is slow, which the loop must not
+            threading.Thread(target=writer.close, name="mag-log-end", daemon=True).start()
 
     def close(self) -> None:
         """Write what waits, release files, undo `install`. Calling it twice is fine."""
