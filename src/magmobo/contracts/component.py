@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from magmobo.contracts.audit import Audit
     from magmobo.contracts.commands import Commands
+    from magmobo.contracts.hooks import Hooks
     from magmobo.contracts.metrics import Metrics
     from magmobo.contracts.planes import Vault
     from magmobo.contracts.stores import Cache, State
@@ -82,6 +83,11 @@ class Context(Protocol):
     @property
     def vault(self) -> Vault:
         """Secrets of this component alone, those named `<component>.<name>`. Raises: Unavailable without a vault."""
+        ...
+
+    @property
+    def hooks(self) -> Hooks:
+        """Where extensions may take part in what this component does."""
         ...
 
     def hide(self, text: str) -> str:

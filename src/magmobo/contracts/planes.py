@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from magmobo.contracts.websocket import WebSocketFactory
 
 __all__ = [
-    "Audit", "Cache", "Changes", "ComponentStatus", "Database", "Gap", "Identity", "Listener", "Mount", "NodeStatus",
-    "Operators", "PublishedTable", "Realtime", "RefusedTable", "Replay", "SecretInfo", "State", "Statement",
-    "StatementResult", "TableName", "Vault",
+    "Audit", "Cache", "Caller", "Changes", "ComponentStatus", "Database", "Gap", "Gateway", "Identity", "Listener",
+    "Mount", "NodeStatus", "Operators", "PublishedTable", "Realtime", "RefusedTable", "Replay", "SecretInfo", "State",
+    "Statement", "StatementResult", "TableName", "Vault",
 ]  # fmt: skip
 
 Scope = MutableMapping[str, Any]
@@ -242,6 +242,33 @@ class Realtime(Protocol):
 
     def table_channels(self) -> Sequence[str]:
         """Channel names of all published tables, without filters, as a client subscribes to them."""
+        ...
+
+
+# ---------------------------------------------------------------- the gateway
+
+
+class Caller(Struct, frozen=True):
+    """Who sends a request, as its token says. `role` is empty when it may not be answered at all."""
+
+    role: str
+    anonymous: bool
+    claims: bytes = b"{}"
+
+
+class Gateway(Protocol):
+    """The gateway, for those who serve requests beside it."""
+
+    def identify(self, authorization: bytes | None) -> Caller:
+        """Who sends a request with this `Authorization` header, by the rules of REST.
+
+        Raises: an error of the gateway's own with `http_status` 401 or 403, as REST would answer.
+        """
+        ...
+
+    @property
+    def schemas(self) -> Sequence[str]:
+        """Schemas that REST shows."""
         ...
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import structlog
 
     from magmobo.contracts.commands import C, Command, CommandHandler, CommandRegistration
+    from magmobo.contracts.hooks import Hooks
     from magmobo.contracts.metrics import Metrics
     from magmobo.contracts.planes import Vault
     from magmobo.kernel.commands.bus import ScopedCommands
@@ -126,6 +127,10 @@ class ComponentContext:
     @cached_property
     def cache(self) -> Cache:
         return self._services.caches.scope(self.component)
+
+    @cached_property
+    def hooks(self) -> Hooks:
+        return self._services.hooks
 
     @cached_property
     def vault(self) -> Vault:

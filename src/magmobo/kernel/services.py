@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from magmobo.contracts.planes import Vault
     from magmobo.kernel.cache.manager import CacheManager
     from magmobo.kernel.commands.bus import CommandBus, ScopedCommands
+    from magmobo.kernel.hooks import HookBoard
     from magmobo.kernel.security.gate import Gate
     from magmobo.kernel.vault.driver import VaultDriver
     from magmobo.kernel.vault.store import SecretStore
@@ -76,6 +77,12 @@ class Services:
             checkpoint_every=security.audit_checkpoint_every,
             on_problem=self._problem,
         )
+
+    @cached_property
+    def hooks(self) -> HookBoard:
+        from magmobo.kernel.hooks import HookBoard
+
+        return HookBoard()
 
     @cached_property
     def caches(self) -> CacheManager:

@@ -44,6 +44,28 @@ _ACTIONS = (
     # A refusal stands whether or not it can be recorded; an override does not.
     AuditAction("security.denied", "warning", "security", privileged=False),
     AuditAction("security.breakglass", "critical", "security"),
+    AuditAction("extension.install", "warning", "extension"),
+    AuditAction("extension.approve", "warning", "extension"),
+    AuditAction("extension.grant", "warning", "extension"),
+    AuditAction("extension.revoke", "warning", "extension"),
+    AuditAction("extension.enable", "notice", "extension"),
+    # What takes an extension out of the way must not wait for a disk.
+    AuditAction("extension.disable", "notice", "extension", privileged=False),
+    AuditAction("extension.kill", "warning", "extension", privileged=False),
+    AuditAction("extension.upgrade", "warning", "extension"),
+    AuditAction("extension.rollback", "warning", "extension"),
+    AuditAction("extension.uninstall", "warning", "extension"),
+    AuditAction("extension.configure", "notice", "extension"),
+    AuditAction("extension.trust", "warning", "extension"),
+    AuditAction("extension.events", "notice", "extension"),
+    AuditAction("extension.run", "notice", "extension"),
+    # What the plane did by itself, and what extensions did: one record for each privileged call, one for a batch of
+    # the others.
+    AuditAction("extension.lifecycle", "notice", "extension", privileged=False),
+    AuditAction("extension.call", "notice", "extension"),
+    AuditAction("extension.calls", "info", "extension", privileged=False),
+    AuditAction("extension.denied", "warning", "extension", privileged=False),
+    AuditAction("extension.escape_attempt", "critical", "extension", privileged=False),
     AuditAction("diagnostics.dump", "notice", "diagnostics"),
     AuditAction(BREAK_FOUND, "critical", OWN, privileged=False),
     AuditAction(CHECKPOINT, "info", OWN, privileged=False),
