@@ -118,6 +118,12 @@ class Proceeded(Frame, frozen=True, tag=9, gc=False):
     ok: bool
 
 
+class Ping(Frame, frozen=True, tag=10, gc=False):
+    """Is its loop alive? Answered by `Pong` at once, whatever handlers are under way."""
+
+    id: int
+
+
 # ---------------------------------------------------------------- from the worker
 
 
@@ -191,8 +197,14 @@ class Proceed(Frame, frozen=True, tag=28, gc=False):
     id: int
 
 
-FromNode = Start | Call | Deliver | Reply | Refuse | Cancel | Settings | Stop | Proceeded
-FromWorker = Ready | Done | Denied | Failed | Acked | Api | Log | Figure | Proceed
+class Pong(Frame, frozen=True, tag=29, gc=False):
+    """The answer to a `Ping`."""
+
+    id: int
+
+
+FromNode = Start | Call | Deliver | Reply | Refuse | Cancel | Settings | Stop | Proceeded | Ping
+FromWorker = Ready | Done | Denied | Failed | Acked | Api | Log | Figure | Proceed | Pong
 
 
 class ProtocolFault(Exception):
