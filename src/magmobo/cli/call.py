@@ -25,7 +25,7 @@ from magmobo.cli.output import echo, print_json, printable
 @options.as_json
 def call(name: str, fields: str, data_dir: Path | None, dry_run: bool, timeout_s: float, as_json: bool) -> int:
     """Send COMMAND with FIELDS, one JSON object, and print the answer. `mag kernel:commands` lists the commands."""
-    answer = client_of(data_dir, timeout_s).ask(name, _object(fields), dry_run=dry_run)
+    answer = client_of(data_dir, timeout_s).ask(name, object_of(fields), dry_run=dry_run)
     if as_json:
         print_json("kernel:call", {"name": name, "reply": answer})
     else:
@@ -33,8 +33,8 @@ def call(name: str, fields: str, data_dir: Path | None, dry_run: bool, timeout_s
     return 0
 
 
-def _object(text: str) -> dict[str, Any]:
-    """Raises: UsageError."""
+def object_of(text: str) -> dict[str, Any]:
+    """What a command line says as one JSON object. Raises: UsageError."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -189,3 +189,18 @@ class SecretNotRead(MagError):
 
     def __str__(self) -> str:
         return f"no secret was read from {self.place}: {self.reason}"
+
+
+class FileUnreadable(MagError):
+    """A file that was named on the command line cannot be read, or cannot be what is asked for."""
+
+    code = "MAG-CLI-014"
+    exit_code = 2
+    remedy = "Check its name and that you may read it."
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be taken: {self.reason}"

@@ -1,0 +1,164 @@
+"""Extensions as lines for people: a list, one of them, what it asks for, and what an upgrade would change.
+
+Boundary: no I/O. What an author wrote (names, reasons) is shown in one line each and can draw nothing on a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from magmobo.cli.output import as_typed, printable, styled
+from magmobo.cli.plans import table
+from magmobo.cli.statuses import coloured, counted
+from magmobo.contracts.extensions import (
+    EXTENSION_CAPABILITIES,
+    DeadLetters,
+    ExtensionDetail,
+    ExtensionInfo,
+    ExtensionPage,
+    GrantInfo,
+    LogLine,
+    SandboxReport,
+    TrustedKeys,
+)
+
+_RISKS = {"low": "dim", "medium": "cyan", "high": "yellow", "critical": "red"}
+_GRANT_STATES = {"granted": "granted", "pending": "waits for approval", "revoked": "revoked", "refused": "not had"}
+_TIERS = {
+    "S3": "system calls, files, network, processes and memory, each behind two walls",
+    "S2": "without namespaces: it can see that files exist, and fill its own folder",
+    "S1": "without Landlock: files are kept from it by one wall",
+    "S0": "no sandbox on this system",
+}
+
+
+def page_lines(page: ExtensionPage) -> Iterator[str]:
+    """Every extension, and what this machine's sandbox is."""
+    if page.stopped:
+        yield styled("the kill switch is on: no extension runs (`mag extension:kill --release`)", "red")
+    yield f"sandbox {printable(page.tier)}: {_TIERS.get(page.tier, 'unknown')}"
+    if not page.extensions:
+        yield "no extension is installed; `mag extension:new NAME` begins one, `mag extension:install FILE` brings one"
+        return
+    rows = [
+        [
+            printable(one.id), printable(one.version), state_of(one), printable(one.health), printable(one.risk),
+            printable(one.tier), f"signed by {printable(one.signer)}", printable(one.detail),
+        ]
+        for one in page.extensions
+    ]  # fmt: skip
+    yield from table([["id", "version", "state", "health", "risk", "tier", "signer", ""], *rows])
+
+
+def state_of(info: ExtensionInfo) -> str:
+    """Its state, and an upgrade that waits."""
+    waits = f" ({printable(info.pending_version)} waits)" if info.pending_version else ""
+    return f"{printable(info.state)}{waits}"
+
+
+def detail_lines(detail: ExtensionDetail) -> Iterator[str]:
+    """One extension: what it is, what it may do, what it does."""
+    info = detail.info
+    yield f"{printable(info.id)} {printable(info.version)}  {printable(info.name)}"
+    if detail.description:
+        yield _row("about", detail.description)
+    yield _row("author", f"{detail.author or 'unknown'}, signed by {info.signer}")
+    since = f", since {info.since}" if info.since else ""
+    state = f"{_row('state', state_of(info))}  {coloured(printable(info.health))}{since}"
+    yield f"{state}  {printable(info.detail)}".rstrip()
+    if info.tier:
+        yield _row("sandbox", f"{info.tier}, {counted(info.restarts, 'restart')}")
+    yield from ask_lines(detail)
+    for binding in detail.bindings:
+        yield _row(binding.kind, f"{binding.name}  {binding.detail}".strip())
+    if detail.settings:
+        yield _row("settings", ", ".join(f"{key} = {value}" for key, value in detail.settings.items()))
+    if detail.backlog or detail.dead:
+        yield _row("events", f"{detail.backlog} wait, {detail.dead} could not be taken")
+    if detail.figures:
+        yield _row("figures", ", ".join(f"{name} {value:g}" for name, value in detail.figures.items()))
+    if len(detail.versions) > 1:
+        yield _row("versions", ", ".join(detail.versions))
+    if step := next_step(info, detail.grants):
+        yield as_typed(_row("next", f"`{step}`"))
+
+
+def ask_lines(detail: ExtensionDetail) -> Iterator[str]:
+    """What it asks for, the riskiest first, and what that comes to."""
+    order = list(_RISKS)
+    for grant in sorted(detail.grants, key=lambda grant: -order.index(grant.risk) if grant.risk in order else 0):
+        yield _grant_line(grant)
+    for label, names in (("reads", detail.reads), ("writes", detail.writes)):
+        if names:
+            yield _row(label, ", ".join(names))
+
+
+def _grant_line(grant: GrantInfo) -> str:
+    known = EXTENSION_CAPABILITIES.get(grant.capability)
+    risk = styled(f"{printable(grant.risk):<9}", _RISKS.get(grant.risk, "dim"))
+    scope = "; ".join(f"{', '.join(names)}" for names in grant.scope.values() if names)
+    about = [
+        scope or (known.summary if known else ""),
+        f'"{grant.reason}"' if grant.reason else "",
+        _GRANT_STATES.get(grant.state, grant.state) + (", new" if grant.new else ""),
+        f"{grant.rate_per_minute} a minute",
+        f"until {grant.expires_at}" if grant.expires_at else "",
+        "it runs without" if grant.optional else "",
+    ]
+    return f"    {risk} {printable(grant.capability):<28} {printable('; '.join(text for text in about if text))}"
+
+
+def next_step(info: ExtensionInfo, grants: Sequence[GrantInfo]) -> str:
+    """What an operator would do now, as a command; empty when nothing waits."""
+    if info.pending_version or any(grant.state == "pending" and not grant.optional for grant in grants):
+        return f"mag extension:approve {info.id}"
+    if info.state in ("installed", "disabled", "error"):
+        return f"mag extension:enable {info.id}"
+    return ""
+
+
+def report_lines(report: SandboxReport) -> Iterator[str]:
+    """The sandbox of this machine, a line for each thing it wants."""
+    yield f"sandbox {printable(report.tier)}: {_TIERS.get(report.tier, 'unknown')}"
+    for line in report.lines:
+        mark = styled("ok     ", "green") if line.ok else styled("missing", "yellow")
+        yield f"  {mark}  {printable(line.name):<20} {printable(line.detail)}"
+        if line.remedy and not line.ok:
+            yield f"           {'':<20} {printable(line.remedy)}"
+
+
+def key_lines(keys: TrustedKeys) -> Iterator[str]:
+    """Trusted keys."""
+    if not keys.keys:
+        yield "no key is trusted, so no package can be installed; `mag extension:trust --add FILE` trusts one"
+        return
+    rows = [
+        [printable(key.key_id), printable(key.name), printable(key.public), printable(key.added_at)]
+        for key in keys.keys
+    ]
+    yield from table([["key", "name", "public", "since"], *rows])
+
+
+def letter_lines(letters: DeadLetters) -> Iterator[str]:
+    """Events that could not be taken."""
+    if not letters.letters:
+        yield "every event was taken"
+        return
+    rows = [
+        [str(one.seq), printable(one.at), printable(one.topic), f"tried {one.tries} times", printable(one.error)]
+        for one in letters.letters
+    ]
+    yield from table([["event", "at", "topic", "", "why"], *rows])
+
+
+def log_line(line: LogLine) -> str:
+    """One line of an extension."""
+    return f"{printable(line.at)}  {printable(line.level):<8} {printable(line.message)}{_fields(line.fields)}"
+
+
+def _fields(fields: Mapping[str, object]) -> str:
+    return "".join(f"  {printable(str(key))}={printable(str(value))}" for key, value in fields.items())
+
+
+def _row(label: str, text: str) -> str:
+    return f"  {label:<12}{printable(text)}"

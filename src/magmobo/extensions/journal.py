@@ -1,0 +1,92 @@
+"""What extensions logged, the newest lines of each, for `mag extension:logs`; every line also goes to the node's log.
+
+Invariant: bounded by lines and by the size of a line, whatever an extension says; one that says too much loses its own
+lines, and is told how many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from magmobo.contracts.extensions import ExtensionLog, LogLine
+
+if TYPE_CHECKING:
+    import structlog
+
+LINES_KEPT = 1000
+LINES_PER_SECOND = 100
+MESSAGE_CHARS = 2000
+FIELDS = 20
+FIELD_CHARS = 500
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class _Pages:
+    def __init__(self) -> None:
+        self.lines: deque[tuple[int, LogLine]] = deque(maxlen=LINES_KEPT)
+        self.number = 0
+        self.second, self.in_second, self.left_out = 0, 0, 0
+        self.grown = asyncio.Event()
+
+
+class ExtensionJournal:
+    """The log of every extension. `log` is the node's; `hide` takes secrets out of what people see."""
+
+    def __init__(
+        self, log: structlog.stdlib.BoundLogger, time_s: Callable[[], float], hide: Callable[[str], str]
+    ) -> None:
+        self._log, self._time_s, self._hide = log, time_s, hide
+        self._pages: dict[str, _Pages] = {}
+
+    def add(self, extension_id: str, level: str, message: str, fields: Mapping[str, Any]) -> None:
+        """One line of an extension; what is too long is cut, what is too often is counted and left out."""
+        pages = self._pages.setdefault(extension_id, _Pages())
+        now_s = self._time_s()
+        if int(now_s) != pages.second:
+            pages.second, pages.in_second = int(now_s), 0
+            if pages.left_out:
+                said, pages.left_out = f"{pages.left_out} lines were left out: more than {LINES_PER_SECOND} a second", 0
+                self._write(pages, extension_id, now_s, "warning", said, {})
+        pages.in_second += 1
+        if pages.in_second > LINES_PER_SECOND:
+            pages.left_out += 1
+            return
+        known = level if level in LEVELS else "info"
+        cut = {self._hide(str(key)[:60]): self._hide(str(value)[:FIELD_CHARS]) for key, value in _first(fields)}
+        self._write(pages, extension_id, now_s, known, self._hide(message[:MESSAGE_CHARS]), cut)
+
+    async def read(self, extension_id: str, *, after: int, limit: int, wait_s: float) -> ExtensionLog:
+        """At most `limit` lines behind `after`, waiting up to `wait_s` for the first."""
+        pages = self._pages.setdefault(extension_id, _Pages())
+        if pages.number <= after and wait_s > 0:
+            pages.grown.clear()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await pages.grown.wait()
+            except TimeoutError:
+                return ExtensionLog([], after)
+        found = [(number, line) for number, line in pages.lines if number > after]
+        # Whoever begins wants the newest; whoever goes on wants the next.
+        found = found[-limit:] if after == 0 else found[:limit]
+        return ExtensionLog([line for _, line in found], found[-1][0] if found else after)
+
+    def forget(self, extension_id: str) -> None:
+        """The extension is gone."""
+        self._pages.pop(extension_id, None)
+
+    def _write(
+        self, pages: _Pages, extension_id: str, now_s: float, level: str, message: str, fields: Mapping[str, str]
+    ) -> None:
+        at = datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        pages.number += 1
+        pages.lines.append((pages.number, LogLine(at, level, message, dict(fields))))
+        pages.grown.set()
+        getattr(self._log, level)(message, extension=extension_id, said=dict(fields))
+
+
+def _first(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [pair for pair, _ in zip(fields.items(), range(FIELDS), strict=False)]
