@@ -67,14 +67,14 @@ COMMANDS: dict[str, Entry] = {
     "vault:rekey": Entry("magmobo.cli.vault", "rekey", "Encrypt the vault under a new key."),
     "extension:list": Entry("magmobo.cli.extension", "list_", "The extensions, a line each."),
     "extension:show": Entry("magmobo.cli.extension", "show", "What one may do, takes part in, reads and writes."),
-    "extension:install": Entry("magmobo.cli.extension", "install", "Bring a package to the node and install it."),
-    "extension:approve": Entry("magmobo.cli.extension", "approve", "Grant what an extension asks for."),
-    "extension:grant": Entry("magmobo.cli.extension", "grant", "Grant one capability, perhaps less than asked."),
-    "extension:revoke": Entry("magmobo.cli.extension", "revoke", "Take a capability back, at once."),
+    "extension:install": Entry("magmobo.cli.extension_admit", "install", "Bring a package to the node and install it."),
+    "extension:approve": Entry("magmobo.cli.extension_admit", "approve", "Grant what an extension asks for."),
+    "extension:grant": Entry("magmobo.cli.extension_admit", "grant", "Grant one capability, perhaps less than asked."),
+    "extension:revoke": Entry("magmobo.cli.extension_admit", "revoke", "Take a capability back, at once."),
     "extension:enable": Entry("magmobo.cli.extension", "enable", "Start an extension."),
     "extension:disable": Entry("magmobo.cli.extension", "disable", "Drain and stop an extension."),
     "extension:kill": Entry("magmobo.cli.extension", "kill", "Kill switch: end one extension or all, at once."),
-    "extension:upgrade": Entry("magmobo.cli.extension", "upgrade", "Upgrade an extension without a pause."),
+    "extension:upgrade": Entry("magmobo.cli.extension_admit", "upgrade", "Upgrade an extension without a pause."),
     "extension:rollback": Entry("magmobo.cli.extension", "rollback", "Bring an extension back to the version before."),
     "extension:uninstall": Entry(
         "magmobo.cli.extension", "uninstall", "Remove an extension, with its data or without."
@@ -85,7 +85,7 @@ COMMANDS: dict[str, Entry] = {
         "magmobo.cli.extension", "events", "Events that an extension could not take, and replay."
     ),
     "extension:run": Entry("magmobo.cli.extension", "run", "Run a command of an extension."),
-    "extension:trust": Entry("magmobo.cli.extension", "trust", "Whose packages may be installed."),
+    "extension:trust": Entry("magmobo.cli.extension_admit", "trust", "Whose packages may be installed."),
     "extension:doctor": Entry("magmobo.cli.extension", "doctor", "What the sandbox can do on this machine."),
     "audit:tail": Entry("magmobo.cli.audit", "tail", "The last records of the audit log."),
     "audit:verify": Entry("magmobo.cli.audit", "verify", "Whether anybody touched the audit log."),
