@@ -286,6 +286,7 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def tell(command: str, reply: Any, lines: Iterator[str], *, as_json: bool) -> int:
+    """The answer as one JSON object or as lines; exit code 0."""
     if as_json:
         print_json(command, fields_of(reply))
     else:

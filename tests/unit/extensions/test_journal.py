@@ -1,0 +1,90 @@
+"""What extensions log is kept, cut and bounded, and nobody hears another's lines."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from magmobo.extensions.journal import LINES_KEPT, LINES_PER_SECOND, MESSAGE_CHARS, ExtensionJournal
+
+
+class NodeLog:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def __getattr__(self, level: str) -> Any:
+        return lambda message, **fields: self.lines.append((level, message, fields))
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.now_s, self.log = 1_000.0, NodeLog()
+        self.journal = ExtensionJournal(self.log, lambda: self.now_s, lambda text: text.replace("s3cret", "***"))  # type: ignore[arg-type]
+
+    async def lines(self, extension_id: str = "a", after: int = 0, limit: int = 1000) -> list[str]:
+        page = await self.journal.read(extension_id, after=after, limit=limit, wait_s=0)
+        return [line.message for line in page.lines]
+
+
+async def test_lines_go_to_their_extension_and_to_the_node() -> None:
+    scene = Scene()
+    scene.journal.add("a", "warning", "late", {"flight": 7})
+    scene.journal.add("b", "info", "other", {})
+    assert await scene.lines("a") == ["late"]
+    assert await scene.lines("b") == ["other"]
+    assert scene.log.lines[0] == ("warning", "late", {"extension": "a", "said": {"flight": "7"}})
+
+
+async def test_too_many_lines_are_counted() -> None:
+    scene = Scene()
+    for number in range(LINES_PER_SECOND + 25):
+        scene.journal.add("a", "info", str(number), {})
+    assert len(await scene.lines()) == LINES_PER_SECOND
+    scene.now_s += 1
+    scene.journal.add("a", "info", "next", {})
+    assert (await scene.lines())[-2:] == [f"25 lines were left out: more than {LINES_PER_SECOND} a second", "next"]
+
+
+async def test_lines_are_bounded_in_number_and_size() -> None:
+    scene = Scene()
+    for number in range(LINES_KEPT + 10):
+        scene.now_s += 1
+        scene.journal.add("a", "info", f"{number} " + "x" * 5000, {})
+    lines = await scene.lines()
+    assert len(lines) == LINES_KEPT
+    assert max(map(len, lines)) == MESSAGE_CHARS
+    assert lines[-1].startswith(f"{LINES_KEPT + 9} ")
+
+
+async def test_secrets_are_hidden_in_text_and_fields() -> None:
+    scene = Scene()
+    scene.journal.add("a", "info", "key is s3cret", {"s3cret": "s3cret"})
+    page = await scene.journal.read("a", after=0, limit=10, wait_s=0)
+    assert "s3cret" not in str(page)
+    assert "s3cret" not in str(scene.log.lines)
+
+
+async def test_an_unknown_level_is_info() -> None:
+    scene = Scene()
+    scene.journal.add("a", "__class__", "x", {})
+    assert scene.log.lines[0][0] == "info"
+
+
+async def test_pages_go_on_behind_the_cursor() -> None:
+    scene = Scene()
+    for number in range(10):
+        scene.journal.add("a", "info", str(number), {})
+    newest = await scene.journal.read("a", after=0, limit=3, wait_s=0)
+    assert [line.message for line in newest.lines] == ["7", "8", "9"]
+    scene.journal.add("a", "info", "10", {})
+    assert await scene.lines(after=newest.cursor) == ["10"]
+
+
+async def test_who_waits_hears_of_the_first_line() -> None:
+    scene = Scene()
+    async with asyncio.timeout(10):
+        waiting = asyncio.create_task(scene.journal.read("a", after=0, limit=10, wait_s=9))
+        while not scene.journal._pages.get("a"):
+            await asyncio.sleep(0)
+        scene.journal.add("a", "info", "first", {})
+        assert [line.message for line in (await waiting).lines] == ["first"]
