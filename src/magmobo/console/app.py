@@ -31,6 +31,7 @@ from magmobo.console.errors import (
     TooManyAttempts,
     WrongToken,
 )
+from magmobo.console.orders import Order
 from magmobo.console.sessions import LIFETIME_S, LoginThrottle, Session, Sessions
 from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.errors import MagError, Unavailable
@@ -39,6 +40,8 @@ from magmobo.contracts.planes import AsgiApp, Operators, Realtime
 PREFIX = "/console/"
 MAX_BODY_BYTES = 4_096
 VERSIONS_SHOWN = 50
+EXTENSIONS_SHOWN = 100
+ORDER_TIMEOUT_S = 60.0  # an approval may run the migrations of an upgrade
 ROLLBACK_TIMEOUT_S = 60.0  # components that are made anew with other settings take their time
 HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 HEADERS = {
@@ -69,6 +72,14 @@ class Rollback(Struct, forbid_unknown_fields=True):
 
     version: Annotated[int, Meta(ge=1, lt=2**53)]
     dry_run: bool
+
+
+class _One(Struct):
+    id: str
+
+
+class _Listed(Struct):
+    extensions: list[_One]
 
 
 class ConsoleApp:
@@ -107,6 +118,8 @@ class ConsoleApp:
             Route(f"{PREFIX}api/status", self._show_status),
             Route(f"{PREFIX}api/settings", self._show_settings),
             Route(f"{PREFIX}api/rollback", self._roll_back, methods=["POST"]),
+            Route(f"{PREFIX}api/extensions", self._show_extensions, methods=["GET"]),
+            Route(f"{PREFIX}api/extensions", self._order, methods=["POST"]),
         ]
         handlers: dict[Any, Any] = {MagError: self._problem, HTTPException: _http_problem}
         app = Starlette(routes=routes, exception_handlers=handlers)
@@ -178,6 +191,33 @@ class ConsoleApp:
             dry_run=asked.dry_run,
         )
         return _json(Raw(outcome))
+
+    async def _show_extensions(self, request: Request) -> Response:
+        """Every extension in detail; nothing (204) when `unless` names what they are still."""
+        self._session(request)
+        actor = _actor(request)
+        page = await self._operators.run("extension:list", actor=actor)
+        listed = msgspec.json.decode(page, type=_Listed).extensions[:EXTENSIONS_SHOWN]
+        asked = [msgspec.json.encode({"id": one.id}) for one in listed]
+        details = [await self._operators.run("extension:show", fields, actor=actor) for fields in asked]
+        mark = sha256(b"\n".join([page, *details])).hexdigest()[:32]
+        if request.query_params.get("unless") == mark:
+            return Response(status_code=204, headers={"Cache-Control": "no-store"})
+        return _json({"mark": mark, "page": Raw(page), "details": [Raw(detail) for detail in details]})
+
+    async def _order(self, request: Request) -> Response:
+        order = await self._change(request, Order)
+        if not order.is_sound:
+            raise BadRequest("an order names one extension, but for those about all of them")
+        name, fields = order.command()
+        answer = await self._operators.run(
+            name,
+            msgspec.json.encode(fields),
+            actor=_actor(request),
+            timeout_s=ORDER_TIMEOUT_S,
+            dry_run=order.dry_run,
+        )
+        return _json(Raw(answer))
 
     async def _logout(self, request: Request) -> Response:
         self._session(request, changes=True)

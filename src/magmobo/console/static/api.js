@@ -53,5 +53,10 @@ export const planRollback = (version) => call("api/rollback", { version, dry_run
 
 export const rollBack = (version) => call("api/rollback", { version, dry_run: false }, CHANGE_WITHIN_MS);
 
+// Null when they are still those of `mark`.
+export const readExtensions = (mark) => call(`api/extensions?unless=${encodeURIComponent(mark)}`);
+
+export const orderExtension = (order) => call("api/extensions", order, CHANGE_WITHIN_MS);
+
 export const authoriseChannel = (socketId, channelName) =>
   call("auth", { socket_id: socketId, channel_name: channelName });

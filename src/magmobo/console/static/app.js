@@ -1,15 +1,17 @@
 // The page: sign in, then ask for the node's status every two seconds and follow its changes. The settings are asked
 // for with it while they are looked at.
 
-import { readSettings, readStatus, resumeSession, signIn, signOut } from "./api.js";
+import { readExtensions, readSettings, readStatus, resumeSession, signIn, signOut } from "./api.js";
+import { drawExtensions, extensionsMark, forgetExtensions } from "./extensions.js";
 import { Feed, tableOf } from "./feed.js";
 import { drawNode, forgetNode } from "./node.js";
+import { closeOrder } from "./order.js";
 import { closeRollback } from "./rollback.js";
 import { drawSettings, forgetSettings, settingsMark } from "./settings.js";
 import { Ticker } from "./ticker.js";
 
 const STATUS_EVERY_MS = 2000;
-const VIEWS = ["overview", "settings"];
+const VIEWS = ["overview", "extensions", "settings"];
 const CONNECTION = {
   connected: ["good", "connected"], connecting: ["warn", "connecting"], initialized: ["warn", "connecting"],
   unavailable: ["bad", "no connection"], disconnected: ["", "not connected"], failed: ["bad", "no WebSocket here"],
@@ -35,6 +37,8 @@ function showLogin(problem = "") {
   ticker.stop();
   forgetNode();
   forgetSettings();
+  forgetExtensions();
+  closeOrder();
   closeRollback();
   byId("dashboard").hidden = byId("sign-out").hidden = byId("views").hidden = true;
   byId("login").hidden = false;
@@ -65,11 +69,16 @@ function followChanges(realtime) {
   feed.follow(appKey, channels);
 }
 
-async function refreshSettings(mine) {
-  const line = byId("settings-problem");
+const LOOKS = {
+  settings: [readSettings, settingsMark, drawSettings], extensions: [readExtensions, extensionsMark, drawExtensions],
+};
+
+async function refreshView(mine) {
+  const [read, mark, draw] = LOOKS[view];
+  const line = byId(`${view}-problem`);
   try {
-    const settings = await readSettings(settingsMark());
-    if (settings && mine === round) drawSettings(settings, refresh);
+    const found = await read(mark());
+    if (found && mine === round) draw(found, refresh);
     line.hidden = true;
   } catch (problem) {
     if (problem.status === 401) throw problem;
@@ -87,7 +96,7 @@ async function refresh() {
     drawNode(node);
     followChanges(realtime);
     byId("offline").hidden = true;
-    if (view === "settings") await refreshSettings(mine);
+    if (LOOKS[view]) await refreshView(mine);
   } catch (problem) {
     if (mine !== round) return;
     if (problem.status === 401) return showLogin("Your session has ended.");
