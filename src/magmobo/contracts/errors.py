@@ -202,3 +202,34 @@ class UnknownAuditAction(MagError):
 
     def __str__(self) -> str:
         return f'the audit catalogue has no action "{self.action}"'
+
+
+class HookDenied(MagError):
+    """An extension that guards this operation refused it."""
+
+    code = "MAG-EXT-001"
+    http_status = 403
+    remedy = "The named extension says why; `mag extension:show ID` shows what it guards and who approved that."
+
+    def __init__(self, point: str, extension: str, reason: str) -> None:
+        super().__init__(point, extension, reason)
+        self.point, self.extension, self.reason = point, extension, reason
+
+    def __str__(self) -> str:
+        return f"{self.extension} denied it: {self.reason}"
+
+
+class HookUnavailable(MagError):
+    """An extension that must be asked first does not answer, and its hook fails closed."""
+
+    code = "MAG-EXT-002"
+    http_status = 503
+    retryable = True
+    remedy = "`mag extension:list` shows how it is; `mag extension:disable ID` takes it out of the way."
+
+    def __init__(self, point: str, extension: str, reason: str) -> None:
+        super().__init__(point, extension, reason)
+        self.point, self.extension, self.reason = point, extension, reason
+
+    def __str__(self) -> str:
+        return f"{self.extension} must allow this and does not answer: {self.reason}"
