@@ -261,22 +261,29 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Every whole body that is there now. Raises: ProtocolFault for a length that is zero or too large."""
+    def feed(self, data: bytes, at_most: int = 1_000_000) -> list[bytes]:
+        """Every whole body that is there now, up to `at_most`; `feed(b"")` goes on with the rest.
+
+        Raises: ProtocolFault for a length that is zero or too large.
+        """
         buffer = self._buffer
-        buffer += data
+        if buffer:
+            buffer += data
+        source = buffer or data  # most frames come whole, and alone: they are cut from what came
         bodies: list[bytes] = []
-        at = 0
-        while len(buffer) - at >= 4:
-            (size_bytes,) = _LENGTH.unpack_from(buffer, at)
+        at, end = 0, len(source)
+        while end - at >= 4 and len(bodies) < at_most:
+            (size_bytes,) = _LENGTH.unpack_from(source, at)
             if not 0 < size_bytes <= MAX_FRAME_BYTES:
                 raise ProtocolFault(f"a frame of {size_bytes} bytes")
-            if len(buffer) - at - 4 < size_bytes:
+            if end - at - 4 < size_bytes:
                 break
-            bodies.append(bytes(buffer[at + 4 : at + 4 + size_bytes]))
+            bodies.append(bytes(source[at + 4 : at + 4 + size_bytes]))
             at += 4 + size_bytes
-        if at:
+        if source is buffer:
             del buffer[:at]
+        elif at < end:
+            buffer += source[at:]
         return bodies
 
     @property
