@@ -24,7 +24,7 @@ MAX_EVENTS = 64
 _LENGTH = struct.Struct(">I")
 
 
-class Frame(Struct, frozen=True, array_like=True, tag_field="kind", forbid_unknown_fields=True, gc=False):
+class Frame(Struct, frozen=True, array_like=True, tag_field="frame", forbid_unknown_fields=True, gc=False):
     """Base of every frame."""
 
 
