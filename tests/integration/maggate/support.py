@@ -22,9 +22,12 @@ from magmobo.components.maggate.app import RestApp
 from magmobo.components.maggate.auth import Authenticator
 from magmobo.components.maggate.config import JwtConfig, MagGateConfig
 from magmobo.components.maggate.gate import Gate
+from magmobo.components.maggate.hooks import Guards, Witnesses
 from magmobo.components.maggate.privileges import Privileges
 from magmobo.components.maggate.schema_cache import SchemaCache
 from magmobo.contracts.secret import Secret
+from magmobo.kernel.bus.bus import EventBus
+from magmobo.kernel.hooks import HookBoard
 from magmobo.testing.clock import FakeClock
 
 HERE = Path(__file__).parent
@@ -82,6 +85,8 @@ class Stack(Struct):
     database: MagDatabase
     cache: SchemaCache
     clock: FakeClock
+    hooks: HookBoard
+    bus: EventBus
 
     async def ask(
         self, method: str, path: str, body: bytes | str = b"", headers: Mapping[str, str] = {}, **more: str
@@ -143,9 +148,11 @@ async def running_database(dsn: str, **options: Any) -> AsyncIterator[MagDatabas
 async def running_stack(dsn: str, config: MagGateConfig = ANONYMOUS, **options: Any) -> AsyncIterator[Stack]:
     """The gateway on a database that holds the test schema."""
     clock, log = FakeClock(time_s=NOW_S), structlog.get_logger()
+    hooks, bus = HookBoard(), EventBus()
     async with running_database(as_login(dsn), **options) as database:
         cache = SchemaCache(database, config.schemas, clock, log)
         await cache.load()
         authenticator = Authenticator(config.jwt, config.anonymous_role, database.grantable_roles, clock)
-        gate = Gate(config, database, cache, authenticator, Privileges(database, clock))
-        yield Stack(RestApp(gate, config, log), database, cache, clock)
+        gate = Gate(config, database, cache, authenticator, Privileges(database, clock), Guards(hooks))
+        app = RestApp(gate, config, Witnesses(hooks, bus.scoped("maggate"), clock), log)
+        yield Stack(app, database, cache, clock, hooks, bus)

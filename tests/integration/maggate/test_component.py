@@ -11,11 +11,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.integration.maggate.support import SECRET, as_login, load_schema
+from tests.integration.maggate.support import SECRET, as_login, load_schema, token
 
 from magmobo.components.listener.component import ListenerComponent
 from magmobo.components.magds.component import MagDS
 from magmobo.components.maggate.component import MagGate
+from magmobo.contracts.errors import MagError
+from magmobo.contracts.planes import Gateway
 from magmobo.kernel.errors import BootFailed
 from magmobo.kernel.kernel import Kernel
 from magmobo.testing.harness import check_component, running_kernel
@@ -136,3 +138,21 @@ async def test_nothing_is_open_by_default(dsn: str) -> None:
 
     assert answers == [401, 401, 401]
     assert any("401" in notice for notice in notices)
+
+
+async def test_who_serves_beside_rest_learns_who_asks_as_rest_would(dsn: str) -> None:
+    load_schema(dsn)
+    async with running_kernel(ListenerComponent, MagDS, MagGate, config=settings(dsn)) as kernel:
+        gateway: Gateway = kernel.assembly.board.slot("maggate").component  # type: ignore[assignment]
+        somebody = gateway.identify(f"Bearer {token(role='gate_user')}".encode())
+        nobody = gateway.identify(None)
+        with pytest.raises(MagError) as forged:
+            gateway.identify(f"Bearer {token('another secret of thirty-two bytes', role='gate_user')}".encode())
+
+    assert (somebody.role, somebody.anonymous, json.loads(somebody.claims)) == (
+        "gate_user",
+        False,
+        {"role": "gate_user"},
+    )
+    assert (nobody.role, nobody.anonymous, forged.value.http_status) == ("gate_anon", True, 401)
+    assert gateway.schemas == ("public",)

@@ -15,10 +15,12 @@ from http import HTTPStatus
 
 import structlog
 
+from magmobo.components.maggate.call import Call
 from magmobo.components.maggate.config import MagGateConfig
 from magmobo.components.maggate.disconnect import ClientGone, Departures
 from magmobo.components.maggate.errors import BodyTooLarge, UnexpectedFailure
-from magmobo.components.maggate.gate import TABLE_METHODS, Call, Gate
+from magmobo.components.maggate.gate import TABLE_METHODS, Gate
+from magmobo.components.maggate.hooks import Witnesses
 from magmobo.components.maggate.problem import problem
 from magmobo.components.maggate.request import Headers
 from magmobo.components.maggate.response import Header, Response
@@ -41,10 +43,11 @@ class RestApp:
         self,
         gate: Gate,
         config: MagGateConfig,
+        witnesses: Witnesses,
         log: structlog.stdlib.BoundLogger,
         hide: Callable[[str], str] = str,
     ) -> None:
-        self._log, self._hide = log, hide
+        self._witnesses, self._log, self._hide = witnesses, log, hide
         self.adopt(gate, config)
         self._ids, self._id_prefix = itertools.count(1), secrets.token_hex(6).encode()
         self._departures = Departures()
@@ -86,33 +89,46 @@ class RestApp:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = b"%s-%d" % (self._id_prefix, next(self._ids))
         cors = self._cors(headers) if self._origins else []
-        method = scope["method"]
+        method, path = scope["method"], scope.get("raw_path") or scope["path"].encode()
         if cors and method == "OPTIONS" and b"access-control-request-method" in headers:
-            response = Response(HTTPStatus.NO_CONTENT, _preflight(headers))
-        else:
-            response = await self._answer(scope, headers, receive, request_id)
+            allowed = [*_preflight(headers), (b"x-request-id", request_id), *cors]
+            await _send(send, Response(HTTPStatus.NO_CONTENT, allowed))
+            return
+        begun_s = self._witnesses.begin_s()
+        call = Call(method, path, scope["query_string"], headers, request_id=request_id)
+        response = await self._answer(call, receive)
         response.headers.extend(((b"x-request-id", request_id), *cors))
         await _send(send, response, head_only=method == "HEAD")
+        if begun_s is not None:
+            self._witnesses.answered(call, response.status, len(response.body), begun_s)
 
-    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, request_id: bytes) -> Response:
-        method, path = scope["method"], scope.get("raw_path") or scope["path"].encode()
+    async def _answer(self, call: Call, receive: Receive) -> Response:
         try:
-            body = await self._body(headers, receive) if method in _WITH_BODY else b""
-            call = Call(method, path, scope["query_string"], headers, body)
+            if call.method in _WITH_BODY:
+                call.body = await self._body(call.headers, receive)
             async with self._departures.watching(receive):
                 return await self._gate.answer(call)
         except MagError as error:
-            status, extra, text = problem(error, self._hide)
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                self._log.warning("request failed", code=error.code, status=status, request_id=request_id.decode())
-            if isinstance(error, BodyTooLarge):
-                extra.append((b"connection", b"close"))  # the rest of the body will not be read
-            return Response(status, extra, text)
+            response = self._failed(call, error)
+            if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                request_id = call.request_id.decode()
+                self._log.warning("request failed", code=error.code, status=response.status, request_id=request_id)
+            return response
         except ClientGone:
             raise
         except Exception:
-            self._log.exception("unexpected failure of a request", request_id=request_id.decode(), method=method)
-            return Response(*problem(UnexpectedFailure()))
+            request_id = call.request_id.decode()
+            self._log.exception("unexpected failure of a request", request_id=request_id, method=call.method)
+            return self._failed(call, UnexpectedFailure())
+
+    def _failed(self, call: Call, error: MagError) -> Response:
+        """What the client reads of `error`, which is told to whoever wants to know."""
+        status, extra, text = problem(error, self._hide)
+        if isinstance(error, BodyTooLarge):
+            extra.append((b"connection", b"close"))  # the rest of the body will not be read
+        if self._witnesses.on_error.chain is not None:
+            self._witnesses.failed(call, status, error.code, self._hide(str(error)))
+        return Response(status, extra, text)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         declared = headers.get(b"content-length", b"0")
@@ -165,7 +181,7 @@ def _preflight(headers: Headers) -> list[Header]:
     ]
 
 
-async def _send(send: Send, response: Response, *, head_only: bool) -> None:
+async def _send(send: Send, response: Response, *, head_only: bool = False) -> None:
     headers = response.headers
     if not head_only and response.status != HTTPStatus.NO_CONTENT:
         headers.append((b"content-length", b"%d" % len(response.body)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from contextlib import suppress
 
 import psycopg
@@ -14,6 +14,7 @@ from magmobo.components.maggate.auth import Authenticator
 from magmobo.components.maggate.catalogue import Snapshot
 from magmobo.components.maggate.config import MagGateConfig
 from magmobo.components.maggate.gate import Gate
+from magmobo.components.maggate.hooks import Guards, Witnesses
 from magmobo.components.maggate.privileges import Privileges, refusal_of
 from magmobo.components.maggate.request import PREFIX
 from magmobo.components.maggate.schema_cache import SchemaCache
@@ -22,7 +23,7 @@ from magmobo.contracts.component import Announcement, Component, Context, Needs
 from magmobo.contracts.errors import MagError, ReloadRefused, Unavailable
 from magmobo.contracts.events import DatabaseSchemaChanged, Envelope
 from magmobo.contracts.health import HealthCheck, HealthReport, HealthStatus
-from magmobo.contracts.planes import Database, Listener, Mount
+from magmobo.contracts.planes import Caller, Database, Gateway, Listener, Mount
 
 DRAIN_S = 10.0
 # The storage plane reads roles on its own; one created a moment ago is given this long to be seen.
@@ -42,6 +43,7 @@ class MagGate(Component):
     """REST over the exposed schemas, at /rest/v1/."""
 
     name = "maggate"
+    provides = (Gateway,)
     config_type = MagGateConfig
 
     def __init__(self, context: Context, listener: Needs[Listener], database: Needs[Database]) -> None:
@@ -61,7 +63,9 @@ class MagGate(Component):
         self._cache = SchemaCache(database, config.schemas, context.clock, context.log)
         self._privileges = Privileges(database, context.clock)
         self._authenticator = self._authenticator_for(config)
-        self._app = RestApp(self._gate(), config, context.log, context.hide)
+        self._guards = Guards(context.hooks)
+        witnesses = Witnesses(context.hooks, context.bus, context.clock)
+        self._app = RestApp(self._gate(), config, witnesses, context.log, context.hide)
 
     async def start(self) -> None:
         """Raises: AnonymousRoleRefused; psycopg.Error and Unavailable when the catalogue cannot be read."""
@@ -122,7 +126,19 @@ class MagGate(Component):
         return Authenticator(config.jwt, config.anonymous_role, self._roles, self._context.clock)
 
     def _gate(self) -> Gate:
-        return Gate(self._config, self._database, self._cache, self._authenticator, self._privileges)
+        parts = self._database, self._cache, self._authenticator, self._privileges, self._guards
+        return Gate(self._config, *parts)
+
+    # ------------------------------------------------------------ Gateway
+
+    def identify(self, authorization: bytes | None) -> Caller:
+        """Raises: IdentityError."""
+        identity, anonymous = self._authenticator.identify(authorization)
+        return Caller(identity.role, anonymous, identity.claims)
+
+    @property
+    def schemas(self) -> Sequence[str]:
+        return self._config.schemas
 
     # ------------------------------------------------------------ what people see
 

@@ -11,11 +11,11 @@ from http import HTTPStatus
 from typing import Literal
 
 import psycopg
-from msgspec import Struct
 
 from magmobo.components.maggate import grammar, hints, request, response
 from magmobo.components.maggate.auth import Authenticator
 from magmobo.components.maggate.body import Rows, read_rows
+from magmobo.components.maggate.call import Call
 from magmobo.components.maggate.catalogue import Snapshot, Table
 from magmobo.components.maggate.config import MagGateConfig
 from magmobo.components.maggate.errors import (
@@ -28,14 +28,15 @@ from magmobo.components.maggate.errors import (
     UnknownTable,
 )
 from magmobo.components.maggate.grammar import ParsedQuery
+from magmobo.components.maggate.hooks import Guards
 from magmobo.components.maggate.plan import columns_for_write, plan_read, plan_where
 from magmobo.components.maggate.privileges import Privileges
 from magmobo.components.maggate.problem import translate
-from magmobo.components.maggate.request import Headers, Preferences
+from magmobo.components.maggate.request import Preferences
 from magmobo.components.maggate.response import Response
 from magmobo.components.maggate.schema_cache import SchemaCache
 from magmobo.components.maggate.sql import Compiled, Guard, Write, compile_keyed_insert, compile_read, compile_write
-from magmobo.contracts.planes import Database, Identity, Statement, StatementResult
+from magmobo.contracts.planes import Database, Statement, StatementResult
 
 TABLE_METHODS = "GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 ROOT_METHODS = "GET, HEAD, OPTIONS"
@@ -44,19 +45,6 @@ MAX_COMPILED = 512
 # A statement of ours met a catalogue that is not the one it was written for.
 _STALE = frozenset({"42P01", "42703", "42704", "3F000"})
 _KINDS: dict[str, Literal["insert", "update", "delete"]] = {"POST": "insert", "PATCH": "update", "DELETE": "delete"}
-
-
-class Call(Struct):
-    """One request, with what was found out about it on the way."""
-
-    method: str
-    raw_path: bytes
-    query_string: bytes
-    headers: Headers
-    body: bytes = b""
-    identity: Identity = Identity("")
-    anonymous: bool = True
-    singular: bool = False
 
 
 class Gate:
@@ -69,21 +57,30 @@ class Gate:
         cache: SchemaCache,
         authenticator: Authenticator,
         privileges: Privileges,
+        guards: Guards,
     ) -> None:
         self._config, self._database, self._cache = config, database, cache
-        self._authenticator, self._privileges = authenticator, privileges
+        self._authenticator, self._privileges, self._guards = authenticator, privileges, guards
         self._timeout_s, self._max_response_bytes = config.statement_timeout_s, config.max_response_bytes
         self._statements = _Statements()
 
     async def answer(self, call: Call) -> Response:
         """Answer one request.
 
-        Raises: GateError; other MagErrors of the database (Unavailable, DeadlineExceeded) pass through.
+        Raises: GateError; HookDenied, HookUnavailable; other MagErrors of the database (Unavailable, DeadlineExceeded)
+            pass through.
         """
-        name = request.table_name(call.raw_path)
+        name = call.table = request.table_name(call.raw_path)
         if call.method == "OPTIONS":
             return Response(HTTPStatus.OK, [(b"allow", (TABLE_METHODS if name else ROOT_METHODS).encode())])
         call.identity, call.anonymous = self._authenticator.identify(call.headers.get(b"authorization"))
+        guards = self._guards
+        if (
+            guards.rate_limit.chain is not None
+            or guards.before_request.chain is not None
+            or guards.rbac.chain is not None
+        ):
+            await guards.ask(call, max_body_bytes=self._config.max_body_bytes)
         try:
             return await self._dispatch(call, name, self._cache.snapshot)
         except psycopg.Error as error:

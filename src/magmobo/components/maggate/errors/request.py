@@ -267,3 +267,21 @@ class UrlTooLong(GateError):
 
     def __str__(self) -> str:
         return f"the query string is longer than {self.limit_bytes} bytes"
+
+
+class RequestRateLimited(GateError):
+    """An extension that counts requests has had enough of this caller's for now."""
+
+    code = "MAG-GATE-035"
+    http_status = 429
+    retryable = True
+    rest_code = "53400"
+    title = "Too many requests"
+    remedy = "Wait as long as Retry-After says, and ask less often."
+
+    def __init__(self, extension: str, reason: str) -> None:
+        super().__init__(extension, reason)
+        self.extension, self.reason = extension, reason
+
+    def __str__(self) -> str:
+        return f"{self.extension} refused it: {self.reason}"
