@@ -1,0 +1,119 @@
+"""`Extension`: what the author's module makes one of, and binds its handlers to.
+
+Boundary: a registry and a link to the node; it reads no file and opens nothing. The manifest decides what is asked for
+and how; the decorators name the same things, and whoever loads the extension compares both (`magx.manifest`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from magx.api import Config, Database, Events, Http, Jobs, KeyValue, Link, Log, Metrics, Realtime
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Handler:
+    """One function of the author. `said` is what its decorator repeats of the manifest; `takes_one`: it wants its
+    argument.
+    """
+
+    __slots__ = ("function", "is_async", "kind", "said", "takes_one")
+
+    def __init__(self, kind: str, function: Callable[..., Any], said: Mapping[str, Any], *, may_skip: bool) -> None:
+        self.kind, self.function, self.said = kind, function, said
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.takes_one = _takes_one(kind, function, may_skip=may_skip)
+
+
+class Extension:
+    """The extension. Its handlers are `async def` or `def`; a plain one must not wait for anything.
+
+    `db`, `events`, `realtime`, `http`, `kv`, `jobs`, `config`, `log` and `metrics` are the node's functions, there
+    while a handler runs.
+    """
+
+    def __init__(self) -> None:
+        self._link = link = Link()
+        self.handlers: dict[str, Handler] = {}
+        self.db, self.events, self.realtime = Database(link), Events(link), Realtime(link)
+        self.http, self.kv, self.jobs = Http(link), KeyValue(link), Jobs(link)
+        self.config, self.log, self.metrics = Config(link), Log(link), Metrics(link)
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the operator grants now; look here for a capability that the manifest calls optional."""
+        return self._link.capabilities
+
+    def hook(self, point: str, *, priority: int | None = None) -> Callable[[F], F]:
+        """Take part at a hook point of the manifest; the handler gets a `HookCall`. `priority` repeats the manifest."""
+        return self._bind("hook", f"hook:{point}", {"priority": priority})
+
+    def on(self, subscription: str, *, where: Mapping[str, Any] | None = None) -> Callable[[F], F]:
+        """Take the events of a subscription; the handler gets one `Event` at a time. `subscription` is its name in the
+        manifest, or its topic; `where` repeats the manifest.
+        """
+        return self._bind("event", f"event:{subscription}", {"where": where})
+
+    def endpoint(self, method: str, path: str) -> Callable[[F], F]:
+        """Answer requests to `/ext/<id><path>`; the handler gets a `Request` and returns a `Response`, bytes, a text,
+        or what JSON can say.
+        """
+        return self._bind("endpoint", f"endpoint:{method} {path}")
+
+    def command(self, name: str) -> Callable[[F], F]:
+        """Answer `mag extension:run ID NAME`; the handler gets a map of arguments and returns what JSON can say."""
+        return self._bind("command", f"command:{name}", may_skip=True)
+
+    def job(self, name: str) -> Callable[[F], F]:
+        """Do the work of a job; the handler gets a `Job`. What it returns is not kept."""
+        return self._bind("job", f"job:{name}", may_skip=True)
+
+    def health(self, function: F) -> F:
+        """Say how the extension is: True or nothing, a map from check to bool, or `{status, detail}` with `healthy`,
+        `degraded` or `unhealthy`. The handler gets nothing.
+        """
+        if _takes_one("health", function, may_skip=True):
+            raise TypeError("a health handler takes no argument")
+        return self._bind("health", "health", may_skip=True)(function)
+
+    def run(self) -> None:
+        """What `python extension.py` does: say which handlers there are, and who runs them."""
+        for name in sorted(self.handlers):
+            print(name)
+        print("An extension is run by a node: try `mag extension:test` here.", file=sys.stderr)
+
+    def _bind(
+        self, kind: str, name: str, said: Mapping[str, Any] | None = None, *, may_skip: bool = False
+    ) -> Callable[[F], F]:
+        def bound(function: F) -> F:
+            if name in self.handlers:
+                raise ValueError(f"{name} has a handler already: {self.handlers[name].function.__qualname__}")
+            repeated = {key: value for key, value in (said or {}).items() if value is not None}
+            self.handlers[name] = Handler(kind, function, repeated, may_skip=may_skip)
+            return function
+
+        return bound
+
+
+def _takes_one(kind: str, function: Callable[..., Any], *, may_skip: bool) -> bool:
+    """Whether it wants its one argument. Raises: TypeError when it cannot be called so."""
+    if not callable(function):
+        raise TypeError(f"a handler is a function, this is {type(function).__name__}")
+    signature = inspect.signature(function)
+    try:
+        signature.bind(None)
+    except TypeError:
+        pass
+    else:
+        return True
+    try:
+        signature.bind()
+    except TypeError:
+        may_skip = False
+    if not may_skip:
+        raise TypeError(f"{function.__qualname__}{signature}: a handler of kind {kind} takes one argument")
+    return False
