@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import structlog
+from tests.integration.console.played_extensions import PlayedExtensions
 
 from magmobo.components.listener.component import ListenerComponent
 from magmobo.components.listener.config import ListenerConfig
@@ -89,6 +90,7 @@ class OneToken:
 
     def __init__(self) -> None:
         self.settings = PlayedSettings()
+        self.extensions = PlayedExtensions()
 
     def admin_token_matches(self, candidate: str) -> bool:
         return candidate == TOKEN
@@ -106,6 +108,8 @@ class OneToken:
         assert (actor.name, actor.via, actor.role) == ("console", "console", Role.ADMIN)
         if command == "kernel:status":
             return msgspec.json.encode(self.status())
+        if command.startswith("extension:"):
+            return msgspec.json.encode(self.extensions.answer(command, msgspec.json.decode(params), dry_run=dry_run))
         return msgspec.json.encode(await self.settings.answer(command, msgspec.json.decode(params), dry_run=dry_run))
 
 
