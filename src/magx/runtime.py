@@ -32,7 +32,7 @@ else:
 
 DID_NOT_LOAD = 3
 """Exit status when the author's module could not be loaded; a line of the log says why."""
-_READ_BYTES = 262_144
+_READ_BYTES = 65_536  # above 128 KiB each read would map memory anew
 _MAX_OFFERED_BYTES = 1_048_576
 
 
@@ -89,6 +89,7 @@ class _Worker:
         except wire.ProtocolFault as fault:  # a node of another version: there is nothing to go on with
             self.say_error("the node does not speak this protocol", fault)
             self._end()
+        self._flush_soon()  # behind the first steps of the tasks that these frames began, so it takes their answers
 
     def _first(self, frame: wire.FromNode) -> None:
         if not isinstance(frame, wire.Start) or frame.protocol != wire.PROTOCOL:
@@ -115,6 +116,9 @@ class _Worker:
     def _send(self, frame: wire.FromWorker) -> None:
         """Raises: ProtocolFault when it is too large; nothing is sent then."""
         self._out.append(wire.encode(frame))
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
@@ -136,7 +140,7 @@ class _Worker:
             self._waiting += b"".join(out)
             return
         data = out[0] if len(out) == 1 else b"".join(out)
-        written = self._write(data)
+        written = self._write(data) if data else 0
         if written < len(data):
             self._waiting += data[written:]
             self._loop.add_writer(self._fd, self._on_writable)
