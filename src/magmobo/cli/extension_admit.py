@@ -64,7 +64,7 @@ def install(
 ) -> int:
     """Install the package FILE. It runs once it is approved and enabled; you are shown what it asks for."""
     client = client_of(data_dir, timeout_s)
-    digest = bring(client, file)
+    digest = bring(client, _bytes_of(file))
     detail = ask(client, InstallExtension(sha256=digest), ExtensionDetail, dry_run=True)
     if not as_json:
         echo("\n".join([f"{printable(detail.info.id)} {printable(detail.info.version)} asks for", *ask_lines(detail)]))
@@ -90,7 +90,7 @@ def upgrade(file: Path, data_dir: Path | None, dry_run: bool, yes: bool, timeout
     `extension:approve`; if it is not healthy, it goes back by itself.
     """
     client = client_of(data_dir, timeout_s)
-    digest = bring(client, file)
+    digest = bring(client, _bytes_of(file))
     detail = ask(client, UpgradeExtension(sha256=digest), ExtensionDetail, dry_run=True)
     if not as_json:
         echo("\n".join([f"{printable(detail.info.id)} would ask for", *ask_lines(detail)]))
@@ -220,9 +220,8 @@ def trust(
     return tell("extension:trust", keys, key_lines(keys), as_json=as_json)
 
 
-def bring(client: AdminClient, file: Path) -> str:
-    """Bring the package in `file` to the node, part by part; its digest. Raises: FileUnreadable, MagError."""
-    data = _bytes_of(file)
+def bring(client: AdminClient, data: bytes) -> str:
+    """Bring a package to the node, part by part; its digest. Raises: MagError."""
     digest = sha256_of(data).hexdigest()
     with _progress(len(data)) as moved:
         for offset in range(0, len(data), STAGE_CHUNK_BYTES):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+from msgspec import json, structs
 
 from magmobo.extensions.package.archive import MAX_FILE_BYTES, MAX_FILES, MAX_UNPACKED_BYTES, write_archive
 from magmobo.extensions.package.errors import PackFailed
@@ -32,15 +34,19 @@ LEFT_OUT = ("__pycache__", "tests", "node_modules", "dist", "build")
 LEFT_OUT_ENDINGS = (".pyc", ".pyo", ".magx", ".key", ".key.pub")
 
 
-def pack(folder: Path) -> bytes:
+def pack(folder: Path, *, version: Callable[[str], str] | None = None) -> bytes:
     """The unsigned package of an extension's folder.
 
+    version: gives the version to pack it as, from that of its manifest.
     Raises: PackFailed, ManifestRefused, PackageRefused for what a node would refuse.
     """
     files = read_folder(folder)
     if MANIFEST not in files:
         raise PackFailed(str(folder), f"there is no {MANIFEST}")
     manifest = read_manifest(files[MANIFEST])
+    if version is not None:
+        manifest = structs.replace(manifest, version=version(manifest.version))
+        files[MANIFEST] = json.encode(manifest)
     index = Index(format="magx/1", id=manifest.id, version=manifest.version, key_id="", files=_entries(files))
     return _checked(write_archive({INDEX: index.encoded(), **files}))
 
