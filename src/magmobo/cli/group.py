@@ -65,6 +65,7 @@ COMMANDS: dict[str, Entry] = {
     "vault:remove": Entry("magmobo.cli.vault", "remove", "Forget a secret that no setting takes."),
     "vault:import": Entry("magmobo.cli.vault", "import_", "Store the secrets of a .env, age or SOPS file."),
     "vault:rekey": Entry("magmobo.cli.vault", "rekey", "Encrypt the vault under a new key."),
+    "extension:dev": Entry("magmobo.cli.extension_dev", "dev", "Run a folder on a node, again after every change."),
     "extension:list": Entry("magmobo.cli.extension", "list_", "The extensions, a line each."),
     "extension:show": Entry("magmobo.cli.extension", "show", "What one may do, takes part in, reads and writes."),
     "extension:install": Entry("magmobo.cli.extension_admit", "install", "Bring a package to the node and install it."),
@@ -87,6 +88,14 @@ COMMANDS: dict[str, Entry] = {
     "extension:run": Entry("magmobo.cli.extension", "run", "Run a command of an extension."),
     "extension:trust": Entry("magmobo.cli.extension_admit", "trust", "Whose packages may be installed."),
     "extension:doctor": Entry("magmobo.cli.extension", "doctor", "What the sandbox can do on this machine."),
+    "extension:new": Entry("magmobo.cli.extension_offline", "new", "Write a new extension to begin with."),
+    "extension:validate": Entry(
+        "magmobo.cli.extension_offline", "validate", "Check an extension, every mistake at once."
+    ),
+    "extension:test": Entry("magmobo.cli.extension_offline", "test", "Run an extension's tests, without a node."),
+    "extension:pack": Entry("magmobo.cli.extension_offline", "pack", "Make the package of an extension."),
+    "extension:keygen": Entry("magmobo.cli.extension_offline", "keygen", "Make a pair of keys to sign packages with."),
+    "extension:sign": Entry("magmobo.cli.extension_offline", "sign", "Sign a package."),
     "audit:tail": Entry("magmobo.cli.audit", "tail", "The last records of the audit log."),
     "audit:verify": Entry("magmobo.cli.audit", "verify", "Whether anybody touched the audit log."),
     "audit:export": Entry("magmobo.cli.audit", "export", "The audit log as JSON Lines."),
