@@ -148,9 +148,18 @@ class Gap(Struct, frozen=True):
 class Changes(Protocol):
     """The stream of committed changes and its history. Positions are opaque strings outside this plane."""
 
-    async def publish(self, tables: Sequence[TableName]) -> Sequence[PublishedTable | RefusedTable]:
-        """Make exactly these tables part of the stream; one answer per asked table, in order. Never alters a
-        user's table.
+    async def publish(
+        self, tables: Sequence[TableName], *, consumer: str = ""
+    ) -> Sequence[PublishedTable | RefusedTable]:
+        """Make exactly these tables part of the stream for this consumer, beside those of the others; one answer per
+        asked table, in order. Never alters a user's table. What was part of it when the node began stays until the node
+        is ready, so that nobody's table leaves because another consumer speaks first.
+        """
+        ...
+
+    def hold(self, consumer: str, position: str | None) -> None:
+        """This consumer has taken everything up to `position` for good: what is behind it stays readable over a restart
+        of the node, as far as the server's limit of WAL allows. None: it wants nothing kept.
         """
         ...
 
@@ -227,8 +236,18 @@ class Listener(Protocol):
 class Realtime(Protocol):
     """The realtime plane, for other components."""
 
-    def publish(self, channels: Sequence[str], event: str, data: str, *, exclude_socket_id: str | None = None) -> None:
-        """Send one event to everybody subscribed to these channels. `data` is the text an application receives."""
+    def publish(
+        self,
+        channels: Sequence[str],
+        event: str,
+        data: str,
+        *,
+        exclude_socket_id: str | None = None,
+        origin: str = "component",
+    ) -> None:
+        """Send one event to everybody subscribed to these channels, unless an extension that guards them says no.
+        `data` is the text an application receives; `origin` as in `contracts.hooks.BroadcastContext`.
+        """
         ...
 
     def authorise(self, socket_id: str, channel: str) -> str:

@@ -24,6 +24,7 @@ from magmobo.contracts.events import DatabaseChange, DatabaseChangesLost
 from magmobo.contracts.planes import Gap, PublishedTable, RefusedTable, Replay, TableName
 from magmobo.contracts.secret import Secret
 from magmobo.kernel.bus.bus import EventBus, ScopedBus
+from magmobo.kernel.hooks import HookBoard
 from magmobo.testing.clock import FakeClock
 from magmobo.testing.websocket import MemoryConnection
 
@@ -164,7 +165,8 @@ class World:
         self.stream = Stream(scoped, limit_bytes=history_bytes)
         self.catalogue = Catalogue()
         self.book = TableBook(config.tables, self.stream, self.catalogue)  # type: ignore[arg-type]
-        self.plane = Plane(config, self.stream, self.book, scoped, self.clock, structlog.get_logger())
+        self.hooks = HookBoard()
+        self.plane = Plane(config, self.stream, self.book, scoped, self.hooks, self.clock, structlog.get_logger())
         scoped.on(DatabaseChange, self.plane.feed.on_change)
         scoped.on(DatabaseChangesLost, self.plane.feed.on_lost)
 
@@ -197,6 +199,7 @@ async def world(
     try:
         yield made
     finally:
+        await made.plane.forget_waiting()
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,12 +14,13 @@ from typing import Any
 import psycopg
 
 from magmobo.components.magws import signing
+from magmobo.components.magws.broadcasts import Broadcast
 from magmobo.components.magws.config import AppConfig, MagWSConfig
 from magmobo.components.magws.errors import NoApp, ReservedChannel
 from magmobo.components.magws.http_api import PREFIX as API_PREFIX
 from magmobo.components.magws.http_api import HttpApi
 from magmobo.components.magws.plane import PREFIX, Plane
-from magmobo.components.magws.protocol import frames, names
+from magmobo.components.magws.protocol import names
 from magmobo.components.magws.published import TableBook
 from magmobo.contracts.component import Announcement, Component, Context, Needs
 from magmobo.contracts.errors import ConfigError, MagError
@@ -62,6 +63,7 @@ class MagWS(Component):
         plane = self._plane = self._new_plane()
         bus, clock, log = self._context.bus, self._context.clock, self._context.log
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(plane.forget_waiting)
             stack.callback(bus.on(DatabaseChange, plane.feed.on_change).cancel)
             stack.callback(bus.on(DatabaseChangesLost, plane.feed.on_lost).cancel)
             stack.callback(bus.on(DatabaseSchemaChanged, self._on_schema_changed).cancel)
@@ -140,7 +142,15 @@ class MagWS(Component):
 
     # ------------------------------------------------------------ Realtime
 
-    def publish(self, channels: Sequence[str], event: str, data: str, *, exclude_socket_id: str | None = None) -> None:
+    def publish(
+        self,
+        channels: Sequence[str],
+        event: str,
+        data: str,
+        *,
+        exclude_socket_id: str | None = None,
+        origin: str = "component",
+    ) -> None:
         """Raises: ReservedChannel for table channels and reserved names, BadChannelName, NoApp."""
         app = self._app()
         for name in channels:
@@ -150,7 +160,7 @@ class MagWS(Component):
                     "only the realtime plane itself publishes on this channel or with this event name"
                 )
         for name in channels:
-            self._plane.publish(app.id, name, frames.message_frame(event, data, name), exclude_socket_id or "")
+            self._plane.broadcast(Broadcast(app.id, name, event, data, exclude_socket_id or "", origin))
 
     def authorise(self, socket_id: str, channel: str) -> str:
         """Raises: BadChannelName when the channel is not a private one, ValueError for a socket id of another shape."""
@@ -173,7 +183,8 @@ class MagWS(Component):
 
     def _new_plane(self) -> Plane:
         context = self._context
-        return Plane(self._config, self._changes, self._book, context.bus, context.clock, context.log, context.hide)
+        parts = context.bus, context.hooks, context.clock, context.log, context.hide
+        return Plane(self._config, self._changes, self._book, *parts)
 
     def _first_app(self) -> AppConfig | None:
         return self._config.apps[0] if self._config.apps else None

@@ -5,6 +5,7 @@ MagError
 │   ├── UnknownApp, UnsupportedProtocol, OverQuota, OverCapacity, NoSuchPath
 ├── SubscriptionRefused      the connection stays; the channel gets `pusher:subscription_error`
 │   ├── Unauthorized, BadChannelName, UnsupportedChannel, TooManyChannels
+│   ├── SubscriptionDenied, GuardSilent
 │   └── TableNotPublished, TableAccessMismatch, TableWithdrawn, FilterRefused, ChangesNotReady
 ├── ApiRefused               one call of the HTTP API is answered with `http_status`
 │   ├── BadSignature, BadRequest, TooLarge, ReservedChannel, NoSuchResource
@@ -168,6 +169,23 @@ class ChangesNotReady(SubscriptionRefused):
     code = "MAG-WS-019"
     http_status = 503
     remedy = "`mag doctor` says what the database lacks; subscribe again once it is fixed."
+
+
+class SubscriptionDenied(SubscriptionRefused):
+    """An extension that guards channels does not let this client have the channel."""
+
+    code = "MAG-WS-020"
+    error_type = "AuthError"
+    http_status = 403
+    remedy = "The named extension says why; `mag extension:show ID` shows what it guards."
+
+
+class GuardSilent(SubscriptionRefused):
+    """An extension that must allow the subscription does not answer, so nobody is admitted."""
+
+    code = "MAG-WS-021"
+    http_status = 503
+    remedy = "Subscribe again in a moment; `mag extension:list` shows how the extension is."
 
 
 class ApiRefused(MagError):

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from msgspec import Meta, Struct
 
+from magmobo.components.magws.broadcasts import Broadcast
 from magmobo.components.magws.config import AppConfig
 from magmobo.components.magws.errors import (
     ApiRefused,
@@ -26,7 +27,7 @@ from magmobo.components.magws.errors import (
     TooLarge,
 )
 from magmobo.components.magws.plane import Plane
-from magmobo.components.magws.protocol import frames, names
+from magmobo.components.magws.protocol import names
 from magmobo.components.magws.signing import RequestGuard
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.planes import Message, Scope
@@ -110,9 +111,7 @@ class HttpApi:
     def _publish(self, app: AppConfig, calls: Sequence[EventCall]) -> dict[str, Any]:
         targets = [(call, name) for call in calls for name in _checked(app, call)]
         for call, name in targets:
-            if self._plane.registry.find(app.id, name) is not None:
-                frame = frames.message_frame(call.name, call.data, name)
-                self._plane.publish(app.id, name, frame, exclude=call.socket_id or "")
+            self._plane.broadcast(Broadcast(app.id, name, call.name, call.data, call.socket_id or ""))
         wanted = _wanted(calls[0].info) if len(calls) == 1 else frozenset()
         return {"channels": {name: self._info(app, name, wanted) for _, name in targets}} if wanted else {}
 

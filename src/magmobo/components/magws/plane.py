@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from magmobo.components.magws import signing, tables
+from magmobo.components.magws import tables
+from magmobo.components.magws.broadcasts import Broadcast, Broadcasts
 from magmobo.components.magws.channels import Channel, Fanout, Subscriber
 from magmobo.components.magws.config import AppConfig, MagWSConfig
 from magmobo.components.magws.connection import Client, RefusedConnection
@@ -21,12 +22,11 @@ from magmobo.components.magws.errors import (
     OverQuota,
     ProtocolError,
     SubscriptionRefused,
-    Unauthorized,
     UnknownApp,
-    UnsupportedChannel,
     UnsupportedProtocol,
 )
 from magmobo.components.magws.history import Histories
+from magmobo.components.magws.hooks import RealtimeHooks
 from magmobo.components.magws.leavers import Leavers
 from magmobo.components.magws.positions import Positions
 from magmobo.components.magws.protocol import frames, names
@@ -34,11 +34,14 @@ from magmobo.components.magws.protocol.closing import CloseCode
 from magmobo.components.magws.protocol.messages import ClientEvent, Hello, Subscribe, Unsubscribe
 from magmobo.components.magws.protocol.session import Action, Limits, Liveness, Session
 from magmobo.components.magws.published import TableBook
+from magmobo.components.magws.questions import Questions
 from magmobo.components.magws.registry import Registry
+from magmobo.components.magws.rights import check_right
 from magmobo.components.magws.tablefeed import TableFeed
 from magmobo.components.magws.traffic import Traffic
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
+from magmobo.contracts.hooks import ChannelContext, Hooks
 from magmobo.contracts.planes import Changes
 from magmobo.contracts.websocket import Upgrade, WebSocketSession
 
@@ -56,6 +59,7 @@ class Plane:
         changes: Changes,
         book: TableBook,
         bus: Bus,
+        hooks: Hooks,
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
         hide: Callable[[str], str] = str,
@@ -74,6 +78,9 @@ class Plane:
         self.registry = Registry(self._histories, idle_s=config.history_s)
         self._positions = Positions(self._fanout, self._stand)
         self.traffic = Traffic(bus, self._positions.moved)
+        self._hooks = RealtimeHooks(hooks)
+        self._questions = Questions(self._hooks, log)
+        self.broadcasts = Broadcasts(self._hooks.before_broadcast, self._send, self._max_data_bytes, log)
         self.feed = TableFeed(
             changes,
             book,
@@ -136,6 +143,7 @@ class Plane:
         if self.clients[client.app.id].pop(client.socket_id, None) is not None:
             self._count -= 1
         self.leavers.drop(client)
+        self._questions.drop(client)
         for name in list(client.session.channels):
             self._leave(client, name)
         duration_s = self._clock.monotonic_s() - client.opened_s
@@ -157,6 +165,11 @@ class Plane:
             for client in list(clients.values()):
                 client.connection.abort()
 
+    async def forget_waiting(self) -> None:
+        """Ask extensions nothing more; what waits for their answers is lost."""
+        await self._questions.close()
+        await self.broadcasts.close()
+
     def __len__(self) -> int:
         return self._count
 
@@ -175,6 +188,11 @@ class Plane:
                 self._relay(client, action)
             case Hello():
                 self._greet(client)
+
+    def broadcast(self, message: Broadcast) -> None:
+        """Send one message to everybody on an ordinary channel, as extensions let it go."""
+        if self.registry.find(message.app_id, message.channel) is not None:
+            self.broadcasts.put(message)
 
     def publish(self, app_id: str, name: str, frame: bytes, exclude: str = "") -> None:
         """Send one frame to everybody on an ordinary channel but the excluded socket."""
@@ -221,24 +239,46 @@ class Plane:
         return app
 
     def _subscribe(self, client: Client, wish: Subscribe) -> None:
-        name, app = wish.channel, client.app
+        name = wish.channel
         if (is_on := self._asked_before(client, name)) is not None:
             if is_on:
                 client.connection.send_frames(frames.subscription_succeeded(name))
             return
-        kind = names.kind_of(name)
-        if kind is names.Kind.UNSUPPORTED:
-            raise UnsupportedChannel(name, "presence and cache channels are not offered")
-        if kind is names.Kind.PRIVATE:
-            expected = signing.channel_auth(app.key, app.secret, client.socket_id, name, wish.channel_data)
-            if not signing.same(wish.auth or "", expected):
-                raise Unauthorized(name, "the signature does not admit this socket to this channel")
+        check_right(client, wish)
+        if self._hooks.subscribe.chain is None and self._hooks.register.chain is None:
+            self._admit(client, name)
+        else:
+            self._ask(client, wish)
+
+    def _ask(self, client: Client, wish: Subscribe) -> None:
+        """Let extensions say whether the client may have a channel that we would give it."""
+        name = wish.channel
+        if names.is_table_channel(name):
+            self.feed.admit(client, name, tables.parse(name))
+        channel = self.registry.find(client.app.id, name)
+        is_first = channel is None or not channel.members
+        if self._hooks.subscribe.chain is None and not is_first:
+            self._admit(client, name)
+            return
+
+        def decided(refusal: SubscriptionRefused | None) -> None:
+            try:
+                if refusal is not None:
+                    raise refusal
+                check_right(client, wish)  # the app's secret may be another one by now
+                self._admit(client, name)
+            except SubscriptionRefused as reason:
+                client.refuse(reason)
+
+        self._questions.ask(client, name, is_first=is_first, decided=decided)
+
+    def _admit(self, client: Client, name: str) -> None:
         if names.is_table_channel(name):
             self.feed.subscribe(client, name, tables.parse(name))
         else:
             client.connection.send_frames(frames.subscription_succeeded(name))
             self._bring_up_to_date(client, name)
-            self.registry.join(app.id, name, client)
+            self.registry.join(client.app.id, name, client)
             self.traffic.subscribed(client.socket_id, name)
 
     def _asked_before(self, client: Client, name: str) -> bool | None:
@@ -277,12 +317,29 @@ class Plane:
         else:
             channel = self.registry.find(client.app.id, name)
             was_on = channel is not None and self.registry.leave(channel, client, self._clock.monotonic_s())
-        if was_on:
-            self.traffic.unsubscribed(client.socket_id, name)
+        if not was_on:
+            return
+        self.traffic.unsubscribed(client.socket_id, name)
+        if (chain := self._hooks.unsubscribe.chain) is not None:
+            chain.after(ChannelContext(app=client.app.id, channel=name, connection_id=client.socket_id))
 
     def _relay(self, client: Client, event: ClientEvent) -> None:
-        frame = frames.relayed(event.event, event.channel, event.data)
-        self.publish(client.app.id, event.channel, frame, exclude=client.socket_id)
+        data = event.data.decode()
+        self.broadcast(Broadcast(client.app.id, event.channel, event.event, data, client.socket_id, "client"))
+
+    def _send(self, message: Broadcast) -> None:
+        """Send one message now, and tell who wants to know."""
+        channel = self.registry.find(message.app_id, message.channel)
+        if channel is None:
+            return
+        self.publish(message.app_id, message.channel, message.frame(), message.exclude)
+        self.traffic.sent(channel, message.event)
+        if (chain := self._hooks.after_broadcast.chain) is not None:
+            chain.after(message.context())
+
+    def _max_data_bytes(self, app_id: str) -> int:
+        limits = self._limits.get(app_id)
+        return 0 if limits is None else limits.max_event_bytes
 
     def _greet(self, client: Client) -> None:
         """A client said hello: channels it is on already begin to tell it where they stand."""

@@ -13,6 +13,7 @@ from magmobo.contracts.events import (
     RealtimeConnectionClosed,
     RealtimeConnectionOpened,
     RealtimeGap,
+    RealtimeMessageSent,
     RealtimeSubscriptionCreated,
     RealtimeSubscriptionRemoved,
 )
@@ -46,6 +47,11 @@ class Traffic:
         """A client left a channel."""
         if self._bus.has_listeners(RealtimeSubscriptionRemoved):
             self._bus.emit(RealtimeSubscriptionRemoved(socket_id, channel))
+
+    def sent(self, channel: Channel, event: str) -> None:
+        """A message went out to an ordinary channel."""
+        if self._bus.has_listeners(RealtimeMessageSent):
+            self._bus.emit(RealtimeMessageSent(channel.name, len(channel.members), event))
 
     def gap(self, channel: str, start: str, end: str, reason: str) -> None:
         """Clients were told that they missed something."""
