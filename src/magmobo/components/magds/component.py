@@ -23,6 +23,8 @@ from magmobo.components.magds.config import MagDSConfig
 from magmobo.components.magds.database import MagDatabase
 from magmobo.components.magds.dsn import complete_dsn, connect, describe_dsn
 from magmobo.components.magds.errors import ServerStartFailed
+from magmobo.components.magds.guests.service import GuestService
+from magmobo.components.magds.migrations.service import MigrationService
 from magmobo.components.magds.multiplexer import Multiplexer
 from magmobo.components.magds.outage import Outage
 from magmobo.components.magds.pool import Pool
@@ -33,6 +35,7 @@ from magmobo.contracts.bus import Subscription
 from magmobo.contracts.component import Announcement, Component, Context
 from magmobo.contracts.errors import MagError, ReloadRefused
 from magmobo.contracts.events import DatabaseSchemaChanged, Envelope
+from magmobo.contracts.guests import Guests, Migrations
 from magmobo.contracts.health import HealthCheck, HealthReport, HealthStatus
 from magmobo.contracts.planes import Changes, Database
 
@@ -56,10 +59,10 @@ class _Prepared(Struct, frozen=True):
 
 
 class MagDS(Component):
-    """Storage: serves `Database` and `Changes`."""
+    """Storage: serves `Database`, `Changes`, `Guests` and `Migrations`."""
 
     name = "magds"
-    provides = (Database, Changes)
+    provides = (Database, Changes, Guests, Migrations)
     config_type = MagDSConfig
 
     def __init__(self, context: Context) -> None:
@@ -75,6 +78,8 @@ class MagDS(Component):
         self._database: MagDatabase
         self._multiplexer: Multiplexer | None = None
         self._pool: Pool | None = None
+        self._guests: GuestService | None = None
+        self._migrations: MigrationService
         self._changes: ChangeService | None = None
         self._watch: SchemaWatch | None = None
         self._subscription: Subscription | None = None
@@ -175,6 +180,8 @@ class MagDS(Component):
                 statement_timeout_s=config.statement_timeout_s,
                 renew=renew,
             )
+        if self._guests is not None:
+            self._guests.adjust(ways.node, acquire_timeout_s=config.acquire_timeout_s, renew=renew)
         if self._changes is not None and self._watch is not None:
             self._changes.adjust(ways.reader, config, renew=renew)
             self._watch.adjust(ways.reader, renew=renew)
@@ -182,7 +189,8 @@ class MagDS(Component):
     # ------------------------------------------------------------ what people see
 
     def implementation(self, protocol: type) -> Any:
-        return self._changes if protocol is Changes else self._database
+        services: dict[Any, Any] = {Changes: self._changes, Guests: self._guests, Migrations: self._migrations}
+        return services.get(protocol, self._database)
 
     async def health(self) -> HealthReport:
         checks = [self._connections_check()]
@@ -280,6 +288,15 @@ class MagDS(Component):
             request_timeout_s=config.request_timeout_s,
             acquire_timeout_s=config.acquire_timeout_s,
         )
+        self._guests = GuestService(
+            conninfo,
+            self._database.session,
+            database_oid=self._found.database_oid,
+            acquire_timeout_s=config.acquire_timeout_s,
+        )
+        self._migrations = MigrationService(
+            self._database.session, self._guests, hooks=self._context.hooks, bus=self._context.bus
+        )
 
     def _make_changes(self) -> None:
         around: dict[str, Any] = {
@@ -304,6 +321,8 @@ class MagDS(Component):
         if self._multiplexer is not None:
             await self._multiplexer.drain(DRAIN_S)
             await self._multiplexer.close()
+        if self._guests is not None:
+            await self._guests.close()
         if self._pool is not None:
             await self._pool.close()
 

@@ -25,7 +25,7 @@ GRANTABLE_ROLES = """
 select r.rolname::text from pg_catalog.pg_roles r
 where pg_catalog.pg_has_role(current_user, r.oid, '{right}')
   and not r.rolsuper and not r.rolbypassrls
-  and r.rolname not in (current_user, session_user, 'none') and r.rolname !~ '^pg_'
+  and r.rolname not in (current_user, session_user, 'none') and r.rolname !~ '^(pg_|mag_ext_[0-9])'
   and not pg_catalog.pg_has_role(r.oid, current_user, 'MEMBER')
 """
 

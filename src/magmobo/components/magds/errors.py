@@ -159,6 +159,24 @@ class StatementUnsupported(StorageError):
         return f"this statement cannot run on a pipelined connection: {self.reason}"
 
 
+class OwnSchemaRefused(StorageError):
+    """The node cannot keep its own tables in schema mag: it may not make them, or what is there is somebody else's."""
+
+    code = "MAG-DS-024"
+    http_status = 503
+    remedy = "Run the statement that is named with this error, as the role it names."
+
+    def __init__(self, reason: str, step: str) -> None:
+        super().__init__(reason, step)
+        self.reason, self.step = reason, step
+
+    def __str__(self) -> str:
+        return f"the node cannot keep its tables in this database: {self.reason}"
+
+    def next_step(self) -> str:
+        return self.step
+
+
 # ---------------------------------------------------------------- the embedded server
 
 

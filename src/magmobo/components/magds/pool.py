@@ -11,7 +11,7 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -23,6 +23,7 @@ from magmobo.contracts.errors import Unavailable
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 CLEAN_TIMEOUT_S = 5.0
+CANCEL_TIMEOUT_S = 2.0
 RETRY_S = 0.1
 REFUSED_RETRY_S = 0.5  # each try stands in the server's log
 
@@ -74,8 +75,10 @@ class Pool:
             self._leased.discard(connection)
             await self._release(connection)
 
-    async def close(self) -> None:
-        """Refuse new leases and close every connection, leased ones too."""
+    async def close(self, *, cancel: bool = False) -> None:
+        """Refuse new leases and close every connection, leased ones too; `cancel`: what runs on those ends on the
+        server as well.
+        """
         self._closed = True
         for waiter in self._waiters:
             if not waiter.done():
@@ -83,6 +86,8 @@ class Pool:
         self._waiters.clear()
         if self._reaper is not None:
             self._reaper.cancel()
+        if cancel:
+            await asyncio.gather(*(_cancel(connection) for connection in self._leased))
         for connection in [*(connection for connection, _ in self._idle), *self._leased]:
             await connection.close()
         while self._idle:
@@ -237,6 +242,12 @@ def _without_preparing(connection: Connection) -> Connection:
     """psycopg prepares what it sees often, but overlooks that our next `discard all` dropped it again."""
     connection.prepare_threshold = None
     return connection
+
+
+async def _cancel(connection: Connection) -> None:
+    """Ask the server to end what runs on this connection."""
+    with suppress(psycopg.Error):
+        await connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
 
 
 async def _clean(connection: Connection) -> bool:
