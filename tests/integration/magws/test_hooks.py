@@ -50,6 +50,20 @@ async def test_every_publisher_is_asked_about_under_its_own_name(dsn: str) -> No
     assert {(context.app, context.channel) for context in chain.asked} == {(APP_ID, "private-a")}
 
 
+async def test_no_message_waits_longer_than_the_component_runs(dsn: str) -> None:
+    chain = Chain()
+    async with running_node(dsn) as node:
+        async with connected(node.url) as client, asyncio.timeout(20):
+            await client.subscribe("room")
+            put(node, "realtime.before_broadcast", chain)
+            chain.gate.clear()
+            node.component.publish(["room"], "said", "1")
+            await chain.has_asked.wait()
+            await node.component.stop()
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "magws broadcasts"]
+        await node.component.start()
+
+
 async def test_a_restart_forgets_who_waits_and_asks_again(dsn: str) -> None:
     chain = Chain()
     async with running_node(dsn) as node:
