@@ -230,3 +230,29 @@ class PackFailed(MagError):
 
     def __str__(self) -> str:
         return f"{self.path} cannot be packed: {self.reason}"
+
+
+class ScaffoldRefused(MagError):
+    """A new extension cannot be written there, or under that name; nothing that was there was changed."""
+
+    code = "MAG-EXT-173"
+    exit_code = 2
+    remedy = "Choose a name such as delay-alerts and a folder that is not there yet (--folder)."
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what, self.reason = what, reason
+
+    def __str__(self) -> str:
+        return f"no extension was made at {self.what}: {self.reason}"
+
+
+class PytestMissing(MagError):
+    """The tests of an extension cannot be run: pytest is not installed beside this program."""
+
+    code = "MAG-EXT-174"
+    exit_code = 2
+    remedy = "Install it into the environment that `mag` runs in: pip install pytest. Then try again."
+
+    def __str__(self) -> str:
+        return "the tests were not run: there is no pytest"

@@ -96,7 +96,7 @@ class _Walk:
                     yield from self.schema(inner, f"{path}.properties.{name}", depth + 1, in_list=in_list)
             required = schema.get("required", [])
             for name in required if isinstance(required, list) else []:
-                if name not in properties:
+                if not isinstance(name, str) or name not in properties:
                     yield Problem(f"{path}.required", f"{str(name)[:60]!r} is not among the properties")
 
 

@@ -21,6 +21,9 @@ from magmobo.extensions.package.errors import Problem
 S = TypeVar("S", bound=Struct)
 MAX_DEPTH = 32
 _PLACE = " - at `"
+_TEXT_END = r"(?![\s\S])"
+_LINES = ("$.description",)
+"""Where a text may have several lines."""
 
 
 def parse_json(data: bytes, max_bytes: int) -> tuple[Any, list[Problem]]:
@@ -70,7 +73,7 @@ def _problems(value: Any, type_: Any, path: str) -> Iterator[Problem]:
     try:
         msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
-        said, _, below = str(error).partition(_PLACE)
+        said, _, below = str(error).replace(repr(_TEXT_END)[1:-1], "$").partition(_PLACE)
         yield Problem(path + below.rstrip("`").removeprefix("$"), said[:1].lower() + said[1:])
 
 
@@ -113,7 +116,7 @@ def _text_problems(value: Any, path: str, depth: int) -> Iterator[Problem]:
     if depth > MAX_DEPTH:
         yield Problem("$", f"it is nested deeper than {MAX_DEPTH} levels")
     elif isinstance(value, str):
-        if not value.replace("\n", " ").isprintable():
+        if not (value.replace("\n", " ") if path in _LINES else value).isprintable():
             yield Problem(path, "it holds control or invisible characters")
     elif isinstance(value, dict):
         for key, inner in value.items():
