@@ -15,7 +15,7 @@ import structlog
 from magmobo.components.magds.changes.service import ChangeService
 from magmobo.components.magds.config import MagDSConfig
 from magmobo.components.magds.schema_watch import SchemaWatch
-from magmobo.contracts.events import DatabaseChange, DatabaseChangesLost, DatabaseSchemaChanged, Envelope
+from magmobo.contracts.events import DatabaseChange, DatabaseChangesLost, DatabaseSchemaChanged, Envelope, SystemReady
 from magmobo.contracts.planes import TableName
 from magmobo.kernel.bus.bus import EventBus, ScopedBus
 from magmobo.kernel.clock import SystemClock
@@ -41,7 +41,7 @@ class Node:
         self.changes: list[DatabaseChange] = []
         self.lost: list[DatabaseChangesLost] = []
         self.schema: list[DatabaseSchemaChanged] = []
-        bus = ScopedBus(EventBus(), "test")
+        self.bus = bus = ScopedBus(EventBus(), "test")
         bus.on(DatabaseChange, self._on_change)
         bus.on(DatabaseChangesLost, lambda envelope: self.lost.append(envelope.data))
         bus.on(DatabaseSchemaChanged, lambda envelope: self.schema.append(envelope.data))
@@ -58,6 +58,10 @@ class Node:
 
     async def publish(self, *names: str) -> Sequence[Any]:
         return await self.service.publish(tables(*names))
+
+    def everybody_asked(self) -> None:
+        """The node is ready: what nobody wants goes."""
+        self.bus.emit(SystemReady("test", "test", 0.0))
 
     async def kill(self) -> None:
         """End without a word to the server, as kill -9 would."""
@@ -78,12 +82,14 @@ class Node:
 
 @asynccontextmanager
 async def running(
-    dsn: str, *publish: str, watch: bool = False, clean: bool = False, **config: Any
+    dsn: str, *publish: str, watch: bool = False, clean: bool = False, ready: bool = True, **config: Any
 ) -> AsyncIterator[Node]:
     node = Node(dsn, **config)
     if watch:
         await node.watch.start()
     await node.service.start()
+    if ready:
+        node.everybody_asked()
     try:
         if publish:
             await node.publish(*publish)

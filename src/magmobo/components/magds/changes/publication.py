@@ -98,29 +98,41 @@ class Outcome(Struct, frozen=True):
     busy: bool
 
 
-async def apply(connection: Connection, tables: Sequence[TableName], known: frozenset[TableName]) -> Outcome:
+async def members(connection: Connection) -> tuple[TableName, ...]:
+    """Tables that are in the stream now."""
+    return tuple(table for _, table in (await _read_members(connection)).values())
+
+
+async def apply(
+    connection: Connection,
+    tables: Sequence[TableName],
+    known: frozenset[TableName],
+    *,
+    kept: Sequence[TableName] = (),
+) -> Outcome:
     """Bring both publications to exactly `tables`, and describe each.
 
     Tables enter one by one, each in a transaction of its own, because a table is locked against writers meanwhile.
     Args:
         connection: one that its caller closes afterwards, since it holds a lock of the session until then.
         known: tables that were published before; one of them that has to enter again lost changes meanwhile.
+        kept: tables that stay if they are there.
     Raises: psycopg.Error.
     """
     await connection.execute("set synchronous_commit = local; set lock_timeout = '3s'")
     await connection.execute("select pg_advisory_lock(%s)", (INSTALL_LOCK,))
     facts = await _read_facts(connection, tables)
-    members = await _read_members(connection)
+    present = await _read_members(connection)
     refusals = {t: refusal for t, f in facts.items() if (refusal := _refusal(t, f, facts)) is not None}
-    entering = {t: f for t, f in facts.items() if t not in refusals and f.oid not in members}
+    entering = {t: f for t, f in facts.items() if t not in refusals and f.oid not in present}
     refusals |= await _enter(connection, entering, known)
     entered = [table for table in entering if table not in refusals]
     wanted = {fact.oid for table, fact in facts.items() if table not in refusals}
-    left = [table for oid, (_, table) in members.items() if oid not in wanted]
+    leaving = {oid: entry for oid, entry in present.items() if oid not in wanted and entry[1] not in kept}
+    left = [table for _, table in leaving.values()]
     async with connection.transaction():
-        for oid, (publication, table) in members.items():
-            if oid not in wanted:
-                await _drop(connection, publication, table)
+        for publication, table in leaving.values():
+            await _drop(connection, publication, table)
         await connection.execute(f"set local lock_timeout = '{_WRITERS_PATIENCE}'")
         await connection.execute("select mag.move_tables()")
     busy = await _is_misplaced(connection) or any(refusal.code == TableBusy.code for refusal in refusals.values())

@@ -1,8 +1,9 @@
 """The reader: one session after another with the walsender, history and bus fed in stream order.
 
 A session takes the reader lock, finds or makes the slot, then streams until something breaks; `run` begins the next.
-Invariants: the confirmed position never passes the oldest change in history; a position is emitted once; when history
-was cut (slot gone, log too long), DatabaseChangesLost says so before anything newer is emitted.
+Invariants: the confirmed position never passes the oldest change in history, nor what a consumer holds; a position is
+emitted once; when history was cut (slot gone, log too long), DatabaseChangesLost says so before anything newer is
+emitted.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class Reader:
         self.server: ServerFacts | None = None
         self._renew_because = ""
         self._target = ""
-        self._confirmed_lsn = 0
+        self._confirmed_lsn = self._least_lsn = 0
+        self._hold_lsn: int | None = 0  # until it is known who wants what, nothing more is confirmed
         self._stream: ReplicationStream | None = None
         self._outdated = False
 
@@ -134,6 +136,10 @@ class Reader:
     def tables_changed(self) -> None:
         """Tables entered or left history: rows that follow go to the present views."""
         self._builder.rebuild()
+
+    def hold(self, lsn: int | None) -> None:
+        """Confirm nothing beyond this log position, unless the slot holds back too much; None: history alone counts."""
+        self._hold_lsn = lsn
 
     def ask_for_position(self) -> None:
         """Make the walsender say soon how far it is, when nothing is being written."""
@@ -205,6 +211,7 @@ class Reader:
         reason = self._renew_because or ("slot_advanced" if epoch == self.epoch else "slot_lost")
         self.history.reset(confirmed_lsn)
         self.epoch, self._confirmed_lsn, self.caught_up, self._renew_because = epoch, confirmed_lsn, False, ""
+        self._least_lsn = 0
         if had_history:
             self._lost(before, reason)
 
@@ -280,10 +287,14 @@ class Reader:
         budget_bytes = min(_WINDOW_LIMIT_BYTES, limit_bytes // 4)
         if facts.held_bytes > budget_bytes:
             # The restart position follows the confirmed one in steps, so the cut is deeper than the excess.
-            self.history.trim_before(lsn_of(self.history.head) - budget_bytes // 2)
+            self._least_lsn = lsn_of(self.history.head) - budget_bytes // 2
+            self.history.trim_before(self._least_lsn)
 
     def _send_status(self, stream: ReplicationStream, *, ask_reply: bool) -> None:
-        self._confirmed_lsn = max(self._confirmed_lsn, self.history.confirmable_lsn)
+        confirmable_lsn = self.history.confirmable_lsn
+        if self._hold_lsn is not None:
+            confirmable_lsn = min(confirmable_lsn, max(self._hold_lsn, self._least_lsn))
+        self._confirmed_lsn = max(self._confirmed_lsn, confirmable_lsn)
         stream.send_status(lsn_of(self.history.head), self._confirmed_lsn, self._clock.time_s(), ask_reply=ask_reply)
 
     async def _close_stream(self, stream: ReplicationStream) -> None:

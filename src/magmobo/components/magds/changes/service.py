@@ -1,13 +1,16 @@
 """The change stream as the rest of the node sees it: tables asked for, positions, replay, and why it cannot be had.
 
 Boundary: implements `contracts.planes.Changes`; `reader` moves the data, `publication` decides about tables. It keeps
-the asked tables true: after any DDL it looks again, because keys, names and owners change.
+the asked tables true: after any DDL it looks again, because keys, names and owners change. Each consumer asks for its
+own. Until the node is ready nothing that was published before leaves, and nothing more is confirmed to the server: a
+consumer that starts later than another one finds its tables and its history as it left them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -15,14 +18,14 @@ import psycopg
 from magmobo.components.magds.changes import publication
 from magmobo.components.magds.changes.errors import AnotherReader, ChangesUnavailable
 from magmobo.components.magds.changes.objects import install, open_connection, slot_name
-from magmobo.components.magds.changes.positions import position_text
+from magmobo.components.magds.changes.positions import is_position, lsn_of, position_text
 from magmobo.components.magds.changes.reader import Limits, Reader
 from magmobo.components.magds.changes.slot import drop_slot, take_reader_lock
 from magmobo.components.magds.config import MagDSConfig
 from magmobo.contracts.bus import Bus, Subscription
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.errors import Unavailable
-from magmobo.contracts.events import DatabaseChangesLost, DatabaseSchemaChanged
+from magmobo.contracts.events import DatabaseChangesLost, DatabaseSchemaChanged, SystemReady
 from magmobo.contracts.planes import Gap, PublishedTable, RefusedTable, Replay, TableName
 
 _START_PATIENCE_S, _SETTLE_S = 6.0, 15.0
@@ -72,7 +75,10 @@ class ChangeService:
             log=log,
             on_state=self._on_state,
         )
-        self._asked: tuple[TableName, ...] = ()
+        self._asked: dict[str, tuple[TableName, ...]] = {}
+        self._kept: tuple[TableName, ...] | None = None
+        self._holds: dict[str, int] = {}
+        self._everybody_asked = False
         self._published: dict[TableName, PublishedTable] = {}
         self._identity_notices: tuple[str, ...] = ()
         self._publishing = asyncio.Lock()
@@ -82,13 +88,16 @@ class ChangeService:
         self._look_later: asyncio.TimerHandle | None = None
         self._busy_pause_s = _BUSY_PAUSE_S
         self._tasks: list[asyncio.Task[Any]] = []
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
 
     # -------------------------------------------------------------- life
 
     async def start(self) -> None:
         """Begin to read. Returns once the stream flows or it is known why it cannot; never raises for that."""
-        self._subscription = self._bus.on(DatabaseSchemaChanged, self._on_schema_changed)
+        self._subscriptions = [
+            self._bus.on(DatabaseSchemaChanged, self._on_schema_changed),
+            self._bus.on(SystemReady, self._on_ready),
+        ]
         self._tasks = [
             self._spawn(self._reader.run(), "changes.reader"),
             self._spawn(self._keep_true(), "changes.tables"),
@@ -97,9 +106,8 @@ class ChangeService:
 
     async def stop(self, *, clean: bool) -> None:
         """Read no more. With `clean`, drop the slot where nothing else would limit the log it holds back."""
-        if self._subscription is not None:
-            self._subscription.cancel()
-            self._subscription = None
+        while self._subscriptions:
+            self._subscriptions.pop().cancel()
         if self._look_later is not None:
             self._look_later.cancel()
         had_slot = bool(self._reader.epoch)
@@ -150,21 +158,32 @@ class ChangeService:
     def published(self, table: TableName) -> PublishedTable | None:
         return self._published.get(table)
 
-    async def publish(self, tables: Sequence[TableName]) -> Sequence[PublishedTable | RefusedTable]:
+    async def publish(
+        self, tables: Sequence[TableName], *, consumer: str = ""
+    ) -> Sequence[PublishedTable | RefusedTable]:
         """As the contract says; on a server that gives no changes every table is refused with that reason.
 
         Raises: Unavailable while the database does not answer.
         """
-        self._asked = tuple(tables)
+        self._asked[consumer] = tuple(tables)
         await self._until(self._is_settled, _SETTLE_S)
         if (reason := self._reader.reason) is None:
             try:
-                return await self._bring_about(self._asked)
+                answers = await self._bring_about(also=tables)
+                return [answers[table] for table in tables]
             except ChangesUnavailable as error:
                 reason = error
             except psycopg.Error as error:
                 raise Unavailable("the database") from error
         return [RefusedTable(table, reason.code, str(reason), reason.next_step()) for table in tables]
+
+    def hold(self, consumer: str, position: str | None) -> None:
+        if position is None:
+            self._holds.pop(consumer, None)
+        elif is_position(position):
+            self._holds[consumer] = lsn_of(position)
+        if self._everybody_asked:
+            self._reader.hold(min(self._holds.values(), default=None))
 
     async def caught_up(self) -> None:
         reader, loop = self._reader, asyncio.get_running_loop()
@@ -189,12 +208,18 @@ class ChangeService:
 
     # -------------------------------------------------------------- inside
 
-    async def _bring_about(self, tables: tuple[TableName, ...]) -> Sequence[PublishedTable | RefusedTable]:
+    async def _bring_about(self, also: Sequence[TableName] = ()) -> Mapping[TableName, PublishedTable | RefusedTable]:
+        """Publish what everybody asks for; `also` is answered for, even when its consumer has asked otherwise since."""
         async with self._publishing:
+            asked = dict(self._asked)
             connection = await open_connection(self._conninfo)
             try:
                 await install(connection)  # a publication that somebody dropped comes back
-                outcome = await publication.apply(connection, tables, frozenset(self._published))
+                if self._kept is None:
+                    self._kept = () if self._everybody_asked else await publication.members(connection)
+                tables = tuple(dict.fromkeys([*chain.from_iterable(asked.values()), *also]))
+                kept = tuple(table for table in self._kept if table not in tables)
+                outcome = await publication.apply(connection, tables, frozenset(self._published), kept=kept)
             finally:
                 await connection.close()
             self._come_back(busy=outcome.busy)
@@ -208,11 +233,11 @@ class ChangeService:
             before = self._published
             self._published = {a.table: a for a in outcome.answers if isinstance(a, PublishedTable)}
             self._identity_notices = outcome.notices
-            if tables == self._asked and any(table in tables and table not in self._published for table in before):
+            if asked == self._asked and any(table in tables and table not in self._published for table in before):
                 self._bus.emit(DatabaseChangesLost(self.epoch, history.head, history.head, "table_left"))
             # A new subscriber's position is the head; it must not lie before the floors just raised.
             await self._until(lambda: history.head >= position, _POSITION_PATIENCE_S, nudge=True)
-            return outcome.answers
+            return dict(zip(tables, outcome.answers, strict=True))
 
     def _come_back(self, *, busy: bool) -> None:
         """Look again for a table that waits for its writers: soon, then less often, as each try makes them wait."""
@@ -233,7 +258,7 @@ class ChangeService:
             if not self._asked or not self._reader.epoch:
                 continue
             try:
-                await self._bring_about(self._asked)
+                await self._bring_about()
             except (psycopg.Error, ChangesUnavailable) as error:
                 self._log.warning("published tables could not be checked", error=str(error).strip())
                 await self._clock.sleep(1.0)
@@ -243,6 +268,11 @@ class ChangeService:
         return self._reader.streaming or self._reader.reason is not None
 
     def _on_schema_changed(self, _: object) -> None:
+        self._look_again.set()
+
+    def _on_ready(self, _: object) -> None:
+        self._kept, self._everybody_asked = (), True
+        self._reader.hold(min(self._holds.values(), default=None))
         self._look_again.set()
 
     def _on_state(self) -> None:
