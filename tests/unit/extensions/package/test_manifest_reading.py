@@ -126,10 +126,26 @@ INTERCEPT = [asked("api.intercept_request")]
 @pytest.mark.parametrize(
     ("changed", "where", "why"),
     [
-        ({"hooks": [{"point": "api.rbac_check", "on_error": "skip"}], "capabilities": INTERCEPT}, "$.hooks[0].on_error", "closed"),
-        ({"hooks": [{"point": "api.after_request", "on_error": "deny"}], "capabilities": INTERCEPT}, "$.hooks[0].on_error", "told"),
-        ({"hooks": [{"point": "api.before_request", "on_error": "fallback"}], "capabilities": INTERCEPT}, "$.hooks[0].on_error", "fall back"),
-        ({"hooks": [{"point": "api.before_request", "timeout_ms": 51}], "capabilities": INTERCEPT}, "$.hooks[0].timeout_ms", "50 ms"),
+        (
+            {"hooks": [{"point": "api.rbac_check", "on_error": "skip"}], "capabilities": INTERCEPT},
+            "$.hooks[0].on_error",
+            "closed",
+        ),
+        (
+            {"hooks": [{"point": "api.after_request", "on_error": "deny"}], "capabilities": INTERCEPT},
+            "$.hooks[0].on_error",
+            "told",
+        ),
+        (
+            {"hooks": [{"point": "api.before_request", "on_error": "fallback"}], "capabilities": INTERCEPT},
+            "$.hooks[0].on_error",
+            "fall back",
+        ),
+        (
+            {"hooks": [{"point": "api.before_request", "timeout_ms": 51}], "capabilities": INTERCEPT},
+            "$.hooks[0].timeout_ms",
+            "50 ms",
+        ),
         ({"hooks": [{"point": "api.on_error"}] * 2, "capabilities": INTERCEPT}, "$.hooks[1]", "already"),
         ({"capabilities": INTERCEPT * 2}, "$.capabilities[1]", "already"),
         ({"capabilities": [asked("system.metrics", tables=["a.b"])]}, "$.capabilities[0].tables", "no tables"),
@@ -137,13 +153,29 @@ INTERCEPT = [asked("api.intercept_request")]
         ({"capabilities": [asked("network.inbound")]}, "$.capabilities[0].name", "optional"),
         ({"capabilities": [asked("ui.register_panel", optional=True)]}, "$.capabilities[0].fallback", "without it"),
         ({"events": [{"name": "a", "topic": "database.change"}]}, "$.events[0].tables", "names the tables"),
-        ({"events": [{"name": "a", "topic": "database.change", "tables": ["public.t"]}]}, "$.events[0].tables[0]", "database.read"),
+        (
+            {"events": [{"name": "a", "topic": "database.change", "tables": ["public.t"]}]},
+            "$.events[0].tables[0]",
+            "database.read",
+        ),
         ({"events": [{"name": "a", "topic": "system.ready", "tables": ["public.t"]}]}, "$.events[0].tables", "only"),
-        ({"events": [{"name": "a", "topic": "system.ready", "where": {"data.x": {"$near": 1}}}]}, "$.events[0].where", ""),
+        (
+            {"events": [{"name": "a", "topic": "system.ready", "where": {"data.x": {"$near": 1}}}]},
+            "$.events[0].where",
+            "",
+        ),
         ({"events": [{"name": "a", "topic": "System"}]}, "$.events[0].topic", "lower-case"),
         ({"endpoints": [{"method": "GET", "path": "/x"}]}, "$.endpoints", "api.register_endpoint"),
-        ({"endpoints": [{"method": "GET", "path": "/../x"}], "capabilities": [asked("api.register_endpoint")]}, "$.endpoints[0].path", ".."),
-        ({"endpoints": [{"method": "GET", "path": "/x"}] * 2, "capabilities": [asked("api.register_endpoint")]}, "$.endpoints[1]", "already"),
+        (
+            {"endpoints": [{"method": "GET", "path": "/../x"}], "capabilities": [asked("api.register_endpoint")]},
+            "$.endpoints[0].path",
+            "..",
+        ),
+        (
+            {"endpoints": [{"method": "GET", "path": "/x"}] * 2, "capabilities": [asked("api.register_endpoint")]},
+            "$.endpoints[1]",
+            "already",
+        ),
         ({"commands": [{"name": "x"}, {"name": "x"}]}, "$.commands[1]", "already"),
         ({"jobs": [{"name": "x"}]}, "$.jobs[0]", "system.background_jobs"),
         ({"requires": {"magmobo": "^y"}}, "$.requires.magmobo", "range"),
@@ -151,7 +183,11 @@ INTERCEPT = [asked("api.intercept_request")]
         ({"requires": {"extensions": {"base": "*"}, "conflicts": ["base"]}}, "$.requires.conflicts", "refused"),
         ({"requires": {"extensions": {"demo": "*"}}}, "$.requires", "itself"),
         ({"settings": {"type": "string"}}, "$.settings.type", "object"),
-        ({"settings": {"type": "object", "properties": {"n": {"type": "integer", "default": "x"}}}}, "$.settings.properties.n.default", "type"),
+        (
+            {"settings": {"type": "object", "properties": {"n": {"type": "integer", "default": "x"}}}},
+            "$.settings.properties.n.default",
+            "type",
+        ),
         ({"id": "Demo"}, "$.id", "regex '^[a-z][a-z0-9]*(-[a-z0-9]+)*$'"),
         ({"id": "demo\n"}, "$.id", "invisible"),
         ({"entry": "os:system()"}, "$.entry", "regex"),
@@ -159,7 +195,7 @@ INTERCEPT = [asked("api.intercept_request")]
         ({"name": "two\nlines"}, "$.name", "invisible"),
         ({"description": "\u001b[31mred"}, "$.description", "invisible"),
     ],
-)  # fmt: skip
+)
 def test_one_mistake_is_named_where_it_is(changed: dict[str, Any], where: str, why: str) -> None:
     said = problems(**changed)
     assert any(one.startswith(f"{where}: ") and why in one for one in said), said
@@ -225,11 +261,13 @@ values = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(sorted(fields(**FULL))), values, max_size=4))
 def test_whatever_a_manifest_says_it_is_read_or_refused_with_places(changed: dict[str, Any]) -> None:
+    places = ["$"]
     try:
         read_manifest(json.dumps(fields(**FULL) | changed).encode())
     except ManifestRefused as error:
-        assert error.problems
-        assert all(problem.path.startswith("$") for problem in error.problems)
+        places = [problem.path for problem in error.problems]
+    assert places
+    assert all(place.startswith("$") for place in places)
 
 
 @given(st.binary(max_size=200))

@@ -68,8 +68,14 @@ def test_who_requires_it_stops_first() -> None:
 
 @pytest.mark.parametrize(
     ("said", "is_"),
-    [("0.1.0", "0.1.0"), ("0.2", "0.2.0"), ("1.0.0rc1", "1.0.0-rc.1"), ("1.0.0.dev4", "1.0.0-dev.4"), ("2.0.0-rc.1", "2.0.0-rc.1")],
-)  # fmt: skip
+    [
+        ("0.1.0", "0.1.0"),
+        ("0.2", "0.2.0"),
+        ("1.0.0rc1", "1.0.0-rc.1"),
+        ("1.0.0.dev4", "1.0.0-dev.4"),
+        ("2.0.0-rc.1", "2.0.0-rc.1"),
+    ],
+)
 def test_the_version_of_the_node_is_a_semantic_one(said: str, is_: str) -> None:
     assert node_semver(said) == is_
     with pytest.raises(VersionInvalid):

@@ -15,14 +15,19 @@ GOOD = {
     "topics": ["database.change", "database.*", "database.**", "**", "a.*.b"],
 }
 BAD = {
-    "tables": ["flights", "public.", ".x", "a.b.c", "public.t()", "public.t(a,)", "public.t(a,a)", "public.t(a", "*.*",
-               "public.*", 'public."x"', "public.a;drop", "pg_catalog.pg_authid", "information_schema.tables", "mag.guest",
-               "ext_other.secrets", "public.t\n", "public.t(a) ", "1.2", "a" * 70 + ".b"],
-    "hosts": ["*", "*.com", "a.*.com", "*example.com", "http://x.com", "x.com/", "x.com:0", "x.com:99999", "x.com:", "127.0.0.1",
-              "10.1", "[::1]", "2130706433", "user@x.com", "API.example.com", "x..com", "-x.com", "x.com.", "x.com\n", ""],
+    "tables": [
+        *("flights", "public.", ".x", "a.b.c", "public.t()", "public.t(a,)", "public.t(a,a)", "public.t(a", "*.*"),
+        *("public.*", 'public."x"', "public.a;drop", "pg_catalog.pg_authid", "information_schema.tables", "mag.guest"),
+        *("ext_other.secrets", "public.t\n", "public.t(a) ", "1.2", "a" * 70 + ".b"),
+    ],
+    "hosts": [
+        *("*", "*.com", "a.*.com", "*example.com", "http://x.com", "x.com/", "x.com:0", "x.com:99999", "x.com:"),
+        *("127.0.0.1", "10.1", "[::1]", "2130706433", "user@x.com", "API.example.com", "x..com", "-x.com", "x.com."),
+        *("x.com\n", ""),
+    ],
     "channels": ["private-db.public.users", "db.public.users", "a b", "a*b", "", "ü", "x" * 165, "db.*"],
     "topics": ["", ".", "a.", "A.b", "a.**.b", "a-b", "a b", "*a"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind in KINDS for text in GOOD[kind]])

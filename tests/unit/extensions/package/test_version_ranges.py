@@ -59,9 +59,29 @@ def test_what_a_range_means(range_: str, inside: str, outside: str) -> None:
 
 @pytest.mark.parametrize(
     "range_",
-    ["^", "a", "1.2.3.4", "1..2", "*.1", "1.*.3", "01", "^1 ||", "|| 1", "||", ">=1<2", "1,,2", "=>1", "1.2-rc", "1\x002",
-     "1.2.3-", ">=1.2.3-01", "^" * 50, "1 " * MAX_RANGE_CHARS, "１"],
-)  # fmt: skip
+    [
+        "^",
+        "a",
+        "1.2.3.4",
+        "1..2",
+        "*.1",
+        "1.*.3",
+        "01",
+        "^1 ||",
+        "|| 1",
+        "||",
+        ">=1<2",
+        "1,,2",
+        "=>1",
+        "1.2-rc",
+        "1\x002",
+        "1.2.3-",
+        ">=1.2.3-01",
+        "^" * 50,
+        "1 " * MAX_RANGE_CHARS,
+        "１",
+    ],
+)
 def test_what_is_no_range(range_: str) -> None:
     with pytest.raises(VersionInvalid):
         parse_range(range_)
