@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from magmobo.extensions.package.errors import Problem
 
 S = TypeVar("S", bound=Struct)
 MAX_DEPTH = 32
+MAX_PROBLEMS = 100
 _PLACE = " - at `"
 _TEXT_END = r"(?![\s\S])"
 _LINES = ("$.description",)
@@ -49,7 +51,7 @@ def convert_whole(value: Any, type_: type[S]) -> tuple[S | None, list[Problem]]:
     try:
         return msgspec.convert(value, type_), []
     except msgspec.ValidationError:
-        return None, list(_problems(value, type_, "$"))
+        return None, list(islice(_problems(value, type_, "$"), MAX_PROBLEMS))
 
 
 def did_you_mean(word: str, known: Any) -> str:
@@ -62,9 +64,9 @@ def _problems(value: Any, type_: Any, path: str) -> Iterator[Problem]:
     """What keeps `value` from being a `type_`; at least one."""
     described = shape.type_info(type_)
     if isinstance(described, shape.StructType) and isinstance(value, dict):
-        found = list(_struct_problems(value, described.cls, path))
+        found = list(islice(_struct_problems(value, described.cls, path), MAX_PROBLEMS))
     elif isinstance(described, shape.CollectionType) and isinstance(value, list):
-        found = list(_list_problems(value, type_, described, path))
+        found = list(islice(_list_problems(value, described, path), MAX_PROBLEMS))
     else:
         found = []
     if found:
@@ -88,7 +90,7 @@ def _struct_problems(value: Mapping[str, Any], cls: type[Struct], path: str) -> 
             yield Problem(path, f"the field {name!r} is missing")
 
 
-def _list_problems(value: list[Any], type_: Any, described: Any, path: str) -> Iterator[Problem]:
+def _list_problems(value: list[Any], described: Any, path: str) -> Iterator[Problem]:
     item = described.item_type
     if isinstance(item, shape.StructType):
         for place, one in enumerate(value):

@@ -14,10 +14,9 @@ import msgspec
 from magmobo.extensions.package.checks import semantic_problems
 from magmobo.extensions.package.errors import ManifestRefused, Problem
 from magmobo.extensions.package.manifest import Manifest
-from magmobo.extensions.package.shapes import convert_whole, parse_json
+from magmobo.extensions.package.shapes import MAX_PROBLEMS, convert_whole, parse_json
 
 MAX_MANIFEST_BYTES = 262_144
-MAX_PROBLEMS = 100
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
