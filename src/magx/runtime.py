@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
 import logging
 import os
 import sys
@@ -18,9 +17,9 @@ from collections.abc import Callable
 from io import TextIOBase
 from pathlib import Path
 
-from magx import manifest, wire
+from magx import wire
 from magx.api import MAX_LINE_CHARACTERS
-from magx.extension import Extension
+from magx.loading import load
 from magx.session import Session
 
 try:
@@ -176,22 +175,6 @@ class _Worker:
         self.is_over = True
         self._loop.remove_reader(self._fd)
         self._loop.stop()
-
-
-def load(folder: Path, entry: str) -> Extension:
-    """Import the author's module, and compare it with the manifest beside it.
-
-    Raises: Mismatch, TypeError when `entry` names no `Extension`, and whatever the module raises.
-    """
-    sys.path[:0] = [str(folder), *([str(folder / "vendor")] if (folder / "vendor").is_dir() else [])]
-    name, _, attribute = entry.partition(":")
-    extension = getattr(importlib.import_module(name), attribute)
-    if not isinstance(extension, Extension):
-        raise TypeError(f"{entry} is a {type(extension).__name__}, not an Extension")
-    beside = manifest.read(folder)
-    if beside is not None:
-        manifest.join(extension, beside)
-    return extension
 
 
 class _Printed(TextIOBase):

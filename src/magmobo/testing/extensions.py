@@ -73,10 +73,13 @@ class PlainWorker:
             self._process.send_signal(number)
 
     def usage(self) -> PlainUsage:
-        """What it has used until now. Raises: FileNotFoundError, ProcessLookupError when it has ended."""
+        """What it has used until now; zeros when it has ended."""
         proc = Path("/proc") / str(self.pid)
-        fields = (proc / "stat").read_text().rpartition(")")[2].split()
-        lines = (line.split() for line in (proc / "smaps_rollup").read_text().splitlines()[1:])
+        try:
+            fields = (proc / "stat").read_text().rpartition(")")[2].split()
+            lines = [line.split() for line in (proc / "smaps_rollup").read_text().splitlines()[1:]]
+        except (FileNotFoundError, ProcessLookupError):
+            return PlainUsage(0.0, 0, 0)
         sizes_bytes = {words[0]: int(words[1]) * 1024 for words in lines}
         return PlainUsage(
             cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,

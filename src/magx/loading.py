@@ -1,0 +1,29 @@
+"""The author's module, imported, and joined with the manifest beside it.
+
+Boundary: the only place that imports code of an extension; a worker and `magx.testing` share it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from magx import manifest
+from magx.extension import Extension
+
+
+def load(folder: Path, entry: str) -> Extension:
+    """Import the author's module, and compare it with the manifest beside it.
+
+    Raises: Mismatch, TypeError when `entry` names no `Extension`, and whatever the module raises.
+    """
+    sys.path[:0] = [str(folder), *([str(folder / "vendor")] if (folder / "vendor").is_dir() else [])]
+    name, _, attribute = entry.partition(":")
+    extension = getattr(importlib.import_module(name), attribute)
+    if not isinstance(extension, Extension):
+        raise TypeError(f"{entry} is a {type(extension).__name__}, not an Extension")
+    beside = manifest.read(folder)
+    if beside is not None:
+        manifest.join(extension, beside)
+    return extension
