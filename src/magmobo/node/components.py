@@ -29,6 +29,7 @@ BUILT_IN = {
     "magds": "magmobo.components.magds.component:MagDS",
     "maggate": "magmobo.components.maggate.component:MagGate",
     "magws": "magmobo.components.magws.component:MagWS",
+    "extensions": "magmobo.extensions.component:ExtensionPlane",
     "console": "magmobo.console.component:Console",
     "auditexport": "magmobo.components.auditexport.component:AuditExport",
     "demo": "magmobo.components.demo.component:Demo",
