@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Set
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from msgspec import Struct
@@ -23,11 +24,11 @@ from magmobo.components.magds.config import MagDSConfig
 from magmobo.components.magds.database import MagDatabase
 from magmobo.components.magds.dsn import complete_dsn, connect, describe_dsn
 from magmobo.components.magds.errors import ServerStartFailed
-from magmobo.components.magds.guests.service import GuestService
-from magmobo.components.magds.migrations.service import MigrationService
 from magmobo.components.magds.multiplexer import Multiplexer
+from magmobo.components.magds.other_checks import checks_of
 from magmobo.components.magds.outage import Outage
-from magmobo.components.magds.pool import Pool
+from magmobo.components.magds.pool import Connection, Pool
+from magmobo.components.magds.query_watch import QueryWatch
 from magmobo.components.magds.reload import Server, check_dsn, read_identity
 from magmobo.components.magds.schema_watch import SchemaWatch
 from magmobo.components.magds.supervisor import PostgresServer
@@ -37,7 +38,12 @@ from magmobo.contracts.errors import MagError, ReloadRefused
 from magmobo.contracts.events import DatabaseSchemaChanged, Envelope
 from magmobo.contracts.guests import Guests, Migrations
 from magmobo.contracts.health import HealthCheck, HealthReport, HealthStatus
+from magmobo.contracts.hooks import HealthContext, HookPoint
 from magmobo.contracts.planes import Changes, Database
+
+if TYPE_CHECKING:
+    from magmobo.components.magds.guests.service import GuestService
+    from magmobo.components.magds.migrations.service import MigrationService
 
 DRAIN_S = 5.0
 
@@ -78,14 +84,17 @@ class MagDS(Component):
         self._database: MagDatabase
         self._multiplexer: Multiplexer | None = None
         self._pool: Pool | None = None
+        self._queries: QueryWatch
+        self._health_point: HookPoint[HealthContext] = context.hooks.point("database.health_check")
         self._guests: GuestService | None = None
-        self._migrations: MigrationService
+        self._migrations: MigrationService | None = None
         self._changes: ChangeService | None = None
         self._watch: SchemaWatch | None = None
         self._subscription: Subscription | None = None
 
     def configure(self, config: MagDSConfig) -> None:
         self._config = config
+        self._queries = QueryWatch(self._context.hooks, self._context.bus, slow_query_s=config.slow_query_s)
 
     # ------------------------------------------------------------ life
 
@@ -158,6 +167,7 @@ class MagDS(Component):
         else:
             self._target = describe_dsn(self._ways.node)
         self._database.adjust(request_timeout_s=config.request_timeout_s, acquire_timeout_s=config.acquire_timeout_s)
+        self._queries.slow_query_s = config.slow_query_s
         self._adjust_connections(renew=prepared.renew)
         if prepared.renew:
             self._spawn(self._refresh_roles(), "roles")
@@ -189,8 +199,10 @@ class MagDS(Component):
     # ------------------------------------------------------------ what people see
 
     def implementation(self, protocol: type) -> Any:
-        services: dict[Any, Any] = {Changes: self._changes, Guests: self._guests, Migrations: self._migrations}
-        return services.get(protocol, self._database)
+        if protocol is Guests or protocol is Migrations:
+            guests, migrations = self._for_guests()
+            return guests if protocol is Guests else migrations
+        return self._changes if protocol is Changes else self._database
 
     async def health(self) -> HealthReport:
         checks = [self._connections_check()]
@@ -202,6 +214,8 @@ class MagDS(Component):
             checks.append(HealthCheck("postgres", status, detail, outside=True))
         notices = self._changes.notices() if self._changes is not None else []
         checks.append(HealthCheck("changes", HealthStatus.HEALTHY, notices[0] if notices else ""))
+        if self._health_point.chain is not None:
+            checks += checks_of(await self._health_point.chain.gather(HealthContext(component=self.name)))
         return HealthReport.of(*checks)
 
     def announce(self) -> Announcement:
@@ -219,6 +233,25 @@ class MagDS(Component):
         return HealthCheck(
             "connections", HealthStatus.HEALTHY if connected == wanted else HealthStatus.DEGRADED, detail
         )
+
+    def _for_guests(self) -> tuple[GuestService, MigrationService]:
+        """Made when somebody asks for it first, and imported then: most nodes have no guests."""
+        if self._guests is None or self._migrations is None:
+            from magmobo.components.magds.guests.service import GuestService
+            from magmobo.components.magds.migrations.service import MigrationService
+
+            self._guests = guests = GuestService(
+                self._ways.node,
+                self._session,
+                database_oid=self._found.database_oid,
+                acquire_timeout_s=self._config.acquire_timeout_s,
+            )
+            self._migrations = MigrationService(self._session, guests, hooks=self._context.hooks, bus=self._context.bus)
+        return self._guests, self._migrations
+
+    def _session(self) -> AbstractAsyncContextManager[Connection]:
+        """A session of the present database: after a restart of this component it is another one."""
+        return self._database.session()
 
     # ------------------------------------------------------------ the server
 
@@ -287,15 +320,7 @@ class MagDS(Component):
             database_name=self._found.database_name,
             request_timeout_s=config.request_timeout_s,
             acquire_timeout_s=config.acquire_timeout_s,
-        )
-        self._guests = GuestService(
-            conninfo,
-            self._database.session,
-            database_oid=self._found.database_oid,
-            acquire_timeout_s=config.acquire_timeout_s,
-        )
-        self._migrations = MigrationService(
-            self._database.session, self._guests, hooks=self._context.hooks, bus=self._context.bus
+            watch=self._queries,
         )
 
     def _make_changes(self) -> None:

@@ -56,6 +56,11 @@ class MagDSConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     statement_timeout_s: Annotated[
         float, Meta(gt=0, le=600, description="after this Postgres ends a statement on a pipelined connection"), LIVE
     ] = 10.0
+    slow_query_s: Annotated[
+        float,
+        Meta(gt=0, le=3_600, description="a request's statement that takes longer is told as a slow query"),
+        LIVE,
+    ] = 1.0
     pool_size: Annotated[int, Meta(ge=1, le=100, description="whole connections for COPY, DDL and long work"), LIVE] = 8
     pool_idle_s: Annotated[
         float, Meta(gt=0, le=86_400, description="an unused whole connection is closed after"), LIVE

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,7 +17,9 @@ import psycopg
 from magmobo.components.magds.errors import IdentityRefused
 from magmobo.components.magds.multiplexer import Multiplexer
 from magmobo.components.magds.pool import Connection, Pool
+from magmobo.components.magds.query_watch import QueryWatch, around
 from magmobo.contracts.errors import MagError
+from magmobo.contracts.events import DatabaseQueryExecuted
 from magmobo.contracts.planes import Identity, Statement, StatementResult
 
 # From Postgres 16 on, membership alone (ADMIN) does not allow SET ROLE. "none" would mean our own role to set_config.
@@ -47,8 +50,9 @@ class MagDatabase:
         request_timeout_s: float,
         acquire_timeout_s: float,
         roles_trusted_for_s: float = TRUSTED_FOR_S,
+        watch: QueryWatch | None = None,
     ) -> None:
-        self._multiplexer, self._pool = multiplexer, pool
+        self._multiplexer, self._pool, self._watch = multiplexer, pool, watch
         self._trusted_for_s = roles_trusted_for_s
         self._database_name = database_name
         self._request_timeout_s, self._acquire_timeout_s = request_timeout_s, acquire_timeout_s
@@ -69,14 +73,28 @@ class MagDatabase:
     async def run(
         self, statement: Statement, identity: Identity, *, read_only: bool, timeout_s: float | None = None
     ) -> StatementResult:
-        age_s = asyncio.get_running_loop().time() - self._looked_at_s
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        age_s = begun_s - self._looked_at_s
         if age_s > self._trusted_for_s or (age_s > LOOK_AGAIN_AFTER_S and identity.role not in self._roles):
             await self._look_again()  # before a refusal, too: a GRANT may be younger than the last look
         if identity.role not in self._roles:
             raise IdentityRefused(identity.role)
-        return await self._multiplexer.run(
-            statement, identity, read_only=read_only, timeout_s=timeout_s or self._request_timeout_s
-        )
+        timeout_s, watch, result = timeout_s or self._request_timeout_s, self._watch, None
+        if watch is None:
+            return await self._multiplexer.run(statement, identity, read_only=read_only, timeout_s=timeout_s)
+        try:
+            chain = watch.point.chain
+            if chain is None:
+                result = await self._multiplexer.run(statement, identity, read_only=read_only, timeout_s=timeout_s)
+            else:
+                run = partial(self._multiplexer.run, statement, identity, read_only=read_only, timeout_s=timeout_s)
+                result = await around(chain, statement, identity, read_only=read_only, proceed=run)
+            return result
+        finally:
+            duration_s = loop.time() - begun_s
+            if duration_s > watch.slow_query_s or watch.has_listeners(DatabaseQueryExecuted):
+                watch.tell(statement, identity, duration_s, result)
 
     def session(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[Connection]:
         return self._pool.lease(timeout_s=timeout_s or self._acquire_timeout_s)

@@ -151,7 +151,7 @@ class Multiplexer:
             Unavailable when no connection was free before the deadline; ConnectionLost when it broke meanwhile;
             DeadlineExceeded when the answer did not come in time; StatementUnsupported for COPY.
         """
-        if not self.is_open:
+        if self._closing or not self._keepers:  # `is_open`, without a call
             raise Unavailable("the database")
         if len(self._waiting) >= self._queue_max:
             raise errors.Overloaded(len(self._waiting))
@@ -312,11 +312,8 @@ class Multiplexer:
 def _check_text(statement: Statement, identity: Identity) -> None:
     """Raises: psycopg errors 22021 and 54000 for what libpq would cut short or what would break the pipeline."""
     # libpq takes text up to the first NUL: the rest would vanish silently
-    if (
-        b"\0" in identity.claims
-        or b"\0" in statement.sql
-        or any(p is not None and b"\0" in p for p in statement.params)
-    ):
-        raise CharacterNotInRepertoire("text for Postgres cannot contain NUL (0x00) bytes")
+    for text in (identity.claims, statement.sql, *statement.params):  # a generator would cost more than the search
+        if text is not None and b"\0" in text:
+            raise CharacterNotInRepertoire("text for Postgres cannot contain NUL (0x00) bytes")
     if len(statement.params) > MAX_PARAMETERS:
         raise ProgramLimitExceeded(f"a statement takes at most {MAX_PARAMETERS} parameters")
