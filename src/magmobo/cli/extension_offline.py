@@ -124,7 +124,7 @@ def keygen(file: Path, as_json: bool) -> int:
     echo(f"key {pair.key_id}")
     echo(f"  {printable(shortened(str(file.absolute())))}: sign with it, keep it to yourself, keep a copy")
     echo(f"  {printable(shortened(str(public_file.absolute())))}: for whoever installs what you sign")
-    echo(as_typed("next: on the node, `mag extension:trust` with the text of that file"))
+    echo(as_typed(f"next: on a node, `mag extension:trust --add {printable(shortened(str(public_file.absolute())))}`"))
     return 0
 
 
