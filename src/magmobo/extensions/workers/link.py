@@ -12,7 +12,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from msgspec import Raw
 
@@ -26,6 +26,7 @@ from magmobo.extensions.workers.errors import (
     WorkerBusy,
     WorkerEnded,
 )
+from magmobo.extensions.workers.keeper import Keeper
 from magmobo.extensions.workers.window import Window
 from magx import wire
 from magx.wire import ProtocolFault
@@ -39,31 +40,6 @@ PING_S, DEAF_S = 1.0, 5.0
 UNREAD_BYTES = 4 * wire.MAX_FRAME_BYTES
 _LATE_S, _TICK_S = 0.02, 0.005
 _LATE_ANSWERS = 4096
-
-
-class Keeper(Protocol):
-    """Who owns a link."""
-
-    def on_told(self, frame: wire.Log | wire.Figure) -> None: ...
-    def on_api(self, frame: wire.Api) -> None:
-        """Raises: ProtocolFault."""
-        ...
-
-    def on_fault(self, what: str) -> None:
-        """The worker broke the protocol; the link is cut."""
-        ...
-
-    def on_deaf(self) -> None:
-        """The worker's loop does not live; the link is cut."""
-        ...
-
-    def on_lost(self) -> None:
-        """The worker's end of the socket is gone."""
-        ...
-
-    def frames_per_s(self) -> float:
-        """How many frames of its own accord a second are fine."""
-        ...
 
 
 class Link(asyncio.Protocol):
@@ -86,6 +62,7 @@ class Link(asyncio.Protocol):
         self._ping_id, self._ping_due_s, self._deaf_due_s = 0, inf, inf
         self._stall_due_s, self._whole_due_s = inf, inf
         self._pauses = 0
+        self._held: list[bytes] | None = None
         self._take: dict[type, Callable[[Any], None]] = {
             wire.Ready: self._on_ready,
             wire.Denied: self._on_denied,
@@ -145,7 +122,7 @@ class Link(asyncio.Protocol):
         except ProtocolFault as fault:
             self.window.give(hook=asked.hook)
             raise CallTooLarge(self._extension_id, asked.handler, str(fault)) from None
-        transport.write(data)
+        self._write(transport, data)
         self.last_id = asked.id
         self.pending[asked.id] = asked
         if asked.deadline_s < self._due_s:
@@ -172,7 +149,21 @@ class Link(asyncio.Protocol):
     def send(self, frame: wire.Frame) -> None:
         """Send a frame; nothing happens when the worker is gone. Raises: ProtocolFault when it is too large."""
         if self._transport is not None:
-            self._transport.write(wire.encode(frame))
+            self._write(self._transport, wire.encode(frame))
+
+    def _write(self, transport: asyncio.Transport, data: bytes) -> None:
+        """The first bytes of a turn of the loop go out at once, the others of the turn together at its end."""
+        if self._held is None:
+            self._held = []
+            self._loop.call_soon(self._flush)
+            transport.write(data)
+        else:
+            self._held.append(data)
+
+    def _flush(self) -> None:
+        held, self._held = self._held, None
+        if held and self._transport is not None:
+            self._transport.write(b"".join(held))
 
     def cut(self) -> None:
         """End the link now; whoever waits is told that the worker ended."""

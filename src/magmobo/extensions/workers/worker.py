@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +33,7 @@ from magmobo.extensions.workers.errors import (
 from magmobo.extensions.workers.life import Life, Spawn
 from magmobo.extensions.workers.link import Link
 from magmobo.extensions.workers.process import Ended
+from magmobo.extensions.workers.states import WorkerState
 from magmobo.extensions.workers.totals import Totals
 from magmobo.extensions.workers.window import WindowFull
 from magx import wire
@@ -51,18 +51,6 @@ _RESULTS = {
     WorkerEnded: "ended",
     asyncio.CancelledError: "cancelled",
 }
-
-
-class WorkerState(StrEnum):
-    """`NEW` was never started, `IDLE` has no process because nobody asked, `RESTARTING` has none because it ended."""
-
-    NEW = "new"
-    STARTING = "starting"
-    READY = "ready"
-    IDLE = "idle"
-    RESTARTING = "restarting"
-    DRAINING = "draining"
-    ENDED = "ended"
 
 
 def _nobody(*_: Any) -> None:
