@@ -53,6 +53,18 @@ class Installed:
         """Its name in records."""
         return f"extension:{self.id}"
 
+    def scope(self, capability: str, kind: str) -> Sequence[str]:
+        """Names of this kind (`tables`, `hosts`, `channels`, `topics`) that the capability is granted for now."""
+        grant = self.grants.get(capability)
+        if grant is None:
+            return ()
+        granted = grant.scope.get(kind)
+        if granted is not None:
+            return granted
+        asked = self.manifest.request(capability)
+        names: Sequence[str] = () if asked is None else getattr(asked, kind)
+        return names
+
 
 class Caller(Struct, frozen=True):
     """On whose behalf the node does something. `chain` is the path of hooks that led here, outermost first, each
