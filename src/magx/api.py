@@ -14,8 +14,6 @@ import msgspec
 
 from magx.model import HttpResponse, NoNode
 
-MAX_LINE_CHARACTERS = 4000
-
 
 class Channel(Protocol):
     """The way to the node."""

@@ -14,8 +14,8 @@ from msgspec import Raw
 
 from magx import wire
 from magx.model import Event, Fields, HookCall, Job, Request, Response
+from magx.texts import MAX_MESSAGE_CHARACTERS, said
 
-MAX_MESSAGE_CHARACTERS = 500
 _NOTHING = wire.raw(None)
 _request = msgspec.msgpack.Decoder(Request)
 _job = msgspec.msgpack.Decoder(Job)
@@ -36,7 +36,7 @@ def event(subscription: str, item: wire.Item) -> Event:
 def health_answer(result: Any) -> Raw:
     """`{status, detail}` for whatever a health handler may return. Raises: TypeError."""
     status, detail = _health(result)
-    return wire.raw({"status": status, "detail": detail[:MAX_MESSAGE_CHARACTERS]})
+    return wire.raw({"status": status, "detail": said(detail, MAX_MESSAGE_CHARACTERS)})
 
 
 def _health(result: Any) -> tuple[str, str]:

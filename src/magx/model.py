@@ -65,7 +65,12 @@ class HookCall(Generic[T]):
         self.point, self.data, self._proceed = point, data, proceed
 
     async def proceed(self) -> bool:
-        """Around hooks: let the operation run, once, and wait for its end. Returns: whether it succeeded."""
+        """Around hooks: let the operation run, once, and wait for its end. Returns: whether it succeeded.
+
+        Raises: RuntimeError at a point of another kind, and the second time.
+        """
+        if not self.point.rpartition(".")[2].startswith("around_"):
+            raise RuntimeError(f"{self.point} goes on by itself; only an around hook lets it")
         return await self._proceed()
 
 

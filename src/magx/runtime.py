@@ -12,15 +12,14 @@ import gc
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from io import TextIOBase
 from pathlib import Path
 
 from magx import wire
-from magx.api import MAX_LINE_CHARACTERS
 from magx.loading import load
 from magx.session import Session
+from magx.texts import MAX_LINE_CHARACTERS, said, trace_of
 
 try:
     import uvloop
@@ -64,7 +63,7 @@ class _Worker:
         self._out: list[bytes] = []
         self._waiting = bytearray()
         self._is_flush_due = self._is_ending = False
-        self._dropped = 0
+        self._out_bytes = self._dropped = 0
         self._session = Session(loop, self._send, self._offer, self._end)
         self._take: Callable[[wire.FromNode], None] = self._first
         os.set_blocking(fd, False)
@@ -107,14 +106,15 @@ class _Worker:
 
     def say_error(self, what: str, error: BaseException) -> None:
         """A line of the log about an error that no question of the node can be answered with."""
-        trace = "".join(traceback.format_exception(error, limit=-8))[-MAX_LINE_CHARACTERS:]
-        self._session.log("error", f"{what}: {type(error).__name__}: {error}", {"trace": trace})
+        self._session.log("error", f"{what}: {type(error).__name__}: {said(error)}", {"trace": trace_of(error)})
 
     # ------------------------------------------------------------ out
 
     def _send(self, frame: wire.FromWorker) -> None:
         """Raises: ProtocolFault when it is too large; nothing is sent then."""
-        self._out.append(wire.encode(frame))
+        data = wire.encode(frame)
+        self._out.append(data)
+        self._out_bytes += len(data)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -124,7 +124,7 @@ class _Worker:
 
     def _offer(self, frame: wire.FromWorker) -> None:
         """A frame that is dropped while the node does not read."""
-        if len(self._waiting) + sum(map(len, self._out)) > _MAX_OFFERED_BYTES:
+        if len(self._waiting) + self._out_bytes > _MAX_OFFERED_BYTES:
             self._dropped += 1
             return
         if self._dropped:
@@ -134,7 +134,7 @@ class _Worker:
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        out, self._out = self._out, []
+        out, self._out, self._out_bytes = self._out, [], 0
         if self._waiting:
             self._waiting += b"".join(out)
             return
@@ -202,7 +202,7 @@ class _Logged(logging.Handler):
         level = "error" if record.levelno >= logging.ERROR else record.levelname.lower()
         fields = {"logger": record.name}
         if record.exc_info and record.exc_info[1]:
-            fields["error"] = repr(record.exc_info[1])[:MAX_LINE_CHARACTERS]
+            fields["trace"] = trace_of(record.exc_info[1])
         self._session.log(level if level in {"debug", "warning", "error"} else "info", record.getMessage(), fields)
 
 

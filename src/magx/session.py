@@ -8,7 +8,6 @@ Invariant: never more than `WINDOW` questions to the node without an answer, can
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -17,14 +16,12 @@ from typing import Any
 from msgspec import Raw
 
 from magx import wire
-from magx.api import MAX_LINE_CHARACTERS
 from magx.extension import Extension, Handler
-from magx.kinds import KINDS, MAX_MESSAGE_CHARACTERS, event, health_answer
+from magx.kinds import KINDS, event, health_answer
 from magx.model import ApiError, HookDenied, RateLimited
+from magx.texts import MAX_LINE_CHARACTERS, MAX_MESSAGE_CHARACTERS, said, trace_of
 
 MAX_FIELDS_BYTES = 16_384
-_MAX_FIELD_CHARACTERS = 1000
-_TRACE_FRAMES = 8
 _call_id: ContextVar[int] = ContextVar("magx_call_id", default=0)
 
 Send = Callable[[wire.FromWorker], None]
@@ -103,7 +100,7 @@ class Session:
             frame = wire.Done(call.id, say(result))
         except HookDenied as denied:
             if handler.kind == "hook":
-                frame = wire.Denied(call.id, denied.reason[:MAX_MESSAGE_CHARACTERS])
+                frame = wire.Denied(call.id, said(denied.reason, MAX_MESSAGE_CHARACTERS))
             else:
                 frame = _failure(call.id, denied)
         except BaseException as error:  # also SystemExit: a handler's end is not the worker's
@@ -121,7 +118,7 @@ class Session:
             except BaseException as error:  # the other events are not to suffer for it
                 if delivery.id not in self._running:
                     return
-                failed.append((place, f"{type(error).__name__}: {_said(error)}"[:MAX_MESSAGE_CHARACTERS]))
+                failed.append((place, f"{type(error).__name__}: {said(error)}"[:MAX_MESSAGE_CHARACTERS]))
         self._finish(delivery.id, wire.Acked(delivery.id, failed))
 
     def _finish(self, question_id: int, frame: wire.FromWorker) -> None:
@@ -214,11 +211,11 @@ class Session:
         try:
             packed = wire.raw(fields)
         except (TypeError, ValueError, OverflowError, RecursionError):
-            fields = {str(name): _said(value) for name, value in fields.items()}
+            fields = {said(name): said(value) for name, value in fields.items()}
             packed = wire.raw(fields)
         if len(packed) > MAX_FIELDS_BYTES:
             fields = {"left_out_bytes": len(packed)}
-        self._offer(wire.Log(level, _said(message, MAX_LINE_CHARACTERS), fields))
+        self._offer(wire.Log(level, said(message, MAX_LINE_CHARACTERS), fields))
 
     def figure(self, name: str, kind: str, value: float) -> None:
         """One figure."""
@@ -232,13 +229,5 @@ def _pack(method: str, args: Mapping[str, Any]) -> Raw:
         raise ValueError(f"{method}: {error}") from error
 
 
-def _said(value: Any, limit: int = _MAX_FIELD_CHARACTERS) -> str:
-    try:
-        return str(value)[:limit].encode("utf-8", "replace").decode()  # a lone surrogate cannot travel
-    except Exception:  # the author's own `__str__`
-        return f"<{type(value).__name__}>"
-
-
 def _failure(question_id: int, error: BaseException) -> wire.Failed:
-    trace = "".join(traceback.format_exception(error, limit=-_TRACE_FRAMES))[-MAX_LINE_CHARACTERS:]
-    return wire.Failed(question_id, type(error).__name__, _said(error)[:MAX_MESSAGE_CHARACTERS], trace)
+    return wire.Failed(question_id, type(error).__name__, said(error, MAX_MESSAGE_CHARACTERS), trace_of(error))

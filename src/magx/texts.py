@@ -1,0 +1,35 @@
+"""Texts about what the author's code did: bounded, able to travel, whatever that code made of `__str__`.
+
+Boundary: never raises.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+MAX_LINE_CHARACTERS = 4000
+MAX_MESSAGE_CHARACTERS = 500
+MAX_FIELD_CHARACTERS = 1000
+_TRACE_FRAMES = 8
+
+
+def said(value: Any, limit: int = MAX_FIELD_CHARACTERS) -> str:
+    """A value as text."""
+    try:
+        return _sound(str(value)[:limit])
+    except Exception:  # the author's own `__str__`
+        return f"<{type(value).__name__}>"
+
+
+def trace_of(error: BaseException) -> str:
+    """Where an error was raised: the end of it."""
+    try:
+        return _sound("".join(traceback.format_exception(error, limit=-_TRACE_FRAMES))[-MAX_LINE_CHARACTERS:])
+    except Exception:  # as above, in a note or a cause
+        return ""
+
+
+def _sound(text: str) -> str:
+    """Without lone surrogates, which cannot travel."""
+    return text.encode("utf-8", "replace").decode()
