@@ -49,16 +49,20 @@ def redirect(location: str, status: int = 302) -> bytes:
 
 
 class Server:
-    """Answers every request with `answer`; keeps what it saw, and counts connections."""
+    """Answers every request with `answer`; keeps what it saw, counts connections, and how many there were at once."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
         self.seen: list[Seen] = []
-        self.connections = 0
+        self.connections = self.open = self.most = 0
         self.port = 0
+        self.nobody = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open += 1
+        self.most = max(self.most, self.open)
+        self.nobody.clear()
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -77,6 +81,9 @@ class Server:
             pass
         finally:
             writer.close()
+            self.open -= 1
+            if not self.open:
+                self.nobody.set()
 
 
 @asynccontextmanager
