@@ -1,0 +1,153 @@
+"""The durable event log: appended in batches, read in the order of commits, kept for days.
+
+What a batch brings from the change stream is committed together with how far the stream was taken, so a kill between
+the two cannot happen: nothing is lost and nothing comes twice. Boundary: rows in and out; who may see them is
+`access`'s, who is told `delivery`'s. Callers handle psycopg.Error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import psycopg
+from msgspec import Struct
+
+Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
+
+LOCKS = 0x6D616765
+"""First key of our advisory locks, "mage"; the second is one of these, or for `PRESENCE` the key of a source."""
+APPEND, LEAD = 0, 1
+PRESENCE = LOCKS + 1
+
+_STAND = "select epoch, position from mag.extension_log for update"
+_INSERT = """
+insert into mag.extension_event (id, topic, about, depth, time_s, logged_s, data)
+select id, topic, about, depth, time_s, extract(epoch from clock_timestamp()), data
+from unnest(%b::text[], %b::text[], %b::text[], %b::int2[], %b::float8[], %b::bytea[]) with ordinality
+  as t(id, topic, about, depth, time_s, data, n)
+order by n
+"""
+_READ = """
+select seq, id, topic, about, depth, time_s, data from (
+  select *, sum(length(data)) over (order by seq) - length(data) as before_bytes
+  from (select * from mag.extension_event where seq > %s order by seq limit %s) window_of_rows
+) sized where before_bytes < %s order by seq
+"""
+_ROWS = "select seq, id, topic, about, depth, time_s, data from mag.extension_event where seq = any(%s) order by seq"
+_PURGE = """
+with old as (
+  delete from mag.extension_event where seq in (
+    select seq from mag.extension_event order by seq limit %s
+  ) and logged_s < extract(epoch from clock_timestamp()) - %s
+  returning seq
+) select max(seq), count(*) from old
+"""
+_SINCE = """
+select coalesce(min(seq), 0) from (
+  select seq from mag.extension_event where logged_s >= extract(epoch from clock_timestamp()) - %s
+  order by logged_s, seq limit 1
+) first
+"""
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """What is appended. `about`: the table of a change, the publisher of a published event, what a gap concerns.
+    `depth`: how many published events led to it. `data` is a map in msgpack. `position`: of a change.
+    """
+
+    id: str
+    topic: str
+    about: str
+    time_s: float
+    data: bytes
+    depth: int = 0
+    position: str = ""
+
+
+class Logged(Struct, frozen=True, gc=False):
+    """A row of the log."""
+
+    seq: int
+    id: str
+    topic: str
+    about: str
+    depth: int
+    time_s: float
+    data: bytes
+
+
+class Stand(Struct, frozen=True):
+    """How far the change stream was taken; both empty: never."""
+
+    epoch: str = ""
+    position: str = ""
+
+
+async def append(connection: Connection, entries: Sequence[Entry], stand: Stand | None) -> None:
+    """Append, and note how far the stream was taken; in a transaction of its own. Changes that another node has
+    appended meanwhile are left out.
+    """
+    async with connection.pipeline(), connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock(%s, %s)", (LOCKS, APPEND))
+        if stand is not None:
+            cursor = await connection.execute(_STAND)
+            row = await cursor.fetchone()
+            if row is not None and row[0] == stand.epoch:
+                entries = [one for one in entries if not one.position or one.position > row[1]]
+                stand = Stand(stand.epoch, max(stand.position, row[1]))
+            await connection.execute(
+                "update mag.extension_log set epoch = %s, position = %s", (stand.epoch, stand.position)
+            )
+        if entries:
+            columns = list(zip(*((e.id, e.topic, e.about, e.depth, e.time_s, e.data) for e in entries), strict=True))
+            await connection.execute(_INSERT, [list(column) for column in columns])
+
+
+async def read_stand(connection: Connection) -> Stand:
+    """How far the stream was taken."""
+    row = await (await connection.execute("select epoch, position from mag.extension_log")).fetchone()
+    return Stand() if row is None else Stand(*row)
+
+
+async def read(connection: Connection, after_seq: int, *, limit: int, limit_bytes: int) -> Sequence[Logged]:
+    """The next rows, at least one if there is one, until they are `limit_bytes` large."""
+    rows = await (await connection.execute(_READ, (after_seq, limit, limit_bytes))).fetchall()
+    return [Logged(*row) for row in rows]
+
+
+async def read_rows(connection: Connection, seqs: Sequence[int]) -> dict[int, Logged]:
+    """These rows, as far as they are there still."""
+    rows = await (await connection.execute(_ROWS, (list(seqs),))).fetchall()
+    return {row[0]: Logged(*row) for row in rows}
+
+
+async def head(connection: Connection) -> int:
+    """The last number there is or was."""
+    statement = (
+        "select greatest((select floor_seq from mag.extension_log), (select max(seq) from mag.extension_event), 0)"
+    )
+    row = await (await connection.execute(statement)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+async def floor(connection: Connection) -> int:
+    """Up to this number rows were removed."""
+    row = await (await connection.execute("select floor_seq from mag.extension_log")).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+async def first_since(connection: Connection, seconds: float) -> int:
+    """The first row that was logged in the last so many seconds, 0 when there is none."""
+    row = await (await connection.execute(_SINCE, (seconds,))).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+async def purge(connection: Connection, retention_s: float, *, limit: int) -> tuple[int, bool]:
+    """Remove rows older than this, at most `limit`, in a transaction of its own; the floor, and whether more may go."""
+    async with connection.transaction():
+        row = await (await connection.execute(_PURGE, (limit, retention_s))).fetchone()
+        top, count = (None, 0) if row is None else row
+        if top is not None:
+            await connection.execute("update mag.extension_log set floor_seq = greatest(floor_seq, %s)", (top,))
+    return await floor(connection), count == limit
