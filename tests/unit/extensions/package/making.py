@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 from magmobo.extensions.package.build import pack, sign
 from magmobo.extensions.package.format import Package, read_package
 from magmobo.extensions.package.keys import KeyPair, generate
 from magmobo.extensions.package.manifest import Manifest
 from magmobo.extensions.package.validate import read_manifest
 
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine fails no property."""
 PAIR: KeyPair = generate()
 KEYS: Mapping[str, bytes] = {PAIR.key_id: PAIR.public}
 CODE = "from magx import Extension\n\next = Extension()\n"

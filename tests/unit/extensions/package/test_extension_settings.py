@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.extensions.package.making import calm
 
 from magmobo.extensions.package.errors import SettingsRefused
 from magmobo.extensions.package.schemas import MAX_PROPERTIES, schema_problems
@@ -137,6 +138,7 @@ schemas = st.recursive(
 )
 
 
+@calm
 @given(st.dictionaries(keywords, schemas, max_size=5))
 def test_any_schema_is_of_the_subset_and_usable_or_told_why_not(schema: dict[str, Any]) -> None:
     schema = {"type": "object"} | schema

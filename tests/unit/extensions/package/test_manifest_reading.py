@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.extensions.package.making import asked, fields, manifest, text
+from tests.unit.extensions.package.making import asked, calm, fields, manifest, text
 
 from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, PLANNED_CAPABILITIES
 from magmobo.contracts.hooks import HOOK_POINTS
@@ -259,6 +259,7 @@ values = st.recursive(
 )
 
 
+@calm
 @given(st.dictionaries(st.sampled_from(sorted(fields(**FULL))), values, max_size=4))
 def test_whatever_a_manifest_says_it_is_read_or_refused_with_places(changed: dict[str, Any]) -> None:
     places = ["$"]
@@ -270,6 +271,7 @@ def test_whatever_a_manifest_says_it_is_read_or_refused_with_places(changed: dic
     assert all(place.startswith("$") for place in places)
 
 
+@calm
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_manifest_or_refused(data: bytes) -> None:
     with pytest.raises(ManifestRefused):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.extensions.package.making import CODE, KEYS, PAIR, asked, folder, package, signed
+from tests.unit.extensions.package.making import CODE, KEYS, PAIR, asked, calm, folder, package, signed
 
 from magmobo.extensions.package.archive import MAX_FILE_BYTES, read_archive, write_archive
 from magmobo.extensions.package.build import pack, sign
@@ -96,7 +96,8 @@ def test_what_cannot_be_packed(tmp_path: Path, files: dict[str, str | bytes], wh
 def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     (folder(tmp_path / "a") / "link.py").symlink_to("/etc/hostname")
     os.mkfifo(folder(tmp_path / "b") / "pipe")
-    for name, why in (("a", "symbolic link"), ("b", "no regular file")):
+    (folder(tmp_path / "c") / "lib").symlink_to(folder(tmp_path / "elsewhere"))
+    for name, why in (("a", "it is a symbolic link"), ("b", "no regular file"), ("c", "it is a symbolic link")):
         with pytest.raises(PackFailed, match=why):
             pack(tmp_path / name)
 
@@ -150,6 +151,7 @@ def test_what_the_manifest_says_must_be_in_the_package(tmp_path: Path) -> None:
 paths = st.lists(st.text(alphabet="abAB0_.-", min_size=1, max_size=4), min_size=1, max_size=3).map("/".join)
 
 
+@calm
 @given(st.dictionaries(paths, st.binary(max_size=300) | st.just(b"x" * 5000), max_size=6))
 def test_any_files_come_back_or_are_refused_by_their_names(files: dict[str, bytes]) -> None:
     data = write_archive(files)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.extensions.package.making import manifest
+from tests.unit.extensions.package.making import calm, manifest
 
 from magmobo.extensions.package.errors import RequirementsUnmet, VersionInvalid
 from magmobo.extensions.package.manifest import Manifest
@@ -86,6 +86,7 @@ def test_a_node_that_is_a_prerelease_counts_as_what_it_says() -> None:
     assert resolve({}, one("a", magmobo=">=0.1"), node_version="0.2.0rc1") == ["a"]
 
 
+@calm
 @given(st.dictionaries(st.sampled_from("abcdef"), st.sets(st.sampled_from("abcdef")), max_size=6))
 def test_the_order_never_puts_one_before_what_it_requires_unless_they_require_each_other(
     graph: dict[str, set[str]],

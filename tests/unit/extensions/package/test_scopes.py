@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.extensions.package.making import calm
 
 from magmobo.extensions.package.scopes import KINDS, covers, scope_problem, topic_words, topics_meet
 
@@ -82,12 +83,14 @@ patterns = st.tuples(words, st.booleans()).map(lambda both: ".".join(both[0] + [
 topics = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4).map(".".join)
 
 
+@calm
 @given(patterns, patterns, topics)
 def test_a_pattern_that_covers_another_means_all_its_topics(wide: str, narrow: str, topic: str) -> None:
     if covers("topics", wide, narrow) and topics_meet(topic_words(narrow), topic):
         assert topics_meet(topic_words(wide), topic)
 
 
+@calm
 @given(st.sampled_from(KINDS), st.text(max_size=40) | st.text(alphabet="abc.-*:(),0123456789", max_size=20))
 def test_any_text_is_a_scope_or_is_told_why_not(kind: str, text: str) -> None:
     problem = scope_problem(kind, text)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.extensions.package.making import asked, manifest
+from tests.unit.extensions.package.making import asked, calm, manifest
 
 from magmobo.contracts.extensions import Risk
 from magmobo.extensions.package.errors import UpgradeRefused
@@ -117,6 +117,7 @@ asks = st.dictionaries(st.sampled_from(["database.read", "database.write"]), tab
 )
 
 
+@calm
 @given(asks, asks, asks)
 def test_two_upgrades_that_ask_for_nothing_more_ask_for_nothing_more_together(
     one: list[dict[str, Any]], two: list[dict[str, Any]], three: list[dict[str, Any]]

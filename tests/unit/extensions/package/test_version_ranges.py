@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.extensions.package.making import calm
 
 from magmobo.extensions.package.errors import VersionInvalid
 from magmobo.extensions.package.versions import MAX_RANGE_CHARS, parse_range, parse_version
@@ -95,6 +96,7 @@ def test_what_is_no_version(version: str) -> None:
         parse_version(version)
 
 
+@calm
 @given(versions, versions)
 def test_comparisons_are_those_of_semantic_versions(bound: str, version: str) -> None:
     held = {
@@ -105,6 +107,7 @@ def test_comparisons_are_those_of_semantic_versions(bound: str, version: str) ->
     assert held == {"<": order < 0, "<=": order <= 0, ">": order > 0, ">=": order >= 0, "=": order == 0}
 
 
+@calm
 @given(releases, releases)
 def test_caret_and_tilde_never_leave_their_line(base: str, version: str) -> None:
     low, other = parse_version(base), parse_version(version)
@@ -114,6 +117,7 @@ def test_caret_and_tilde_never_leave_their_line(base: str, version: str) -> None
     assert allows(f"~{base}", version) == (other.to_tuple()[:2] == low.to_tuple()[:2] and other >= low)
 
 
+@calm
 @given(st.lists(st.sampled_from(["^1.2", "~3", ">=2", "<4.1", "1.x", "0.2.3"]), min_size=2, max_size=4), releases)
 def test_or_is_any_and_and_is_all(parts: list[str], version: str) -> None:
     each = [allows(part, version) for part in parts]
@@ -121,6 +125,7 @@ def test_or_is_any_and_and_is_all(parts: list[str], version: str) -> None:
     assert allows(" ".join(parts), version) == allows(", ".join(parts), version) == all(each)
 
 
+@calm
 @given(st.text(alphabet="0123456789.^~<>=*x|,- arc", max_size=MAX_RANGE_CHARS + 5))
 def test_any_text_is_a_range_or_refused(range_: str) -> None:
     try:
