@@ -33,7 +33,6 @@ CAPABILITY_OF: Mapping[str, str] = {
 """Method -> what it takes; empty: every extension may."""
 IMPLIED: Mapping[str, tuple[str, ...]] = {
     "auth.modify_roles": ("auth.audit_access",),
-    "auth.register_provider": ("auth.audit_access",),
     "database.admin": ("database.schema", "database.write", "database.read"),
     "database.schema": ("database.read",),
     "database.write": ("database.read",),
