@@ -29,8 +29,10 @@ from magmobo.extensions.package.keys import PRIVATE_MARK, KeyPair, signature_of
 from magmobo.extensions.package.paths import path_problem
 from magmobo.extensions.package.validate import read_manifest
 
-LEFT_OUT = ("__pycache__", "tests", "node_modules", "dist", "build")
-"""Folders that stay at home, at the top and below; so do hidden ones, and files of these endings."""
+LEFT_OUT = ("tests", "node_modules", "dist", "build")
+"""Folders at the top that stay at home; below, they may be other people's packages. So do, everywhere, what is hidden,
+`__pycache__`, and files of these endings.
+"""
 LEFT_OUT_ENDINGS = (".pyc", ".pyo", ".magx", ".key", ".key.pub")
 
 
@@ -91,7 +93,7 @@ def _walk(folder: Path, below: str) -> Iterator[str]:
         if entry.is_symlink():
             raise PackFailed(path, "it is a symbolic link; a package holds files")
         if entry.is_dir():
-            if entry.name not in LEFT_OUT:
+            if path not in LEFT_OUT and entry.name != "__pycache__":
                 yield from _walk(folder, f"{path}/")
         else:
             yield path

@@ -60,6 +60,7 @@ def test_what_stays_at_home(tmp_path: Path) -> None:
     stays = [
         "tests/test_x.py",
         "__pycache__/x.py",
+        "lib/__pycache__/x.py",
         ".git/config",
         ".env",
         "old.magx",
@@ -67,7 +68,9 @@ def test_what_stays_at_home(tmp_path: Path) -> None:
         "my.key.pub",
         "lib/x.pyc",
     ]
-    assert set(package(tmp_path, dict.fromkeys(stays, "x")).files) == {"manifest.json", "extension.py"}
+    goes = ["vendor/build/__init__.py", "lib/tests/x.py"]
+    found = package(tmp_path, dict.fromkeys(stays + goes, "x"))
+    assert set(found.files) == {"manifest.json", "extension.py", *goes}
 
 
 def test_a_signature_is_replaced(tmp_path: Path) -> None:
