@@ -58,6 +58,12 @@ class Extension:
         """
         return self._bind("event", f"event:{subscription}", {"where": where})
 
+    def gap(self, subscription: str) -> Callable[[F], F]:
+        """Be told when events of a subscription may be missing, in their place in its order: the handler gets an
+        `Event` whose data has `reason`, `since_s` and `until_s`. Without one, a gap is a warning in the log.
+        """
+        return self._bind("gap", f"gap:{subscription}")
+
     def endpoint(self, method: str, path: str) -> Callable[[F], F]:
         """Answer requests to `/ext/<id><path>`; the handler gets a `Request` and returns a `Response`, bytes, a text,
         or what JSON can say.

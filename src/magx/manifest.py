@@ -41,6 +41,11 @@ def names(manifest: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
+def is_named(handler: str) -> bool:
+    """Whether the manifest has to name this handler; the others are the author's choice."""
+    return handler != "health" and not handler.startswith("gap:")
+
+
 def join(extension: Extension, manifest: Mapping[str, Any]) -> None:
     """Give handlers that were bound to a topic the names of its subscriptions, and compare the rest.
 
@@ -52,9 +57,14 @@ def join(extension: Extension, manifest: Mapping[str, Any]) -> None:
             if resolved in handlers:
                 raise Mismatch(f"{resolved} is bound twice, once by its topic")
             handlers[resolved] = handler
-    wanted, bound = names(manifest), set(handlers) - {"health"}
+    wanted, bound = names(manifest), {name for name in handlers if is_named(name)}
     problems = [f"the manifest has {name}, the code does not" for name in sorted(wanted - bound)]
     problems += [f"the code has {name}, the manifest does not" for name in sorted(bound - wanted)]
+    problems += [
+        f"the code has {name}, the manifest has no such subscription"
+        for name in sorted(handlers)
+        if name.startswith("gap:") and f"event:{name[4:]}" not in wanted
+    ]
     problems += _contradictions(handlers, manifest)
     if problems:
         raise Mismatch("\n".join(problems))
@@ -63,9 +73,9 @@ def join(extension: Extension, manifest: Mapping[str, Any]) -> None:
 
 def _resolved(name: str, manifest: Mapping[str, Any]) -> list[str]:
     kind, _, topic = name.partition(":")
-    if kind != "event" or "." not in topic:  # a subscription's name has no dot, a topic has one
+    if kind not in ("event", "gap") or "." not in topic:  # a subscription's name has no dot, a topic has one
         return [name]
-    return [f"event:{one['name']}" for one in manifest.get("events", ()) if one["topic"] == topic] or [name]
+    return [f"{kind}:{one['name']}" for one in manifest.get("events", ()) if one["topic"] == topic] or [name]
 
 
 def _contradictions(handlers: Mapping[str, Handler], manifest: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,8 @@ from magx.model import ApiError, HookDenied, RateLimited
 from magx.texts import MAX_LINE_CHARACTERS, MAX_MESSAGE_CHARACTERS, said, trace_of
 
 MAX_FIELDS_BYTES = 16_384
+GAP_TOPIC = "extension.gap"
+"""Topic of what stands in a subscription for events that it did not get."""
 _call_id: ContextVar[int] = ContextVar("magx_call_id", default=0)
 
 Send = Callable[[wire.FromWorker], None]
@@ -59,7 +61,7 @@ class Session:
         self._extension, self._handlers = extension, extension.handlers
         extension._link.channel = self
         self._on_settings(wire.Settings(start.settings, start.capabilities))
-        self._send(wire.Ready(wire.PROTOCOL, sorted(extension.handlers)))
+        self._send(wire.Ready(wire.PROTOCOL, sorted(one for one in extension.handlers if not one.startswith("gap:"))))
 
     def take(self, frame: wire.FromNode) -> None:
         """One frame of the node behind its `Start`."""
@@ -79,7 +81,9 @@ class Session:
         if handler is None:
             self._fail(delivery.id, LookupError(f"no handler for event:{delivery.subscription}"))
         else:
-            self._run(delivery.id, self._consume(delivery, handler), is_async=handler.is_async)
+            gap = self._handlers.get(f"gap:{delivery.subscription}")
+            is_async = handler.is_async or (gap is not None and gap.is_async)
+            self._run(delivery.id, self._consume(delivery, handler, gap), is_async=is_async)
 
     def _run(self, question_id: int, work: Coroutine[Any, Any, None], *, is_async: bool) -> None:
         if is_async:
@@ -107,13 +111,17 @@ class Session:
             frame = _failure(call.id, error)
         self._finish(call.id, frame)
 
-    async def _consume(self, delivery: wire.Deliver, handler: Handler) -> None:
+    async def _consume(self, delivery: wire.Deliver, handler: Handler, gap: Handler | None) -> None:
         _call_id.set(delivery.id)
         failed: list[tuple[int, str]] = []
         for place, item in enumerate(delivery.events):
+            taker = gap if item.topic == GAP_TOPIC else handler
             try:
-                result = handler.function(event(delivery.subscription, item))
-                if handler.is_async:
+                if taker is None:
+                    self.log("warning", f"events of {delivery.subscription} may be missing", wire.value(item.data))
+                    continue
+                result = taker.function(event(delivery.subscription, item))
+                if taker.is_async:
                     await result
             except BaseException as error:  # the other events are not to suffer for it
                 if delivery.id not in self._running:

@@ -23,7 +23,7 @@ from magx.fakes import Answer, ApiCall, FakeNode
 from magx.filters import passes, topic_matches
 from magx.loading import load
 from magx.model import ApiError, HookDenied, HttpResponse
-from magx.session import Session
+from magx.session import GAP_TOPIC, Session
 
 TIMEOUT_S = 10.0
 
@@ -148,6 +148,12 @@ class FakeKernel:
         """Deliver one event to a subscription, whatever its filter says. Raises: HandlerFailed."""
         bindings = {one["name"]: one for one in self.manifest.get("events", ())}
         self._deliver(bindings[subscription], bindings[subscription]["topic"], data, event_id, tries)
+
+    def gap(self, subscription: str, reason: str = "overflow") -> None:
+        """Tell a subscription that events of it may be missing. Raises: HandlerFailed."""
+        bindings = {one["name"]: one for one in self.manifest.get("events", ())}
+        facts = {"reason": reason, "since_s": 0.0, "until_s": 0.0}
+        self._deliver(bindings[subscription], GAP_TOPIC, facts, "", 1)
 
     def emit(self, topic: str, data: Mapping[str, Any]) -> list[str]:
         """Let an event happen: it goes to every subscription whose topic, tables and filter it passes.

@@ -123,6 +123,22 @@ def test_an_event_that_is_not_taken_says_why(make: Make) -> None:
         kernel.event("e", {})
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_gap_is_told_apart_from_events_or_logged(make: Make, kind: str) -> None:
+    events = [{"name": "e", "topic": "a.b"}]
+    taking = "@ext.on('e')\ndef e(event): raise AssertionError\n"
+    kernel = make(taking, events=events)
+    kernel.gap("e", "overflow")
+    (line,) = kernel.lines
+    assert (line[0], line[1], line[2]["reason"]) == ("warning", "events of e may be missing", "overflow")
+    code = f"{taking}@ext.gap('a.b')\n{kind} gap(event): ext.log.info(event.data['reason'], s=event.subscription)\n"
+    kernel = make(code, events=events)
+    kernel.gap("e", "node")
+    assert kernel.lines == [("info", "node", {"s": "e"})]
+    with pytest.raises(Mismatch, match="the code has gap:f, the manifest has no such subscription"):
+        make(f"{taking}@ext.gap('f')\ndef gap(event): pass\n", events=events)
+
+
 @pytest.mark.parametrize(
     ("expression", "needed"),
     [

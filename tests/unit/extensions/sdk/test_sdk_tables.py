@@ -9,7 +9,9 @@ import pytest
 
 from magmobo.contracts.extensions import EXTENSION_CAPABILITIES
 from magmobo.contracts.hooks import HOOK_POINTS, HookSpec, Phase
+from magmobo.extensions.events.bodies import GAP_TOPIC
 from magmobo.extensions.gate.errors import NotGranted, UnknownMethod
+from magx import session
 from magx.contexts import POINTS
 from magx.fakes import CAPABILITY_OF, IMPLIED, NOT_GRANTED, UNKNOWN
 
@@ -41,3 +43,7 @@ def test_methods_take_capabilities_that_exist() -> None:
 
 def test_refusals_carry_the_nodes_codes() -> None:
     assert (NotGranted.code, UnknownMethod.code) == (NOT_GRANTED, UNKNOWN)
+
+
+def test_gaps_are_known_by_the_nodes_topic() -> None:
+    assert session.GAP_TOPIC == GAP_TOPIC

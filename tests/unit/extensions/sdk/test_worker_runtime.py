@@ -41,7 +41,8 @@ async def flood(arguments):
 
 
 async def test_a_ready_worker_says_what_it_handles(tmp_path: Path) -> None:
-    (tmp_path / "extension.py").write_text(f"from magx import *\next = Extension()\n{ECHO}")
+    gap = "@ext.gap('rows')\ndef gap(event): pass"
+    (tmp_path / "extension.py").write_text(f"from magx import *\next = Extension()\n{ECHO}\n{gap}")
     async with spawned() as end:
         end.start(tmp_path)
         ready = await end.next(wire.Ready)
