@@ -1,0 +1,1 @@
+"""Which extensions are there, in which version, what they may do, and how they come, change and go."""

@@ -1,0 +1,98 @@
+"""The registry's tables in schema `mag`, made when the first extension is installed or the first key is trusted.
+
+Packages are kept whole, so that every node of the database gets the code it runs from there, signature included.
+Grants belong to one version of an extension: an upgrade brings its own along and takes nothing from the running one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from magmobo.contracts.guests import Migration
+
+NAMESPACE = "extensions"
+TABLE = "mag.extension_plane"
+"""The table whose presence says that there may be extensions."""
+
+_UP = """
+create table mag.extension_plane (
+  only boolean primary key default true check (only),
+  generation bigint not null default 0,
+  stopped boolean not null default false
+);
+insert into mag.extension_plane default values;
+
+create table mag.extension (
+  id text primary key,
+  state text not null,
+  resume_state text not null default '',
+  sha256 text not null,
+  previous_sha256 text not null default '',
+  pending_sha256 text not null default '',
+  target_sha256 text not null default '',
+  guest text not null default '',
+  since timestamptz not null default now(),
+  detail text not null default '',
+  halt_reason text not null default '',
+  guarded boolean not null default false,
+  delete_data boolean not null default false,
+  watch_until timestamptz
+);
+
+create table mag.extension_version (
+  sha256 text primary key,
+  extension_id text not null references mag.extension on delete cascade,
+  version text not null,
+  signer text not null,
+  manifest jsonb not null,
+  package bytea not null,
+  added_at timestamptz not null default now()
+);
+create index on mag.extension_version (extension_id);
+
+create table mag.extension_grant (
+  sha256 text not null references mag.extension_version on delete cascade,
+  capability text not null,
+  state text not null,
+  scope jsonb not null,
+  rate_per_minute integer not null,
+  budget_per_day bigint,
+  expires_at timestamptz,
+  hours text not null default '',
+  decided_by text not null,
+  decided_at timestamptz not null default now(),
+  primary key (sha256, capability)
+);
+
+create table mag.extension_key (
+  key_id text primary key,
+  public bytea not null,
+  label text not null,
+  added_at timestamptz not null default now()
+);
+
+create table mag.extension_uid (
+  extension_id text primary key,
+  uid integer not null unique
+);
+
+create table mag.extension_setting (
+  extension_id text primary key,
+  settings jsonb not null,
+  secrets text[] not null
+);
+
+create table mag.extension_kept (
+  extension_id text primary key,
+  signer text not null,
+  since timestamptz not null default now()
+);
+"""
+
+_DOWN = """
+drop table mag.extension_kept, mag.extension_setting, mag.extension_uid, mag.extension_key, mag.extension_grant,
+  mag.extension_version, mag.extension, mag.extension_plane;
+"""
+
+MIGRATIONS: Sequence[Migration] = (Migration("0001", "registry", _UP, _DOWN),)
+"""Those of the registry; the plane runs them together with those of the event log, in namespace `NAMESPACE`."""
