@@ -1,4 +1,4 @@
-"""A mediation plane without sandbox and lifecycle: gate, router and workers in plain processes, on real collaborators."""
+"""A mediation plane without sandbox and lifecycle: gate, router and workers in plain processes; the rest is real."""
 
 from __future__ import annotations
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
-
-from magmobo.extensions.workers.errors import CallTimedOut, HandlerDenied, HandlerFailed
 from tests.integration.extensions.mediation import installed, mediation, question, said
+
+from magmobo.extensions.workers.errors import CallTimedOut, HandlerFailed
 
 COMMANDS = """
 @ext.command("echo")

@@ -131,6 +131,8 @@ class Link(asyncio.Protocol):
     def abandon(self, asked: Asked) -> None:
         """Nobody waits for this answer any more."""
         if self.pending.pop(asked.id, None) is None:
+            if asked.answer.done() and not asked.answer.cancelled():
+                asked.answer.exception()  # it came in the moment in which nobody waited any more
             return
         self._late[asked.id] = None  # its answer may be on the way already
         if len(self._late) > _LATE_ANSWERS:
@@ -245,7 +247,7 @@ class Link(asyncio.Protocol):
 
     def _answered(self, number: int, *, is_call: bool) -> Asked | None:
         """The question of this answer; None when nobody waits for it any more. Raises: ProtocolFault."""
-        asked = self.pending.pop(number, None)
+        asked = self.pending.get(number)
         if asked is None:
             if number not in self._late:
                 raise ProtocolFault("an answer to what was not asked, or answered before")
@@ -253,6 +255,7 @@ class Link(asyncio.Protocol):
             return None
         if is_call is (asked.events > 0):
             raise ProtocolFault("an answer of another kind than the question")
+        del self.pending[number]
         self.window.give(hook=asked.hook)
         return asked
 
@@ -279,13 +282,13 @@ class Link(asyncio.Protocol):
             asked.answer.set_exception(error)
 
     def _on_acked(self, acked: wire.Acked) -> None:
-        asked = self._answered(acked.id, is_call=False)
-        if asked is None or asked.answer.done():
-            return
+        given = self.pending.get(acked.id)
         places = [place for place, _ in acked.failed]
-        if len(set(places)) < len(places) or any(not 0 <= place < asked.events for place in places):
+        if given is not None and (len(set(places)) < len(places) or any(not 0 <= one < given.events for one in places)):
             raise ProtocolFault("it failed events that it was not given")
-        asked.answer.set_result(acked.failed)
+        asked = self._answered(acked.id, is_call=False)
+        if asked is not None and not asked.answer.done():
+            asked.answer.set_result(acked.failed)
 
     def _on_proceed(self, proceed: wire.Proceed) -> None:
         asked = self.pending.get(proceed.id)
