@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from magmobo.extensions.adapters import magds, maggate, magws
+from magmobo.extensions.adapters.magds import SURFACE as MAGDS
+from magmobo.extensions.adapters.maggate import SURFACE as MAGGATE
+from magmobo.extensions.adapters.magws import SURFACE as MAGWS
 from magmobo.extensions.adapters.surface import HookPlace, Surface
 
-SURFACES: tuple[Surface, ...] = (magds.SURFACE, maggate.SURFACE, magws.SURFACE)
+SURFACES: tuple[Surface, ...] = (MAGDS, MAGGATE, MAGWS)
 
 
 def hook_map() -> Sequence[HookPlace]:

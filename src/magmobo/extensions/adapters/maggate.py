@@ -175,7 +175,7 @@ class Endpoints:
         return served, binding
 
     def _identify(self, binding: EndpointBinding, authorization: bytes | None) -> Caller:
-        """Who asks. Raises: EndpointNeedsToken, Unavailable; as `Gateway.identify`, for a public endpoint's token too."""
+        """Who asks. Raises: EndpointNeedsToken, Unavailable; also what `Gateway.identify` raises."""
         if authorization is None and binding.public:
             with suppress(MagError):
                 if self._gateway is not None:

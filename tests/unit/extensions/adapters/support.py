@@ -156,3 +156,11 @@ def extension(extension_id: str = "greeter", *endpoints: Mapping[str, Any]) -> I
 
 def binding(**fields: Any) -> EndpointBinding:
     return EndpointBinding(**({"method": "GET", "path": "/hello"} | fields))
+
+
+async def door(*endpoints: dict[str, Any], answer: Any = None, gateway: Gateway | None = None) -> tuple[Door, Worker]:
+    """Endpoints with one extension, `greeter`, behind them."""
+    made, worker = Door(gateway or Gateway()), Worker(extension("greeter", *endpoints), answer)
+    made.endpoints.start()
+    await made.endpoints.attach(worker)
+    return made, worker
