@@ -39,6 +39,19 @@ IMPLIED: Mapping[str, tuple[str, ...]] = {
 }
 """Capability -> those that are had with it."""
 
+CHANGE_TOPIC = "database.change"
+_NEEDED_BY_TOPIC = {
+    CHANGE_TOPIC: "database.read",
+    "database.query.executed": "database.read",
+    "database.slow_query.detected": "database.read",
+}
+_NEEDED_BY_FAMILY = {
+    "api": "api.intercept_request",
+    "auth": "auth.audit_access",
+    "realtime": "realtime.subscribe_events",
+    "security": "auth.audit_access",
+}
+
 Answer = Any | Callable[[Mapping[str, Any]], Any]
 
 
@@ -92,6 +105,30 @@ class FakeNode:
         """What is granted, with what that implies."""
         return sorted(self.granted.union(*(IMPLIED.get(one, ()) for one in self.granted)))
 
+    def sees(self, topic: str, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What the extension may see of an event: all, a row without columns that it may not read, or None."""
+        needed = capability_for(topic)
+        if needed and needed not in self.capabilities():
+            return None
+        if topic != CHANGE_TOPIC:
+            return data
+        columns = self._columns(f"{data.get('schema')}.{data.get('table')}")
+        if columns is None:
+            return None
+        rows = {name: data[name] for name in ("record", "old_record") if columns and isinstance(data.get(name), dict)}
+        return {**data, **{name: {key: row[key] for key in row if key in columns} for name, row in rows.items()}}
+
+    def _columns(self, table: str) -> frozenset[str] | None:
+        """Columns that may be read, empty: all; None: not this table."""
+        found: frozenset[str] | None = None
+        for name in ("database.read", "database.write", "database.admin"):
+            for text in self._requests.get(name, {}).get("tables", ()) if name in self.granted else ():
+                named, _, listed = text.partition("(")
+                if named == table:
+                    columns = frozenset(one.strip() for one in listed.rstrip(")").split(",") if one.strip())
+                    found = columns if found is None else found | columns if found and columns else frozenset()
+        return found
+
     def answer(self, api: wire.Api) -> Any:
         """What the node would answer. Raises: ApiError."""
         args = wire.value(api.args)
@@ -134,6 +171,11 @@ class FakeNode:
     def _check_name(self, kind: str, name: str) -> None:
         if name not in {one["name"] for one in self._manifest.get(kind, ())}:
             raise ApiError(UNKNOWN, f"the manifest has no {name} among its {kind}")
+
+
+def capability_for(topic: str) -> str:
+    """What hearing of a topic takes; empty: nothing but the manifest."""
+    return _NEEDED_BY_TOPIC.get(topic) or _NEEDED_BY_FAMILY.get(topic.partition(".")[0], "")
 
 
 def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import msgspec
 from magx import manifest as manifests
 from magx import wire
 from magx.contexts import POINTS
-from magx.fakes import Answer, ApiCall, FakeNode
+from magx.fakes import NOT_GRANTED, Answer, ApiCall, FakeNode
 from magx.filters import passes, topic_matches
 from magx.loading import load
 from magx.model import ApiError, HookDenied, HttpResponse
@@ -156,18 +156,22 @@ class FakeKernel:
         self._deliver(bindings[subscription], GAP_TOPIC, facts, "", 1)
 
     def emit(self, topic: str, data: Mapping[str, Any]) -> list[str]:
-        """Let an event happen: it goes to every subscription whose topic, tables and filter it passes.
+        """Let an event happen: it goes to every subscription whose topic, tables and filter it passes, as far as the
+        extension may see it.
 
         Returns: the names of those. Raises: HandlerFailed.
         """
+        seen = self._node.sees(topic, data)
+        if seen is None:
+            return []
         taken = []
-        event = {"id": self._event_id(), "topic": topic, "time_s": 0.0, "data": data}
+        event = {"id": self._event_id(), "topic": topic, "time_s": 0.0, "data": seen}
         table = f"{data.get('schema')}.{data.get('table')}"
         for one in self.manifest.get("events", ()):
             if not topic_matches(one["topic"], topic) or (one.get("tables") and table not in one["tables"]):
                 continue
             if passes(one.get("where", {}), event):
-                self._deliver(one, topic, data, str(event["id"]), 1)
+                self._deliver(one, topic, seen, str(event["id"]), 1)
                 taken.append(one["name"])
         return taken
 
@@ -242,7 +246,9 @@ class FakeKernel:
             case wire.Failed(error=error, message=message, trace=trace):
                 raise HandlerFailed(error, message, trace)
 
-    def _deliver(self, binding: Mapping[str, Any], topic: str, data: Any, event_id: str, tries: int) -> None:
+    def _deliver(
+        self, binding: Mapping[str, Any], topic: str, data: Mapping[str, Any], event_id: str, tries: int
+    ) -> None:
         item = wire.Item(event_id or self._event_id(), topic, 0.0, tries, wire.raw(data))
         frame = wire.Deliver(self._next_id(), binding["name"], int(TIMEOUT_S * 1000), [item])
         match self._ask(frame):
@@ -270,6 +276,8 @@ class FakeKernel:
             case wire.Log(level=level, message=message, fields=fields):
                 self.lines.append((level, message, fields))
             case wire.Figure(name=name, value=value):
+                if "system.metrics" not in self._node.capabilities():
+                    raise ApiError(NOT_GRANTED, f"the figure {name} takes system.metrics, which is not granted")
                 self.figures.append((name, value))
             case wire.Proceed(id=call_id):
                 self.proceeded += 1

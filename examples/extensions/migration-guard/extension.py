@@ -52,5 +52,5 @@ def note(call: HookCall[MigrationContext]) -> None:
 
 @ext.command("check")
 def check(arguments: Mapping[str, Any]) -> dict[str, list[str]]:
-    """`mag extension:run migration-guard check sql='…'`."""
+    """`mag extension:run migration-guard check '{"sql": "…"}'`."""
     return {"losses": losses(str(arguments["sql"]))}

@@ -35,7 +35,7 @@ async def keep(event: Event) -> None:
 
 @ext.command("top")
 async def top(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`mag extension:run slow-query-log top limit=5`."""
+    """`mag extension:run slow-query-log top '{"limit": 5}'`."""
     return await ext.db.fetch(TOP, int(arguments.get("limit", 10)))
 
 

@@ -104,7 +104,8 @@ def c(): return seen
         {"name": "rows", "topic": "database.change", "tables": ["public.t"], "where": {"data.op": "insert"}},
         {"name": "every", "topic": "database.**"},
     ]
-    kernel = make(code, events=events, commands=COMMANDS)
+    reading = [{"name": "database.read", "tables": ["public.t", "public.u"]}]
+    kernel = make(code, events=events, commands=COMMANDS, capabilities=reading)
     row = {"schema": "public", "table": "t", "op": "insert"}
     assert kernel.emit("database.change", row) == ["rows", "every"]
     assert kernel.emit("database.change", {**row, "op": "delete"}) == ["every"]
@@ -115,6 +116,25 @@ def c(): return seen
         ["rows", "event-1", "database.change"], ["every", "event-1", "database.change"]
     ]  # fmt: skip
     assert kernel.command("c")[-1] == ["rows", "mine", "database.change"]
+
+
+def test_of_a_row_the_readable_columns_are_seen_while_they_are_granted(make: Make) -> None:
+    code = "@ext.on('rows')\ndef rows(event): ext.log.info(event.data['op'], **event.data['record'])\n"
+    events = [{"name": "rows", "topic": "database.change", "tables": ["public.t"], "where": {"data.record.a": 1}}]
+    reading = [{"name": "database.read", "tables": ["public.t(a, b)"]}]
+    kernel = make(code, events=events, capabilities=reading)
+    row = {"schema": "public", "table": "t", "op": "insert", "record": {"a": 1, "b": 2, "c": 3}, "old_record": None}
+    assert kernel.emit("database.change", row) == ["rows"]
+    assert kernel.lines == [("info", "insert", {"a": 1, "b": 2})]
+    assert kernel.emit("database.change", {**row, "table": "u"}) == []
+    kernel.revoke("database.read")
+    assert kernel.emit("database.change", row) == []
+
+
+def test_a_figure_takes_its_capability(make: Make) -> None:
+    code = "@ext.command('c')\ndef c(): ext.metrics.inc('n_total')\n"
+    with pytest.raises(HandlerFailed, match=r"takes system\.metrics"):
+        make(code, commands=COMMANDS).command("c")
 
 
 def test_an_event_that_is_not_taken_says_why(make: Make) -> None:

@@ -9,9 +9,11 @@ import pytest
 
 from magmobo.contracts.extensions import EXTENSION_CAPABILITIES
 from magmobo.contracts.hooks import HOOK_POINTS, HookSpec, Phase
-from magmobo.extensions.events.bodies import GAP_TOPIC
+from magmobo.extensions.events import access
+from magmobo.extensions.events.bodies import CHANGE_TOPIC, GAP_TOPIC
 from magmobo.extensions.gate.errors import NotGranted, UnknownMethod
-from magx import session
+from magmobo.extensions.package.checks import known_topics
+from magx import fakes, session
 from magx.contexts import POINTS
 from magx.fakes import CAPABILITY_OF, IMPLIED, NOT_GRANTED, UNKNOWN
 
@@ -47,3 +49,11 @@ def test_refusals_carry_the_nodes_codes() -> None:
 
 def test_gaps_are_known_by_the_nodes_topic() -> None:
     assert session.GAP_TOPIC == GAP_TOPIC
+
+
+def test_hearing_of_a_topic_takes_what_it_takes_in_the_node() -> None:
+    topics = known_topics() | {"auth.anything", "security.anything", "api.anything", "realtime.anything"}
+    assert {topic: fakes.capability_for(topic) for topic in topics} == {
+        topic: access.capability_for(topic) for topic in topics
+    }
+    assert fakes.CHANGE_TOPIC == CHANGE_TOPIC
