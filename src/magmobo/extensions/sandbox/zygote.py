@@ -1,0 +1,191 @@
+"""The process that workers are forked from: exec'ed with an empty environment, so there is no secret in it to inherit.
+
+It has one thread, one socket to the node (`control.py`), and everything that workers share already imported. Invariant:
+it never runs code of an extension; a child of it does only when every layer that was asked for is around it. It ends
+when the node's end of the socket closes, and its children with it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import resource
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from magmobo.extensions.sandbox import control, forks, imports, layers, privileges, trials
+from magmobo.extensions.sandbox.kinds import Layer
+from magmobo.extensions.sandbox.layers import LayerFailed, Plan
+from magmobo.extensions.sandbox.root import TEMP, Folder
+
+Run = Callable[[int], None]
+
+
+def main(control_fd: int, node_pid: int, runtime: str, standard: list[str]) -> NoReturn:
+    """Serve the node at this descriptor, until it is gone. `standard` is the import path of the standard library."""
+    gc.disable()  # a collection would touch, and so copy, what children share
+    os.umask(0o077)
+    privileges.end_with_parent()
+    if os.getppid() != node_pid:
+        os._exit(1)
+    run: Run = getattr(imports.load(runtime), runtime.partition(":")[2])
+    zygote = _Zygote(socket.socket(fileno=control_fd), imports.folders(standard))
+    gc.collect()
+    gc.freeze()
+    spawned = zygote.serve()
+    if spawned is None:
+        os._exit(0)
+    del zygote
+    _work(spawned, run, standard)
+
+
+class _Spawned:
+    """In a child: what it is to become."""
+
+    def __init__(self, plan: Plan, worker_fd: int, control_socket: socket.socket) -> None:
+        self.plan, self.worker_fd, self.control = plan, worker_fd, control_socket
+
+
+class _Zygote:
+    def __init__(self, control_socket: socket.socket, folders: list[Folder]) -> None:
+        self._control, self._folders = control_socket, folders
+        self._children: dict[int, tuple[int, int]] = {}
+        """By pidfd: the number of the spawn, the pid."""
+        self._groups = trials.groups()
+
+    def serve(self) -> _Spawned | None:
+        """Fork what is asked for. Returns: None when the node is gone; in a child, what it is to become."""
+        tried = trials.run(self._folders, self._groups)
+        trials.enter_namespaces(tried)
+        self._machine = tried.machine
+        self._say(control.Hello(0, tried.findings, os.geteuid()))
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor in self._children:
+                    poll.unregister(descriptor)
+                    self._reap(descriptor)
+                    continue
+                asked = self._receive()
+                if asked is None:
+                    return None
+                forked = self._fork(*asked)
+                if isinstance(forked, _Spawned):
+                    return forked
+                if forked is not None:
+                    poll.register(forked, select.POLLIN)
+
+    def _say(self, message: control.Message, *descriptors: int) -> None:
+        socket.send_fds(self._control, [control.encode(message)], list(descriptors))
+
+    def _receive(self) -> tuple[control.Spawn, int] | None:
+        data, descriptors, _, _ = socket.recv_fds(self._control, control.MAX_BYTES, 1)
+        if not data or not descriptors:
+            return None
+        return control.decode_question(data), descriptors[0]
+
+    def _fork(self, asked: control.Spawn, worker_fd: int) -> _Spawned | int | None:
+        """Returns: in a child what it is to become; else the child's pidfd, or None when there is none."""
+        plan = self._plan(asked)
+        try:
+            pid = forks.fork(self._machine, plan.fork_flags)
+        except OSError as error:
+            os.close(worker_fd)
+            self._say(control.Refused(asked.number, Layer.PIDS, str(error)))
+            return None
+        if not pid:
+            return _Spawned(plan, worker_fd, self._control)
+        os.close(worker_fd)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = (asked.number, pid)
+        self._say(control.Forked(asked.number, pid), pidfd)
+        return pidfd
+
+    def _plan(self, asked: control.Spawn) -> Plan:
+        folders = [*self._folders, Folder(asked.code_dir, os.path.realpath(asked.code_dir))]
+        if asked.data_dir is not None:
+            folders.append(Folder(asked.data_dir, os.path.realpath(asked.data_dir), is_writable=True))
+        return Plan(
+            number=asked.number,
+            layers=frozenset(map(Layer, asked.layers)),
+            folders=folders,
+            memory_bytes=asked.memory_bytes,
+            file_bytes=max(asked.data_bytes, asked.temp_bytes),
+            temp_bytes=asked.temp_bytes,
+            owner=(os.geteuid(), os.getegid()),
+            uid=asked.uid,
+            machine=self._machine,
+            groups=self._groups,
+        )
+
+    def _reap(self, pidfd: int) -> None:
+        number, pid = self._children.pop(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+        ran_out = self._groups.remove(number) if self._groups else False
+        code = os.waitstatus_to_exitcode(status)
+        self._say(control.Ended(number, code if code >= 0 else None, -code if code < 0 else None, ran_out))
+
+
+def _work(spawned: _Spawned, run: Run, standard: list[str]) -> NoReturn:
+    """Become the worker. The process ends in here, whatever happens."""
+    status = 1
+    try:
+        plan, worker_fd = spawned.plan, spawned.worker_fd
+        _surround(spawned)
+        del spawned
+        _forget_node(plan, standard)
+        del plan
+        run(worker_fd)
+        status = 0
+    except SystemExit as exit_:
+        status = exit_.code if isinstance(exit_.code, int) else 1
+    finally:
+        os._exit(status)
+
+
+def _surround(spawned: _Spawned) -> None:
+    """Close what is not the worker's, apply the layers, tell the node. Raises: SystemExit when one cannot be."""
+    number, said = spawned.plan.number, spawned.control
+    os.dup2(1, 2)  # what the zygote says goes to the node's log
+    _close_all_but({0, 1, 2, spawned.worker_fd, said.fileno()})
+
+    def hand_over(listener: int) -> None:
+        socket.send_fds(said, [control.encode(control.Listening(number))], [listener])
+
+    try:
+        layers.apply(spawned.plan, hand_over)
+    except Exception as error:
+        layer = error.layer if isinstance(error, LayerFailed) else "sandbox"
+        said.send(control.encode(control.Refused(number, layer, str(error))))
+        raise SystemExit(1) from error
+    said.send(control.encode(control.Ready(number)))
+    said.close()
+
+
+def _close_all_but(kept: set[int]) -> None:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    start = 0
+    for descriptor in [*sorted(kept), most]:
+        if start < descriptor:  # an empty range would be taken for an endless one
+            os.closerange(start, descriptor)
+        start = descriptor + 1
+
+
+def _forget_node(plan: Plan, standard: list[str]) -> None:
+    """What Python itself keeps of the process that it was."""
+    writable = [folder.path for folder in plan.folders if folder.is_writable]
+    temp = [TEMP] if Layer.ROOT in plan.layers else writable
+    if temp:
+        os.environ["TMPDIR"] = temp[0]
+    sys.argv[:] = ["worker"]
+    imports.forget(standard)
+    random.seed()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.enable()
