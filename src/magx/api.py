@@ -38,6 +38,7 @@ class Link:
         self.channel: Channel | None = None
         self.settings: Mapping[str, Any] = {}
         self.capabilities: frozenset[str] = frozenset()
+        self.data_dir = ""
 
     def there(self) -> Channel:
         """The channel. Raises: NoNode."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from magx.api import Config, Database, Events, Http, Jobs, KeyValue, Link, Log, Metrics, Realtime
@@ -47,6 +48,11 @@ class Extension:
     def capabilities(self) -> frozenset[str]:
         """What the operator grants now; look here for a capability that the manifest calls optional."""
         return self._link.capabilities
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The folder of its own, whose files outlive the worker; None without a capability of the file system."""
+        return Path(self._link.data_dir) if self._link.data_dir else None
 
     def hook(self, point: str, *, priority: int | None = None) -> Callable[[F], F]:
         """Take part at a hook point of the manifest; the handler gets a `HookCall`. `priority` repeats the manifest."""

@@ -22,12 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def magx_kernel(request: pytest.FixtureRequest) -> Iterator[FakeKernel]:
-    """A fake kernel with the extension loaded."""
+def magx_kernel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeKernel]:
+    """A fake kernel with the extension loaded; the test's `tmp_path` is the extension's own folder."""
     from magx.testing import FakeKernel  # other test suites of this environment do not pay for it
 
     marker = request.node.get_closest_marker("magx_settings")
-    with FakeKernel(_folder_above(request.path), marker.kwargs if marker else None) as kernel:
+    with FakeKernel(_folder_above(request.path), marker.kwargs if marker else None, tmp_path) as kernel:
         yield kernel
 
 

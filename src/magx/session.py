@@ -59,7 +59,7 @@ class Session:
     def begin(self, start: wire.Start, extension: Extension) -> None:
         """Say that the extension is ready; its handlers answer from now on."""
         self._extension, self._handlers = extension, extension.handlers
-        extension._link.channel = self
+        extension._link.channel, extension._link.data_dir = self, start.data_dir
         self._on_settings(wire.Settings(start.settings, start.capabilities))
         self._send(wire.Ready(wire.PROTOCOL, sorted(one for one in extension.handlers if not one.startswith("gap:"))))
 

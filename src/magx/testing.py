@@ -44,8 +44,11 @@ class FakeKernel:
     counted, as (name, value); `proceeded` how often an `around` hook let its operation go on.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
-        """Load the extension of this folder. Raises: FileNotFoundError, Mismatch, and whatever its module raises."""
+    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None, data_dir: Path | None = None) -> None:
+        """Load the extension of this folder; `data_dir` is its own folder, when its capabilities give it one.
+
+        Raises: FileNotFoundError, Mismatch, and whatever its module raises.
+        """
         found = manifests.read(folder)
         if found is None:
             raise FileNotFoundError(f"there is no manifest.json in {folder}")
@@ -64,10 +67,12 @@ class FakeKernel:
         except BaseException:
             self.close()
             raise
+        capabilities = self._node.capabilities()
+        own = str(data_dir or "") if any(one.startswith("filesystem.") for one in capabilities) else ""
         self._session = Session(self._loop, self._receive, self._receive, lambda: None)
         start = wire.Start(
-            wire.PROTOCOL, found["id"], found["version"], found.get("entry", "extension:ext"), str(self._folder), "",
-            self._node.settings, self._node.capabilities(),
+            wire.PROTOCOL, found["id"], found["version"], found.get("entry", "extension:ext"), str(self._folder),
+            own, self._node.settings, capabilities,
         )  # fmt: skip
         self._session.begin(start, self.extension)
 

@@ -307,6 +307,17 @@ async def c(a):
     assert kernel.command("c", a=5) == [told | {"a": 5}, told | {"a": 5}]
 
 
+def test_it_has_a_folder_of_its_own_or_none(make: Make, tmp_path: Path) -> None:
+    code = "@ext.command('c')\ndef c(): return ext.data_dir and (ext.data_dir / 'a').write_text('abc')\n"
+    make(code, commands=COMMANDS).close()
+    with FakeKernel(tmp_path, data_dir=tmp_path) as kernel:
+        assert kernel.command("c") is None
+    make(code, commands=COMMANDS, capabilities=[{"name": "filesystem.write"}]).close()
+    with FakeKernel(tmp_path, data_dir=tmp_path) as kernel:
+        assert kernel.command("c") == 3
+    assert (tmp_path / "a").read_text() == "abc"
+
+
 def test_an_endpoint_knows_who_asks(make: Make) -> None:
     code = """
 @ext.endpoint("POST", "/who")
