@@ -246,7 +246,10 @@ class Worker:
         self.state = WorkerState.STARTING
         self._starting = self._loop.create_task(self._begin_life(), name=f"start {self.installed.id}")
         try:
-            await asyncio.shield(self._starting)
+            await asyncio.wait({self._starting})
+            if self._starting.cancelled():
+                raise WorkerUnavailable(self.installed.id, "it is stopped")
+            self._starting.result()
         except BaseException:
             if self.state is WorkerState.STARTING:
                 self._starting.cancel()
