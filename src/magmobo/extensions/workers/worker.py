@@ -244,17 +244,16 @@ class Worker:
             await self._awake()
             return
         self.state = WorkerState.STARTING
-        self._starting = self._loop.create_task(self._begin_life(), name=f"start {self.installed.id}")
+        starting = self._starting = self._loop.create_task(self._begin_life(), name=f"start {self.installed.id}")
         try:
-            await asyncio.wait({self._starting})
-            if self._starting.cancelled():
-                raise WorkerUnavailable(self.installed.id, "it is stopped")
-            self._starting.result()
-        except BaseException:
+            await asyncio.wait({starting})
+        finally:
+            starting.cancel()  # harmless when it ended: whoever gave up waiting does not want it any more
             if self.state is WorkerState.STARTING:
-                self._starting.cancel()
                 self.state = WorkerState.NEW
-            raise
+        if starting.cancelled():
+            raise WorkerUnavailable(self.installed.id, "it is stopped")
+        starting.result()
 
     async def _begin_life(self) -> None:
         life = Life(self.installed, self._dispatcher, self._data_dir, self._told, self._lost)
