@@ -13,7 +13,7 @@ from magmobo.contracts.guests import Migration
 
 _UP = """
 create table mag.extension_log (
-  only boolean primary key default true check (only),
+  one_row boolean primary key default true check (one_row),
   floor_seq bigint not null default 0,
   epoch text not null default '',
   position text not null default ''
