@@ -1,5 +1,5 @@
 """docs/schemas: what leaves the node as JSON Schema 2020-12, written from the classes:
-`python -m magmobo.cli.schemadocs docs/schemas/events.json docs/schemas/commands.json`.
+`python -m magmobo.cli.schemadocs docs/schemas/events.json docs/schemas/commands.json docs/schemas/manifest.json`.
 
 An event is described as the CloudEvents 1.0 object that others see; a command by its fields and its answer. What
 `mag … --json` prints is an object whose `schema` and `command` name what the other fields are.
@@ -17,15 +17,17 @@ from typing import Any
 import msgspec
 
 from magmobo.contracts.events import Event
+from magmobo.contracts.extensions import EXTENSION_COMMANDS
 from magmobo.contracts.operations import OPERATIONS
 from magmobo.kernel.bus.cloudevents import event_type_name
 from magmobo.kernel.bus.topics import declared_events
 from magmobo.kernel.commands.schema import special_schema
 from magmobo.node.components import DEFAULT_COMPONENTS, DEMO_COMPONENT, load_components
 
-HOW = "python -m magmobo.cli.schemadocs docs/schemas/events.json docs/schemas/commands.json"
+HOW = "python -m magmobo.cli.schemadocs docs/schemas/events.json docs/schemas/commands.json docs/schemas/manifest.json"
 
 Schema = dict[str, Any]
+COMMANDS = (*OPERATIONS, *EXTENSION_COMMANDS)
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE = "#/$defs/{name}"
 _STRING: Schema = {"type": "string"}
@@ -49,8 +51,8 @@ def events_document() -> Schema:
 
 
 def commands_document() -> Schema:
-    """The schema of every command that each node answers, of its answer, and of the envelope of `--json`."""
-    types = [type_ for command in OPERATIONS for type_ in (command, command.reply)]
+    """The schema of every command that a usual node answers, of its answer, and of the envelope of `--json`."""
+    types = [type_ for command in COMMANDS for type_ in (command, command.reply)]
     schemas, shared = msgspec.json.schema_components(types, schema_hook=special_schema, ref_template=_REFERENCE)
     commands = {
         command.name: {
@@ -62,7 +64,7 @@ def commands_document() -> Schema:
             "reply": reply,
             "cli_schema": cli_schema_name(command.name),
         }
-        for command, request, reply in zip(OPERATIONS, schemas[::2], schemas[1::2], strict=True)
+        for command, request, reply in zip(COMMANDS, schemas[::2], schemas[1::2], strict=True)
     }
     return {
         "$schema": _DIALECT,
@@ -83,7 +85,18 @@ def written(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-DOCUMENTS: Mapping[str, Callable[[], Schema]] = {"events.json": events_document, "commands.json": commands_document}
+def manifest_document() -> Schema:
+    """The schema of an extension's `manifest.json`."""
+    from magmobo.extensions.package.validate import manifest_schema
+
+    return manifest_schema()
+
+
+DOCUMENTS: Mapping[str, Callable[[], Schema]] = {
+    "events.json": events_document,
+    "commands.json": commands_document,
+    "manifest.json": manifest_document,
+}
 
 
 def _topic(event: type[Event]) -> str:

@@ -11,7 +11,6 @@ from msgspec import Raw
 
 from magmobo.cli import output, schemadocs
 from magmobo.contracts.events import ComponentFailed, DatabaseChange, Envelope, Event
-from magmobo.contracts.operations import OPERATIONS
 from magmobo.kernel.bus.cloudevents import cloudevent
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
@@ -41,7 +40,7 @@ def test_every_topic_and_every_operation_is_described() -> None:
     described = schemadocs.events_document()["$defs"]
     declared = [cls.topic for cls in Event.__subclasses__() if cls.topic and cls.__module__.startswith("magmobo.")]
     assert set(declared) <= set(described)
-    assert set(schemadocs.commands_document()["commands"]) == {command.name for command in OPERATIONS}
+    assert set(schemadocs.commands_document()["commands"]) == {command.name for command in schemadocs.COMMANDS}
 
 
 @pytest.mark.parametrize(
