@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from magmobo.extensions.events.filters import compile_filter
@@ -40,7 +40,17 @@ filters = st.recursive(
 )
 
 
+def event_of(**data: Any) -> dict[str, Any]:
+    return {"id": "1", "topic": "a.b", "time_s": 1.5, "data": data}
+
+
 @given(filters, events)
+@example({"data.a": 1}, event_of(a=True))
+@example({"data.a": {"$in": [0]}}, event_of(a=False))
+@example({"data.a": {"$gt": 0}}, event_of(a=True))
+@example({"data.a": {"$ne": 1}}, event_of())
+@example({"data.a": 1}, event_of(a=1.0))
+@example({"data.a": {"$not": {"$regex": "a"}}}, event_of(a=5))
 def test_the_same_events_pass(where: dict[str, Any], event: dict[str, Any]) -> None:
     assert passes(where, event) is compile_filter(where)(event)
 

@@ -216,6 +216,24 @@ def plainly(event):
         assert (await end.next(wire.Failed)).error == "LookupError"
 
 
+async def test_a_delivery_that_is_taken_back_goes_no_further(tmp_path: Path) -> None:
+    code = """
+import asyncio
+@ext.on("rows")
+async def take(event):
+    ext.log.info(event.id)
+    await asyncio.Event().wait()
+"""
+    async with serving(tmp_path, code) as end:
+        delivery = end.deliver("rows", {}, {}, {})
+        assert (await end.next(wire.Log)).message == "e0"
+        end.send(wire.Cancel(delivery))
+        for _ in range(3):
+            await end.ask("health")
+        assert end.came[wire.Log].empty()
+        assert end.came[wire.Acked].empty()
+
+
 async def test_settings_count_from_the_next_call_on(tmp_path: Path) -> None:
     code = """
 @ext.command("look")
