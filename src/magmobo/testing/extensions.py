@@ -13,26 +13,10 @@ import socket
 import sys
 from pathlib import Path
 
-from msgspec import Struct
+from magmobo.extensions.sandbox.worker import Exit, Usage
 
 _MAIN = "import sys; from magx.runtime import run; run(int(sys.argv[1]))"
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-class PlainExit(Struct, frozen=True):
-    """How a worker ended: its status, or the signal; `escape` is what it tried, which nothing notices here."""
-
-    code: int | None
-    signal: int | None
-    escape: str = ""
-
-
-class PlainUsage(Struct, frozen=True):
-    """What a worker has used; `private_bytes` is the memory that it shares with nobody."""
-
-    cpu_s: float
-    memory_bytes: int
-    private_bytes: int
 
 
 class PlainWorker:
@@ -62,26 +46,26 @@ class PlainWorker:
         """Of the child."""
         return self._process.pid
 
-    async def wait(self) -> PlainExit:
+    async def wait(self) -> Exit:
         """How it ended, once it has."""
         status = await self._process.wait()
-        return PlainExit(None, -status) if status < 0 else PlainExit(status, None)
+        return Exit(None, -status) if status < 0 else Exit(status, None)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """End it at once; one that has ended is fine."""
         if self._process.returncode is None:
             self._process.send_signal(number)
 
-    def usage(self) -> PlainUsage:
+    def usage(self) -> Usage:
         """What it has used until now; zeros when it has ended."""
         proc = Path("/proc") / str(self.pid)
         try:
             fields = (proc / "stat").read_text().rpartition(")")[2].split()
             lines = [line.split() for line in (proc / "smaps_rollup").read_text().splitlines()[1:]]
         except (FileNotFoundError, ProcessLookupError):
-            return PlainUsage(0.0, 0, 0)
+            return Usage()
         sizes_bytes = {words[0]: int(words[1]) * 1024 for words in lines}
-        return PlainUsage(
+        return Usage(
             cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
             memory_bytes=sizes_bytes["Rss:"],
             private_bytes=sizes_bytes["Private_Clean:"] + sizes_bytes["Private_Dirty:"],

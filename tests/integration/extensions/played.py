@@ -6,8 +6,8 @@ import asyncio
 import socket
 from typing import Any
 
+from magmobo.extensions.sandbox.worker import Usage
 from magmobo.extensions.workers.process import Ended
-from magmobo.testing.extensions import PlainUsage
 from magx import wire
 
 
@@ -34,8 +34,8 @@ class Played:
             self.exit.set_result(exit)
             self.peer.close()
 
-    def usage(self) -> PlainUsage:
-        return PlainUsage(0.0, 0, 0)
+    def usage(self) -> Usage:
+        return Usage()
 
     # ------------------------------------------------------------ what the worker does
 

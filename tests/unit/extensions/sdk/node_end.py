@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from magmobo.testing.extensions import PlainExit, PlainWorker
+from magmobo.extensions.sandbox.worker import Exit
+from magmobo.testing.extensions import PlainWorker
 from magx import wire
 
 F = TypeVar("F")
@@ -58,7 +59,7 @@ class NodeEnd(asyncio.Protocol):
         self.call(handler, argument)
         return wire.value((await self.next(wire.Done)).result)
 
-    async def ended(self) -> PlainExit:
+    async def ended(self) -> Exit:
         async with asyncio.timeout(WAIT_S):
             return await self.worker.wait()
 
