@@ -102,14 +102,14 @@ class HttpMethods:
             task.add_done_callback(self._retiring.discard)
 
     async def close(self) -> None:
-        """End all connections that nobody uses."""
+        """End all connections that nobody uses; a request that comes later opens new ones."""
         for extension_id in list(self._pools):
             self.forget(extension_id)
         if self._retiring:
             await asyncio.wait(self._retiring)
         if self._resolver is not None:
             self._resolver.close()
-            self._resolver = None
+            self._resolver = self._resolve = None
 
     async def request(self, caller: Caller, args: HttpArgs) -> Mapping[str, Any]:
         """`{status, headers, body}` of the answer, whatever its status.
