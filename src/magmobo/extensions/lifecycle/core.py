@@ -7,6 +7,7 @@ of the journal found under the lock was left behind by somebody who is gone.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from magmobo.extensions.lifecycle.errors import (
     TierTooLow,
 )
 from magmobo.extensions.lifecycle.grants import effective, missing
-from magmobo.extensions.lifecycle.ports import Ports
+from magmobo.extensions.lifecycle.ports import Ports, Worker
 from magmobo.extensions.lifecycle.records import NOTHING, Entry, Registry, Version
 from magmobo.extensions.lifecycle.settings import Settings
 from magmobo.extensions.lifecycle.stage import Stage
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from magmobo.extensions.lifecycle.store import Connection
 
 T = TypeVar("T")
+DATA = "data"
 PLANE_ACTOR = Actor(name="extensions", role=Role.ADMIN, via="kernel")
 """Who acts when nobody asked."""
 
@@ -59,7 +61,8 @@ class Core:
 
     @asynccontextmanager
     async def change(self, *, wait_s: float = LOCK_WAIT_S) -> AsyncIterator[Connection]:
-        """A connection, alone: the registry is as the database has it, and is read again behind the block.
+        """A connection, alone: the registry is as the database has it, and is read again behind the block; then files
+        of versions that are gone go too.
 
         Raises: LifecycleBusy, Unavailable.
         """
@@ -77,6 +80,7 @@ class Core:
                     # Where the database went away meanwhile, that is the error which counts.
                     with suppress(MagError, OSError, *_database_errors()):
                         await self.refresh(connection)
+                        await self.sweep_files()
         finally:
             self.turn.release()
 
@@ -185,9 +189,17 @@ class Core:
             grants=effective(version.manifest, version.decisions, self.now_s),
         )  # fmt: skip
 
-    def data_dir(self, extension_id: str) -> Path:
-        """Where an extension keeps files, if it may."""
-        return self.ports.root / "data" / extension_id
+    def data_dir(self, entry: Entry) -> Path:
+        """Where an extension keeps files on this node, if it may."""
+        return self.ports.root / DATA / f"{entry.id}.{entry.folder}"
+
+    async def started(self, entry: Entry, installed: Installed) -> Worker:
+        """A worker of a version, ready and well, not in place. What a removed extension of this name left behind here
+        goes now. Raises: MagError, OSError.
+        """
+        mine = self.data_dir(entry)
+        await asyncio.to_thread(_remove_others, mine)
+        return await self.stage.started(installed, uid=entry.uid, data_dir=mine)
 
     async def sweep_files(self) -> None:
         """Remove files of versions that nobody knows."""
@@ -210,6 +222,14 @@ class Core:
             await self.ports.audit.record("extension.lifecycle", actor=PLANE_ACTOR, payload=payload)
         except MagError as error:
             self.ports.log.warning("extensions.not_recorded", what=what, error=str(error))
+
+
+def _remove_others(mine: Path) -> None:
+    """Remove folders beside `mine` that were the same extension's."""
+    name = mine.name.partition(".")[0]
+    for one in mine.parent.glob(f"{name}.*"):
+        if one != mine:
+            shutil.rmtree(one, ignore_errors=True)
 
 
 def reason_of(error: BaseException) -> str:

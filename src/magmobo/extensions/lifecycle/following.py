@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from magmobo.contracts.bus import Subscription
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.events import DatabaseSchemaChanged, Envelope, ExtensionError
 from magmobo.extensions.lifecycle.core import Core, reason_of
-from magmobo.extensions.lifecycle.errors import LifecycleBusy
+from magmobo.extensions.lifecycle.errors import EnableFailed, LifecycleBusy
 from magmobo.extensions.lifecycle.granting import Granting
 from magmobo.extensions.lifecycle.records import NOTHING, Entry
 from magmobo.extensions.lifecycle.recovery import Recovery
@@ -26,7 +27,8 @@ AT_ONCE = 4
 """Workers that start at the same time."""
 START_WAIT_S = 10.0
 """How long a node's start waits for its extensions; those that take longer come when they come."""
-RECOVER_WAIT_S = 0.2
+START_LOCK_S, RECOVER_WAIT_S = 2.0, 0.2
+"""How long for another node's change to end; what that node does is followed else."""
 
 
 class Following:
@@ -38,6 +40,8 @@ class Following:
         self._failed: dict[str, tuple[int, float]] = {}
         self.problems: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
+        self._hearing: Subscription | None = None
+        self._adopted = NOTHING.generation  # a change of ours reads the registry too, and adopts only what it changed
 
     async def boot(self) -> bool:
         """Hold the places of what is enabled, before anything serves. Whether there is a registry."""
@@ -55,7 +59,7 @@ class Following:
         """Lead back what is half done, then start what is enabled; goes on to follow."""
         if self._core.registry.generation != NOTHING.generation:
             try:
-                async with self._core.change() as connection:
+                async with self._core.change(wait_s=START_LOCK_S) as connection:
                     await self._recovery.recover(connection)
             except LifecycleBusy:
                 pass  # another node is at it, and will be followed
@@ -67,12 +71,16 @@ class Following:
     def follow(self) -> None:
         """Begin to follow; for a database without a registry, when its schema changes."""
         if self._core.registry.generation == NOTHING.generation:
-            self._core.ports.bus.on(DatabaseSchemaChanged, self._schema_changed)
+            if self._hearing is None:
+                self._hearing = self._core.ports.bus.on(DatabaseSchemaChanged, self._schema_changed)
         elif self._task is None:
-            self._task = self._core.ports.spawn(self._follow(), "follow")
+            self._task = self._core.ports.spawn(self._follow(), "extension_follow")
 
     async def stop(self) -> None:
         """Follow no more."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+            self._hearing = None
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -84,8 +92,7 @@ class Following:
                 await self._core.refresh()
             except MagError:
                 return  # the next change of the schema asks again
-            if self._core.registry.generation != NOTHING.generation:
-                self.follow()
+            self.follow()
 
     async def _follow(self) -> None:
         away = False
@@ -93,9 +100,9 @@ class Following:
             await self._core.ports.clock.sleep(FOLLOW_EVERY_S)
             try:
                 await self.look()
-            except MagError as error:
+            except Exception as error:  # a database that is away, or not as it should be: it is looked at again
                 if not away:
-                    self._core.ports.log.warning("extensions.not_followed", error=str(error))
+                    self._core.ports.log.warning("extensions.not_followed", error=reason_of(error))
                 away = True
             else:
                 away = False
@@ -105,8 +112,7 @@ class Following:
         await self._switching.say_all_halted()
         if self._core.turn.locked():
             return  # a change of this node is under way; what it leaves is looked at next time
-        generation, _ = await self._core.store.generation()
-        if generation != self._core.registry.generation or self._due():
+        if await self._core.store.generation() != self._adopted or self._due():
             await self._take_turn()
         await self._granting.end_expired()
         if self._recovery.is_needed():
@@ -124,6 +130,7 @@ class Following:
         async with self._core.turn:
             await self._core.refresh()
             await self.adopt()
+            await self._core.sweep_files()
 
     async def adopt(self) -> None:
         """Bring this node's workers to what the registry says. Callers hold the turn."""
@@ -140,6 +147,7 @@ class Following:
             running = self._stage.running.get(entry.id)
             if running is not None and running.installed.sha256 == entry.sha256:
                 await self._granting.adopt(entry)
+        self._adopted = registry.generation
         gate = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._bring_up(entry, gate) for entry in self._to_start(wanted.values())))
 
@@ -193,7 +201,7 @@ class Following:
                 installed = await self._core.installed(entry, entry.sha256, code_dir)
                 if entry.id not in self._stage.running:
                     self._stage.guard(installed)
-                worker = await self._stage.started(installed, uid=entry.uid)
+                worker = await self._core.started(entry, installed)
                 try:
                     old = await self._stage.swap(worker)
                 except BaseException:
@@ -201,22 +209,23 @@ class Following:
                     raise
                 if old is not None:
                     await old.drain(self._core.ports.config().drain_s)
-            except MagError as error:
+            except Exception as error:  # whatever keeps one from starting keeps no other from it
                 self._note_failure(entry, error)
             else:
                 self._failed.pop(entry.id, None)
                 self.problems.pop(entry.id, None)
 
-    def _note_failure(self, entry: Entry, error: MagError) -> None:
+    def _note_failure(self, entry: Entry, error: Exception) -> None:
         tries = self._failed.get(entry.id, (0, 0.0))[0]
         pause_s = TRY_AGAIN_S[min(tries, len(TRY_AGAIN_S) - 1)]
         self._failed[entry.id] = tries + 1, self._core.ports.clock.monotonic_s() + pause_s
         self.problems[entry.id] = reason_of(error)
         self._core.ports.log.error("extension.not_started", extension=entry.id, error=reason_of(error), tries=tries + 1)
         if tries == 0:
+            code = error.code if isinstance(error, MagError) else EnableFailed.code
             self._core.tell(
                 ExtensionError(
-                    extension_id=entry.id, version=entry.current.version, reason=f"{error.code} {str(error)[:300]}"
+                    extension_id=entry.id, version=entry.current.version, reason=f"{code} {str(error)[:300]}"
                 )
             )
 

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, PLANNED_CAPABILITIES
-from magmobo.extensions.installed import Installed
 from magmobo.extensions.lifecycle.core import Core
-from magmobo.extensions.lifecycle.errors import ConfirmationMissing, GrantRefused
+from magmobo.extensions.lifecycle.errors import ConfirmationMissing, GrantRefused, LifecycleBusy
 from magmobo.extensions.lifecycle.grants import (
     critical,
     effective,
+    expired,
     granted,
     granted_less,
     missing,
-    next_expiry_s,
     revoked,
 )
 from magmobo.extensions.lifecycle.records import PENDING, Decisions, Entry, Version
@@ -34,6 +33,10 @@ if TYPE_CHECKING:
     from magmobo.contracts.extensions import GrantCapability
     from magmobo.extensions.lifecycle.store import Connection
 
+BY_TIME = "time"
+"""Who decides that a grant for a time is over."""
+_END_WAIT_S = 0.2
+
 
 class Granting:
     """Approves, grants, revokes and configures."""
@@ -41,7 +44,6 @@ class Granting:
     def __init__(self, core: Core, storage: Storage, versions: VersionChange) -> None:
         self._core, self._storage, self._versions = core, storage, versions
         self._store, self._stage = core.store, core.stage
-        self._expiries: dict[str, float] = {}
 
     # ------------------------------------------------------------ decisions
 
@@ -93,7 +95,9 @@ class Granting:
                     changed = changed.with_decisions(sha256, {**version.decisions, request.name: decision})
             if changed is entry:
                 raise GrantRefused(entry.id, wanted.wanted, "its manifest does not ask for it")
-            await self._decide(connection, entry, changed)
+            async with connection.transaction():
+                await self._note(connection, entry, changed)
+                await self._give_rights(connection, changed)
             await self.adopt(changed)
 
     async def revoke(self, extension_id: str, capability: str, by: str) -> None:
@@ -104,7 +108,9 @@ class Granting:
         async with self._core.change() as connection:
             entry = self._core.entry(extension_id)
             changed = self._without(entry, capability, by)
-            await self._decide(connection, entry, changed)
+            async with connection.transaction():
+                await self._note(connection, entry, changed)
+                await self._take_rights(connection, changed)
             await self.adopt(changed)
 
     async def configure(self, extension_id: str, values: Mapping[str, Any]) -> None:
@@ -117,15 +123,16 @@ class Granting:
                 await self._core.settings.keep_secrets(entry, change)
             await self.adopt(replace(entry, settings=change.plain, secrets=change.secrets))
 
-    async def _decide(self, connection: Connection, before: Entry, after: Entry) -> None:
-        async with connection.transaction():
-            for sha256, version in after.versions.items():
-                if version.decisions != before.versions[sha256].decisions:
-                    await self._store.decide(connection, sha256, version.decisions)
-            await self._give_rights(connection, after)
+    async def _note(self, connection: Connection, before: Entry, after: Entry) -> None:
+        for sha256, version in after.versions.items():
+            if version.decisions != before.versions[sha256].decisions:
+                await self._store.decide(connection, sha256, version.decisions)
 
     async def _give_rights(self, connection: Connection, entry: Entry) -> None:
         await self._storage.give_rights(connection, entry.guest, self._core.bare(entry, entry.sha256))
+
+    async def _take_rights(self, connection: Connection, entry: Entry) -> None:
+        await self._storage.take_rights(connection, entry.guest, self._core.bare(entry, entry.sha256))
 
     def _without(self, entry: Entry, capability: str, by: str) -> Entry:
         changed = entry
@@ -140,44 +147,53 @@ class Granting:
 
     # ------------------------------------------------------------ effect
 
-    def _take_effect(self, entry: Entry) -> Installed | None:
+    def _take_effect(self, entry: Entry) -> None:
         """What the running version may do, from its next call on."""
         running = self._stage.running.get(entry.id)
-        if running is None or running.installed.sha256 not in entry.versions:
-            return None
-        version = entry.versions[running.installed.sha256]
-        running.installed.grants = effective(version.manifest, version.decisions, self._core.now_s)
-        return running.installed
+        if running is None or (version := entry.versions.get(running.installed.sha256)) is None:
+            return
+        grants = effective(version.manifest, version.decisions, self._core.now_s)
+        if grants != running.installed.grants:
+            running.installed.grants = grants
+            running.worker.tell_settings()
 
     async def adopt(self, entry: Entry) -> None:
         """Bring the running worker to what was decided, and to its settings."""
-        running = self._stage.running.get(entry.id)
-        if running is None:
-            return
-        installed, before = running.installed, (running.installed.grants, running.installed.settings)
         self._take_effect(entry)
-        if installed.sha256 == entry.sha256:
-            installed.settings = await self._core.settings.resolved(entry, installed.manifest)
-            self._note_expiry(entry)
-        if before != (installed.grants, installed.settings):
+        running = self._stage.running.get(entry.id)
+        if running is None or running.installed.sha256 != entry.sha256:
+            return
+        settings = await self._core.settings.resolved(entry, running.installed.manifest)
+        if settings != running.installed.settings:
+            running.installed.settings = settings
             running.worker.tell_settings()
 
-    def _note_expiry(self, entry: Entry) -> None:
-        at_s = next_expiry_s(entry.current.decisions, self._core.now_s)
-        self._expiries.pop(entry.id, None)
-        if at_s is not None:
-            self._expiries[entry.id] = at_s
-
     async def end_expired(self) -> None:
-        """Take rights on tables back where a grant ended by time. Raises: Unavailable."""
-        for extension_id in [one for one, at_s in self._expiries.items() if at_s <= self._core.now_s]:
-            entry = self._core.registry.entries.get(extension_id)
-            if entry is not None:
-                async with self._store.session() as connection, connection.transaction():
-                    await self._give_rights(connection, entry)
-                await self.adopt(entry)  # notes when the next one ends
-            if self._expiries.get(extension_id, 0.0) <= self._core.now_s:
-                self._expiries.pop(extension_id, None)
+        """Take back what was granted for a time that is over. Raises: Unavailable."""
+        if not any(self._over(entry) for entry in self._core.registry.entries.values()):
+            return
+        try:
+            async with self._core.change(wait_s=_END_WAIT_S) as connection:
+                for entry in self._core.registry.entries.values():
+                    changed = entry
+                    for sha256, capability in self._over(entry):
+                        decisions = changed.versions[sha256].decisions
+                        ended = revoked(decisions[capability], BY_TIME)
+                        changed = changed.with_decisions(sha256, {**decisions, capability: ended})
+                    if changed is not entry:
+                        async with connection.transaction():
+                            await self._note(connection, entry, changed)
+                            await self._take_rights(connection, changed)
+                        await self.adopt(changed)
+        except LifecycleBusy:
+            return  # whoever is asked at a call sees that it is over; the rest follows
+
+    def _over(self, entry: Entry) -> list[tuple[str, str]]:
+        return [
+            (sha256, capability)
+            for sha256, version in entry.versions.items()
+            for capability in expired(version.decisions, self._core.now_s)
+        ]
 
 
 def _approved(version: Version, capabilities: Sequence[str], confirm: str, by: str) -> Decisions:

@@ -122,10 +122,13 @@ def effective(manifest: Manifest, decided: Decisions, now_s: float) -> Mapping[s
     return found
 
 
-def next_expiry_s(decided: Decisions, now_s: float) -> float | None:
-    """When the first of these ends by itself."""
-    times = [one.expires_at_s for one in decided.values() if one.state == GRANTED and one.expires_at_s is not None]
-    return min((time_s for time_s in times if time_s > now_s), default=None)
+def expired(decided: Decisions, now_s: float) -> Sequence[str]:
+    """Capabilities that were granted for a time that is over."""
+    return [
+        one.capability
+        for one in decided.values()
+        if one.state == GRANTED and one.expires_at_s is not None and one.expires_at_s <= now_s
+    ]
 
 
 def _fresh(request: CapabilityRequest) -> Decision:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from magmobo.contracts.errors import MagError
 from magmobo.contracts.events import ExtensionInstalled, ExtensionUninstalled
 from magmobo.extensions.lifecycle.core import Core, reason_of
 from magmobo.extensions.lifecycle.errors import AlreadyInstalled, DataOfAnother, StillHere
@@ -59,7 +57,7 @@ class Installing:
         return Entry(
             id=package.id, state=State.INSTALLED, resume=None, sha256=package.sha256, previous="", pending="",
             target="", guest=guest_name(manifest), since_s=self._core.now_s, detail="", halt_reason="",
-            guarded=False, delete_data=False, watch_until_s=0.0, uid=0, versions={package.sha256: version},
+            guarded=False, delete_data=False, watch_until_s=0.0, uid=0, folder="", versions={package.sha256: version},
             settings={}, secrets=(),
         )  # fmt: skip
 
@@ -77,18 +75,14 @@ class Installing:
         await self._storage.check(entry.guest)
 
     async def _install(self, connection: Connection, entry: Entry, package: Package, data: bytes) -> None:
-        try:
-            await asyncio.to_thread(unpack, package, self._core.ports.root)
-            version = entry.current
-            async with connection.transaction():
-                await self._store.add(connection, entry.id, version, entry.guest)
-                await self._store.add_version(connection, entry.id, version, data)
-                await self._storage.ensure(connection, entry.guest, package.manifest)
-                await self._storage.give_rights(connection, entry.guest, self._core.bare(entry, entry.sha256))
-                await self._store.announce(connection)
-        except BaseException:
-            await self._core.sweep_files()
-            raise
+        await asyncio.to_thread(unpack, package, self._core.ports.root)
+        version = entry.current
+        async with connection.transaction():
+            await self._store.add(connection, entry.id, version, entry.guest)
+            await self._store.add_version(connection, entry.id, version, data)
+            await self._storage.ensure(connection, entry.guest, package.manifest)
+            await self._storage.give_rights(connection, entry.guest, self._core.bare(entry, entry.sha256))
+            await self._store.announce(connection)
 
     # ------------------------------------------------------------ going
 
@@ -116,14 +110,15 @@ class Installing:
             except Exception as error:
                 await self._stay(connection, entry, error)
                 raise
-            await self._core.refresh(connection)
-            await self.clean()
 
     async def finish_uninstalling(self, connection: Connection, entry: Entry) -> None:
         """From state `uninstalling` to nothing. Doing it again is fine."""
         await self._core.stage.kill(entry.id)
         await self._storage.let_go(entry.guest)
         keep_data = not entry.delete_data
+        if not keep_data:
+            await self._core.settings.forget(entry)
+            await asyncio.to_thread(shutil.rmtree, self._core.data_dir(entry), ignore_errors=True)
         async with connection.transaction():
             if not keep_data:
                 await self._core.ports.events.forget(connection, entry.id)
@@ -131,19 +126,6 @@ class Installing:
             await self._store.remove(connection, entry, keep_data=keep_data)
         reason = "its data stays" if keep_data else "with its data"
         self._core.tell(ExtensionUninstalled(extension_id=entry.id, version=entry.current.version, reason=reason))
-
-    async def clean(self) -> None:
-        """Remove what belongs to nobody any more: files, folders, secrets. What cannot be removed now stays for the
-        next time. Callers hold the turn.
-        """
-        core = self._core
-        await core.sweep_files()
-        known = {*core.registry.entries, *core.registry.kept, *core.registry.damaged}
-        await asyncio.to_thread(_remove_others, core.ports.root / "data", known)
-        try:
-            await core.settings.forget(core.registry)
-        except MagError as error:
-            core.ports.log.warning("extensions.secrets_stay", error=str(error))
 
     async def _stay(self, connection: Connection, entry: Entry, error: Exception) -> None:
         detail = f"was not removed: {reason_of(error)}"[:500]
@@ -160,9 +142,3 @@ class Installing:
         async with connection.transaction():
             await connection.execute("delete from mag.extension where id = %s", (extension_id,))
             await self._store.touch(connection)
-
-
-def _remove_others(folder: Path, known: set[str]) -> None:
-    for one in folder.iterdir() if folder.is_dir() else ():
-        if one.name not in known:
-            shutil.rmtree(one, ignore_errors=True)

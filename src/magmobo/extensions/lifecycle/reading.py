@@ -33,7 +33,7 @@ _VERSIONS = "select extension_id, sha256, version, signer, manifest::text from m
 _EXTENSIONS = """
 select e.id, e.state, e.resume_state, e.sha256, e.previous_sha256, e.pending_sha256, e.target_sha256, e.guest,
        extract(epoch from e.since)::float8, e.detail, e.halt_reason, e.guarded, e.delete_data,
-       coalesce(extract(epoch from e.watch_until)::float8, 0), coalesce(u.uid, 0),
+       coalesce(extract(epoch from e.watch_until)::float8, 0), coalesce(u.uid, 0), coalesce(u.folder, ''),
        coalesce(s.settings::text, '{}'), coalesce(s.secrets, '{}')
 from mag.extension e left join mag.extension_uid u on u.extension_id = e.id
 left join mag.extension_setting s on s.extension_id = e.id order by e.id
@@ -92,7 +92,7 @@ def _versions(
 
 def _entry(row: tuple[Any, ...], versions: dict[str, Version]) -> Entry:
     (extension_id, state, resume, sha256, previous, pending, target, guest, since_s, detail, halt_reason, guarded,
-     delete_data, watch_until_s, uid, settings, secrets) = row  # fmt: skip
+     delete_data, watch_until_s, uid, folder, settings, secrets) = row  # fmt: skip
     if state not in STORED or (resume and resume not in STORED):
         raise RegistryDamaged(extension_id, f"it has no state {state!r}")
     if missing := {one for one in (sha256, previous, pending, target) if one} - versions.keys():
@@ -101,7 +101,7 @@ def _entry(row: tuple[Any, ...], versions: dict[str, Version]) -> Entry:
         id=extension_id, state=State(state), resume=State(resume) if resume else None, sha256=sha256,
         previous=previous, pending=pending, target=target, guest=guest, since_s=since_s, detail=detail,
         halt_reason=halt_reason, guarded=guarded, delete_data=delete_data, watch_until_s=watch_until_s, uid=uid,
-        versions=versions, settings=_decoded(extension_id, settings, dict[str, Any]), secrets=secrets,
+        folder=folder, versions=versions, settings=_decoded(extension_id, settings, dict[str, Any]), secrets=secrets,
     )  # fmt: skip
 
 

@@ -53,6 +53,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     goes back to.
 
     `halt_reason`: it must not run, whatever its state says, and comes to rest as soon as somebody can see to that.
+    `folder` is the name of its own files' place, another one after each removal
+    with data, so that nobody finds what somebody left.
+
     `guarded`: its hooks that fail closed deny while it is disabled, because the plane stopped it, not an operator.
     """
 
@@ -71,6 +74,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     delete_data: bool
     watch_until_s: float
     uid: int
+    folder: str
     versions: Mapping[str, Version]
     settings: Mapping[str, Any]
     secrets: Sequence[str]

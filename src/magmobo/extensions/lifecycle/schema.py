@@ -16,7 +16,7 @@ TABLE = "mag.extension_plane"
 
 _UP = """
 create table mag.extension_plane (
-  only boolean primary key default true check (only),
+  one_row boolean primary key default true check (one_row),
   generation bigint not null default 0,
   stopped boolean not null default false
 );
@@ -73,7 +73,8 @@ create table mag.extension_key (
 
 create table mag.extension_uid (
   extension_id text primary key,
-  uid integer not null unique
+  uid integer not null unique,
+  folder text not null default left(replace(gen_random_uuid()::text, '-', ''), 16)
 );
 
 create table mag.extension_setting (

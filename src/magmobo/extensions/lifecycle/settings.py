@@ -7,7 +7,7 @@ an error. Names in the vault are `extensions.<id>.<setting>`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 from magmobo.contracts.errors import SecretUnknown
 from magmobo.contracts.planes import Vault
 from magmobo.contracts.secret import HIDDEN, Secret
-from magmobo.extensions.lifecycle.records import Entry, Registry
+from magmobo.extensions.lifecycle.records import Entry
 from magmobo.extensions.package.manifest import Manifest
 from magmobo.extensions.package.settings import check_settings, secret_paths, with_defaults
 
@@ -81,15 +81,11 @@ class Settings:
             await self._vault().write(_vault_name(entry.id, name), secret)
         await self._remove(_vault_name(entry.id, name) for name in change.remove)
 
-    async def forget(self, registry: Registry) -> Sequence[str]:
-        """Remove secrets of extensions that are gone with their data; their names. Raises: those of the vault."""
-        here = {*registry.entries, *registry.kept, *registry.damaged}
-        names = [info.name for info in await self._vault().infos() if info.name.startswith(PREFIX)]
-        gone = [name for name in names if name.removeprefix(PREFIX).partition(".")[0] not in here]
-        await self._remove(gone)
-        return gone
+    async def forget(self, entry: Entry) -> None:
+        """Remove the secrets of an extension. Raises: those of the vault."""
+        await self._remove(_vault_name(entry.id, name) for name in entry.secrets)
 
-    async def _remove(self, names: Any) -> None:
+    async def _remove(self, names: Iterable[str]) -> None:
         for name in names:
             try:
                 await self._vault().remove(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from magmobo.extensions.installed import Installed
 from magmobo.extensions.lifecycle.health import HealthBook, ask_health
@@ -43,12 +44,12 @@ class Stage:
         running = self.running.get(installed.id)
         return running is not None and running.installed is installed
 
-    async def started(self, installed: Installed, *, uid: int) -> Worker:
+    async def started(self, installed: Installed, *, uid: int, data_dir: Path) -> Worker:
         """A worker that is ready and says that it is well; not in place yet. Raises: MagError."""
         worker = self._ports.make_worker(
             installed,
             uid=uid,
-            data_dir=self._ports.root / "data" / installed.id,
+            data_dir=data_dir,
             on_crash=self._on_crash,
             on_escape=self._on_escape,
         )
@@ -126,10 +127,10 @@ class Stage:
 
     async def _take_out(self, extension_id: str, *, guard: bool = False) -> Worker | None:
         running = self.running.pop(extension_id, None)
-        if guard and running is not None:
-            self.guard(running.installed)
-        else:
+        if not guard:
             self.unguard(extension_id)
+        elif running is not None:
+            self.guard(running.installed)
         self._ports.endpoints.detach(extension_id)
         await self._ports.events.detach(extension_id)
         return None if running is None else running.worker

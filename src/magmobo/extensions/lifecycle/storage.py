@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from magmobo.contracts.guests import Guests, Migration, Migrations
+from magmobo.contracts.errors import MagError
+from magmobo.contracts.guests import Guests, Migration, Migrations, TableRight
 from magmobo.extensions.installed import Installed
 from magmobo.extensions.lifecycle.ports import Ports
 from magmobo.extensions.package.manifest import Manifest
@@ -53,8 +54,27 @@ class Storage:
         Raises: GuestRightRefused.
         """
         if guest:
-            rights = [right for version in versions for right in self._rights_of(version)]
-            await self._guests.grant(connection, guest, list(dict.fromkeys(rights)))
+            await self._guests.grant(connection, guest, self._rights(versions))
+
+    async def take_rights(self, connection: Connection, guest: str, version: Installed) -> None:
+        """The same where it takes rights away: a table that is gone, or is not ours to give any more, keeps none of the
+        other rights from being taken.
+        """
+        given: list[TableRight] = []
+        for right in self._rights([version]) if guest else ():
+            try:
+                async with connection.transaction():
+                    await self._guests.grant(connection, guest, [*given, right])
+            except MagError as error:
+                if error.retryable:
+                    raise
+            else:
+                given.append(right)
+        if guest and not given:
+            await self._guests.grant(connection, guest, ())
+
+    def _rights(self, versions: Sequence[Installed]) -> list[TableRight]:
+        return list(dict.fromkeys(right for version in versions for right in self._rights_of(version)))
 
     async def migrate_up(self, version: Installed, migrations: Sequence[Migration]) -> None:
         """Run what has not run yet, where it may have a schema. Raises: MigrationFailed, MigrationChanged,

@@ -89,16 +89,16 @@ class Store:
             await connection.execute("set transaction isolation level repeatable read, read only")
             return await read_registry(connection)
 
-    async def generation(self) -> tuple[int, bool]:
-        """Generation and kill switch; (-1, False) where there is no registry."""
+    async def generation(self) -> int:
+        """Of the registry; that of `NOTHING` where there is none."""
         import psycopg
 
         async with self.session() as connection:
             try:
-                row = await _row(connection, "select generation, stopped from mag.extension_plane")
+                row = await _row(connection, "select generation from mag.extension_plane")
             except psycopg.errors.UndefinedTable:
-                return NOTHING.generation, NOTHING.stopped
-            return (int(row[0]), bool(row[1])) if row else (NOTHING.generation, NOTHING.stopped)
+                return NOTHING.generation
+            return int(row[0]) if row else NOTHING.generation
 
     async def package(self, sha256: str) -> bytes:
         """The package of a version. Raises: RegistryDamaged when it is not there."""

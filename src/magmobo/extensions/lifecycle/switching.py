@@ -18,6 +18,7 @@ from magmobo.extensions.lifecycle.errors import (
     EnableFailed,
     LifecycleBusy,
     NeededByOthers,
+    PlaneStopped,
     TooManyExtensions,
 )
 from magmobo.extensions.lifecycle.records import Entry
@@ -49,6 +50,8 @@ class Switching:
         """
         async with self._core.change() as connection:
             entry = self._core.entry(extension_id)
+            if self._core.registry.stopped:
+                raise PlaneStopped
             if entry.state is State.ENABLED and not entry.halt_reason:
                 return
             check(entry.id, entry.state, State.ENABLING)
@@ -84,7 +87,7 @@ class Switching:
             await self._storage.ensure(connection, entry.guest, package.manifest)
             await self._storage.give_rights(connection, entry.guest, installed)
         await self._storage.migrate_up(installed, package.migrations)
-        await self._stage.put(await self._stage.started(installed, uid=entry.uid))
+        await self._stage.put(await self._core.started(entry, installed))
 
     async def _back_to_rest(self, connection: Connection, entry: Entry, error: BaseException) -> None:
         detail = f"did not start: {reason_of(error)}"[:500]

@@ -82,7 +82,7 @@ class VersionChange:
             package, code_dir = await self._core.unpacked(entry, target.sha256)
             installed = await self._prepare(connection, way, package, code_dir)
             if entry.resume is State.ENABLED:
-                new_worker = await self._stage.started(installed, uid=entry.uid)
+                new_worker = await self._core.started(entry, installed)
                 old_worker = await self._stage.swap(new_worker)
             if way.back and not way.one_way:
                 await self._storage.migrate_back(installed, package.migrations)
@@ -103,7 +103,7 @@ class VersionChange:
         came = "" if entry.guest else guest_name(entry.versions[entry.target].manifest)
         await self._storage.let_go(came)
         async with connection.transaction():
-            await self._storage.give_rights(connection, entry.guest, self._core.bare(entry, entry.sha256))
+            await self._storage.take_rights(connection, entry.guest, self._core.bare(entry, entry.sha256))
             await self._storage.drop(connection, came, keep_schema=False)
             await self._store.move(
                 connection, entry, entry.resume or State.DISABLED, resume_state="", target_sha256="", detail=detail
