@@ -28,13 +28,14 @@ class TableRight(Struct, frozen=True):
 
 class Migration(Struct, frozen=True):
     """One step of a schema, in both directions. `version` sorts as text (`20261123T0900` or `0001`); `down` empty: it
-    cannot be undone.
+    cannot be undone. `checksum`: sha256 in hex of what its author wrote, where `up` is not that to the letter.
     """
 
     version: str
     name: str
     up: str
     down: str = ""
+    checksum: str = ""
 
 
 class AppliedMigration(Struct, frozen=True):

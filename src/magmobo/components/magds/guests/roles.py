@@ -20,8 +20,12 @@ Connection = psycopg.AsyncConnection[Any]
 CONNECTION_LIMIT = 12
 """Of one role, all nodes together; each keeps at most `sessions.POOL_SIZE`."""
 _FIRST_WITH_SELF_GRANT = 160_000
-# The guest could change them for a session, but the guard of statements lets no SET pass.
-_SETTINGS = {"statement_timeout": "60s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
+# Limits, and how values are written. A guest could change them for itself, but the guard of statements lets no SET pass.
+_SETTINGS = {
+    "statement_timeout": "60s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s",
+    "standard_conforming_strings": "on", "datestyle": "ISO, YMD", "intervalstyle": "iso_8601", "timezone": "UTC",
+    "bytea_output": "hex",
+}  # fmt: skip
 _ROLE = """
 select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls
        or exists (select from pg_auth_members where member = r.oid)

@@ -26,7 +26,7 @@ _COLUMNS: LiteralString = (
 
 def checksum(migration: Migration) -> str:
     """By which a changed text is noticed: sha256 in hex."""
-    return hashlib.sha256(migration.up.encode()).hexdigest()
+    return migration.checksum or hashlib.sha256(migration.up.encode()).hexdigest()
 
 
 class Ledger:

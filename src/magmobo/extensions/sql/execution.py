@@ -1,0 +1,153 @@
+"""Runs one statement on a connection and takes its answer while it comes, no more of it than is allowed.
+
+What the server sends is counted where it arrives, before libpq holds it: a single value can be a gigabyte. Past a limit
+the statement is cancelled, and the connection is left for its pool to throw away. Boundary: knows nothing of who asks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+import termios
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from magmobo.contracts.errors import Unavailable
+from magmobo.extensions.sql.errors import ResultTooLarge, StatementFailed
+from magmobo.extensions.sql.values import Context, Parameters
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection, pq
+    from psycopg.abc import PQGen
+
+MAX_ROWS, MAX_BYTES = 10_000, 524_288
+MAX_WIRE_BYTES = 4 * 1_048_576
+"""Of an answer as Postgres sends it, names and all."""
+CANCEL_TIMEOUT_S = 2.0
+_CHUNK_ROWS = 128
+
+
+class Answer(Struct):
+    """What a statement answered: rows as maps from column to value, and how many rows it concerned."""
+
+    rows: list[dict[str, Any]]
+    count: int
+
+
+async def run(connection: AsyncConnection[Any], sql: str, given: Parameters) -> Answer:
+    """Run one statement. When the caller is cancelled, so is the statement.
+
+    Raises: StatementFailed, ResultTooLarge, Unavailable.
+    """
+    import psycopg
+
+    try:
+        async with connection.lock:
+            return await connection.wait(_exchange(connection, sql.encode(), given))
+    except ResultTooLarge:
+        with suppress(psycopg.Error):
+            await connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+        raise
+    except psycopg.Error as error:
+        if error.sqlstate is None or connection.closed:
+            raise Unavailable("the database") from error
+        raise StatementFailed(error.sqlstate, error.diag.message_primary or type(error).__name__) from error
+
+
+def _exchange(connection: AsyncConnection[Any], sql: bytes, given: Parameters) -> PQGen[Answer]:
+    """Send, and receive until nothing is left. In the manner of psycopg's generators: it yields what to wait for."""
+    from psycopg.errors import error_from_result
+    from psycopg.pq import ExecStatus
+
+    pgconn, receiver = connection.pgconn, _Receiver(connection)
+    pgconn.send_query_params(sql, given.values, param_types=given.types)
+    _receive_in_parts(pgconn)
+    yield from _send(pgconn)
+    error = None
+    while (result := (yield from receiver.next_result())) is not None:
+        match result.status:
+            case ExecStatus.TUPLES_OK | ExecStatus.SINGLE_TUPLE | ExecStatus.TUPLES_CHUNK:
+                receiver.take(result)
+            case ExecStatus.COMMAND_OK:
+                receiver.count = result.command_tuples or 0
+            case ExecStatus.FATAL_ERROR:
+                error = error_from_result(result, encoding="utf-8")
+            case status:
+                raise StatementFailed("0A000", f"an answer that is no rows ({status})")
+    if error is not None:
+        raise error
+    return Answer(receiver.rows, receiver.count)
+
+
+def _receive_in_parts(pgconn: pq.abc.PGconn) -> None:
+    from psycopg import capabilities
+
+    if capabilities.has_stream_chunked():
+        pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
+    else:
+        pgconn.set_single_row_mode()
+
+
+def _send(pgconn: pq.abc.PGconn) -> PQGen[None]:
+    from psycopg.waiting import Ready, Wait
+
+    while pgconn.flush():
+        if (yield Wait.RW) & Ready.R:
+            pgconn.consume_input()
+
+
+class _Receiver:
+    """The answer so far."""
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        from psycopg.adapt import Transformer
+
+        self._pgconn = connection.pgconn
+        self._transformer = Transformer(Context(connection))
+        self._columns: list[str] | None = None
+        self._wire_bytes = self._answer_bytes = 0
+        self.rows: list[dict[str, Any]] = []
+        self.count = 0
+
+    def next_result(self) -> PQGen[pq.abc.PGresult | None]:
+        """The next part, once it is there. Raises: ResultTooLarge."""
+        from psycopg.waiting import Wait
+
+        while self._pgconn.is_busy():
+            if (yield Wait.R):
+                self._wire_bytes += _waiting_bytes(self._pgconn.socket)
+                if self._wire_bytes > MAX_WIRE_BYTES:
+                    raise ResultTooLarge("bytes", MAX_BYTES)
+                self._pgconn.consume_input()
+        return self._pgconn.get_result()
+
+    def take(self, result: pq.abc.PGresult) -> None:
+        """Add rows. Raises: ResultTooLarge; StatementFailed for a value that nobody could read."""
+        self.count += result.ntuples
+        if self.count > MAX_ROWS:
+            raise ResultTooLarge("rows", MAX_ROWS)
+        if self._columns is None:
+            self._columns = [(result.fname(place) or b"").decode() for place in range(result.nfields)]
+            self._transformer.set_pgresult(result)
+        else:
+            self._transformer.set_pgresult(result, set_loaders=False)
+        columns = self._columns
+        try:
+            loaded = self._transformer.load_rows(
+                0, result.ntuples, lambda values: dict(zip(columns, values, strict=True))
+            )
+            self._answer_bytes += len(msgspec.msgpack.encode(loaded))
+        except (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            raise StatementFailed("22000", "a value of the answer cannot be told; cast it to text") from error
+        if self._answer_bytes > MAX_BYTES:
+            raise ResultTooLarge("bytes", MAX_BYTES)
+        self.rows += loaded
+
+
+def _waiting_bytes(descriptor: int) -> int:
+    """How much the next read can bring; 1 at least, for what a layer above keeps back."""
+    answer = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0")
+    return max(1, int(struct.unpack("i", answer)[0]))
