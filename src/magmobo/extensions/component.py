@@ -21,7 +21,7 @@ from magmobo.extensions.config import ExtensionsConfig, check
 if TYPE_CHECKING:
     from magmobo.extensions.plane import Plane
 
-TABLE = "mag.extension"
+TABLE = "mag.extension_plane"
 
 
 class ExtensionPlane(Component):
@@ -69,10 +69,6 @@ class ExtensionPlane(Component):
         self._serves = False
         if self._plane is not None:
             await self._plane.stop()
-
-    async def shutdown(self, timeout_s: float) -> None:
-        if self._plane is not None:
-            await self._plane.shutdown()
 
     async def prepare_reload(self, new: ExtensionsConfig, changed: Set[str]) -> None:
         """Raises: ReloadRefused."""

@@ -44,3 +44,35 @@ class PlaneOff(MagError):
 
     def __str__(self) -> str:
         return "extensions are switched off on this node"
+
+
+class NotRunning(MagError):
+    """The extension has no worker on this node now."""
+
+    code = "MAG-EXT-006"
+    http_status = 503
+    retryable = True
+    remedy = "`mag extension:list` shows how it is; `mag extension:enable ID` starts it."
+
+    def __init__(self, extension_id: str) -> None:
+        super().__init__(extension_id)
+        self.extension_id = extension_id
+
+    def __str__(self) -> str:
+        return f"{self.extension_id} does not run"
+
+
+class NoSuchCommand(MagError):
+    """The extension offers no command of that name."""
+
+    code = "MAG-EXT-007"
+    http_status = 404
+    remedy = "`mag extension:show ID` lists what it offers."
+
+    def __init__(self, extension_id: str, command: str, known: list[str]) -> None:
+        super().__init__(extension_id, command, known)
+        self.extension_id, self.command, self.known = extension_id, command, known
+
+    def __str__(self) -> str:
+        offers = f"it offers {', '.join(self.known)}" if self.known else "it offers none"
+        return f"{self.extension_id} has no command {self.command!r}; {offers}"
