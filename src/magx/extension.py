@@ -9,12 +9,15 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from types import FunctionType
+from typing import Any, TypeGuard, TypeVar
 
 from magx.api import Config, Database, Events, Http, Jobs, KeyValue, Link, Log, Metrics, Realtime
 
 F = TypeVar("F", bound=Callable[..., Any])
+_ASYNC, _ANY_NUMBER = inspect.CO_COROUTINE, inspect.CO_VARARGS
 
 
 class Handler:
@@ -26,8 +29,8 @@ class Handler:
 
     def __init__(self, kind: str, function: Callable[..., Any], said: Mapping[str, Any], *, may_skip: bool) -> None:
         self.kind, self.function, self.said = kind, function, said
-        self.is_async = inspect.iscoroutinefunction(function)
         self.takes_one = _takes_one(kind, function, may_skip=may_skip)
+        self.is_async = _is_async(function)
 
 
 class Extension:
@@ -88,7 +91,7 @@ class Extension:
         """Say how the extension is: True or nothing, a map from check to bool, or `{status, detail}` with `healthy`,
         `degraded` or `unhealthy`. The handler gets nothing.
         """
-        if _takes_one("health", function, may_skip=True):
+        if _arguments(function)[0] > 0:
             raise TypeError("a health handler takes no argument")
         return self._bind("health", "health", may_skip=True)(function)
 
@@ -115,17 +118,40 @@ def _takes_one(kind: str, function: Callable[..., Any], *, may_skip: bool) -> bo
     """Whether it wants its one argument. Raises: TypeError when it cannot be called so."""
     if not callable(function):
         raise TypeError(f"a handler is a function, this is {type(function).__name__}")
-    signature = inspect.signature(function)
-    try:
-        signature.bind(None)
-    except TypeError:
-        pass
-    else:
+    least, most = _arguments(function)
+    if least <= 1 <= most:
         return True
-    try:
-        signature.bind()
-    except TypeError:
-        may_skip = False
-    if not may_skip:
-        raise TypeError(f"{function.__qualname__}{signature}: a handler of kind {kind} takes one argument")
+    if least > 1 or not may_skip:
+        raise TypeError(f"{function.__qualname__}: a handler of kind {kind} takes one argument")
     return False
+
+
+def _is_plain(function: Callable[..., Any]) -> TypeGuard[FunctionType]:
+    return isinstance(function, FunctionType) and not hasattr(function, "__wrapped__")
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    if _is_plain(function):
+        return bool(function.__code__.co_flags & _ASYNC)
+    return inspect.iscoroutinefunction(inspect.unwrap(function))
+
+
+def _arguments(function: Callable[..., Any]) -> tuple[float, float]:
+    """How many it can be called with, at least and at most, by position."""
+    if not _is_plain(function):
+        return _of_signature(function)
+    code, named = function.__code__, function.__kwdefaults__ or {}
+    if code.co_kwonlyargcount > len(named):
+        return inf, inf
+    least = code.co_argcount - len(function.__defaults__ or ())
+    return least, inf if code.co_flags & _ANY_NUMBER else code.co_argcount
+
+
+def _of_signature(function: Callable[..., Any]) -> tuple[float, float]:
+    """As `_arguments`, of what is no plain function. `inspect.signature` alone takes half a megabyte of a worker."""
+    given = list(inspect.signature(function).parameters.values())
+    if any(one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in given):
+        return inf, inf
+    placed = [one for one in given if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    least = sum(one.default is one.empty for one in placed)
+    return least, inf if any(one.kind is one.VAR_POSITIONAL for one in given) else len(placed)

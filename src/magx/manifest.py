@@ -6,7 +6,6 @@ Boundary: the node has checked the manifest as a whole; here it is only read, an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,10 +17,11 @@ class Mismatch(Exception):
     """The code and its manifest do not say the same; the text has a line for each difference."""
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: str) -> dict[str, Any] | None:
     """The manifest of the extension in this folder; None when there is none. Raises: ValueError."""
     try:
-        data = (folder / "manifest.json").read_bytes()
+        with open(f"{folder}/manifest.json", "rb") as file:  # noqa: PTH123 - see loading.py
+            data = file.read()
     except FileNotFoundError:
         return None
     manifest: dict[str, Any] = msgspec.json.decode(data, type=dict)

@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Callable
 from io import TextIOBase
-from pathlib import Path
 
 from magx import wire
 from magx.loading import load
@@ -95,7 +94,7 @@ class _Worker:
         self._take = self._session.take
         _speak_through(self._session)
         try:
-            extension = load(Path(frame.code_dir), frame.entry)
+            extension = load(frame.code_dir, frame.entry)
         except BaseException as error:  # whatever a module does when it is imported
             self.did_not_load = True
             self.say_error("the extension did not load", error)
@@ -208,4 +207,5 @@ class _Logged(logging.Handler):
 
 def _speak_through(session: Session) -> None:
     sys.stdout, sys.stderr = _Printed(session, "info"), _Printed(session, "warning")
-    logging.basicConfig(handlers=[_Logged(session)], level=logging.INFO, force=True)
+    logging.root.handlers[:] = [_Logged(session)]
+    logging.root.setLevel(logging.INFO)

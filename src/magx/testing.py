@@ -49,7 +49,7 @@ class FakeKernel:
 
         Raises: FileNotFoundError, Mismatch, and whatever its module raises.
         """
-        found = manifests.read(folder)
+        found = manifests.read(str(folder))
         if found is None:
             raise FileNotFoundError(f"there is no manifest.json in {folder}")
         self.manifest, self._folder = found, folder.resolve()
@@ -63,7 +63,7 @@ class FakeKernel:
         sys.modules.pop(found.get("entry", "extension:ext").partition(":")[0], None)
         self._loop = asyncio.new_event_loop()
         try:
-            self.extension = load(self._folder, found.get("entry", "extension:ext"))
+            self.extension = load(str(self._folder), found.get("entry", "extension:ext"))
         except BaseException:
             self.close()
             raise

@@ -85,12 +85,12 @@ def test_a_subscription_bound_by_its_name_and_its_topic_is_refused() -> None:
 
 
 def test_a_folder_without_a_manifest_has_none(tmp_path: Path) -> None:
-    assert read(tmp_path) is None
+    assert read(str(tmp_path)) is None
     (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
-    assert read(tmp_path) == MANIFEST
+    assert read(str(tmp_path)) == MANIFEST
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(ValueError, match="Expected `object`"):
-        read(tmp_path)
+        read(str(tmp_path))
 
 
 @pytest.mark.parametrize(
