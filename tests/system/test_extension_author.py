@@ -1,0 +1,102 @@
+"""The way of a new author, as typed: an extension is begun, changed, tested, packed, signed, installed, and does its
+work on a real node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from magmobo.testing.node import NodeProcess, running_node
+
+NAME = "late-settings"
+CHANGED = "# changed by its author\n"
+
+
+class Shell:
+    """Runs `mag` in a folder, as a person would; what fails is shown."""
+
+    def __init__(self, folder: Path, node: NodeProcess | None = None) -> None:
+        self.folder, self._node = folder, node
+
+    async def mag(self, *words: str, exit_code: int = 0) -> str:
+        there = ["--data-dir", str(self._node.data_dir)] if self._node is not None else []
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "magmobo.cli.main", *words, *there, cwd=self.folder,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(60):
+            said, complained = await process.communicate()
+        text = said.decode()
+        assert process.returncode == exit_code, f"{words}: exit {process.returncode}\n{text}\n{complained.decode()}"
+        return text
+
+    async def answer(self, *words: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(await self.mag(*words, "--json"))
+        return found
+
+
+async def make_package(folder: Path) -> str:
+    """Begin an extension, change it, test it, pack and sign it; the package's name."""
+    author = Shell(folder)
+    await author.mag("extension:new", NAME)
+    code = folder / NAME / "extension.py"
+    code.write_text(code.read_text(encoding="utf-8") + CHANGED, encoding="utf-8")
+    await author.mag("extension:validate", NAME)
+    assert "3 passed" in await author.mag("extension:test", NAME)
+    await author.mag("extension:pack", NAME)
+    await author.mag("extension:keygen", "author.key")
+    package = next(path.name for path in folder.iterdir() if path.suffix == ".magx")
+    await author.mag("extension:sign", package, "--key", "author.key")
+    return package
+
+
+async def admit(operator: Shell, package: str) -> None:
+    """Trust the author, install, approve, enable."""
+    refused = await operator.mag("extension:install", package, "--yes", exit_code=6)
+    assert refused == ""
+    await operator.mag("extension:trust", "--add", "author.key.pub", "--name", "the author", "--yes")
+    asked = await operator.mag("extension:install", package, "--approve", "--enable", "--yes")
+    assert "database.schema" in asked
+    assert "enabled" in asked
+
+
+async def reported(operator: Shell) -> list[dict[str, Any]]:
+    """What the extension keeps of the events it was told, as soon as there is anything."""
+    async with asyncio.timeout(30):
+        while True:
+            found: list[dict[str, Any]] = (await operator.answer("extension:run", NAME, "report"))["result"]
+            if found:
+                return found
+
+
+async def test_from_nothing_to_an_event_that_was_handled(data_dir: Path) -> None:
+    folder = data_dir.parent
+    package = await make_package(folder)
+    async with running_node(data_dir) as node:
+        operator = Shell(folder, node)
+        await admit(operator, package)
+        await operator.mag("config:set", "magds.pool_size", "9", "--yes")
+        assert await reported(operator) == [{"setting": "magds.pool_size", "changes": 1}]
+        shown = await operator.answer("extension:show", NAME)
+        assert (shown["info"]["state"], shown["info"]["health"]) == ("enabled", "healthy")
+        assert "settings changed" in await operator.mag("extension:logs", NAME)
+
+
+async def test_it_goes_on_after_the_node_was_killed_and_is_gone_when_it_is_uninstalled(data_dir: Path) -> None:
+    folder = data_dir.parent
+    package = await make_package(folder)
+    async with running_node(data_dir) as node:
+        await admit(Shell(folder, node), package)
+        await node.kill()
+    async with running_node(data_dir) as node:
+        operator = Shell(folder, node)
+        await operator.mag("config:set", "magds.pool_size", "9", "--yes")
+        assert await reported(operator) == [{"setting": "magds.pool_size", "changes": 1}]
+        await operator.mag("extension:disable", NAME, "--yes")
+        await operator.mag("extension:uninstall", NAME, "--delete-data", "--yes")
+        assert (await operator.answer("extension:list"))["extensions"] == []
+        await operator.mag("extension:show", NAME, exit_code=1)
