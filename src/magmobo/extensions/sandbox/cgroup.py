@@ -25,6 +25,7 @@ class Groups:
 
     def __init__(self, folders: Mapping[str, Path], *, is_unified: bool) -> None:
         self._folders, self._is_unified = folders, is_unified
+        self._entrances = sorted({str(folder) for folder in folders.values()})
         self._name = f"{_PREFIX}{os.getpid()}-"
 
     @property
@@ -56,8 +57,12 @@ class Groups:
 
     def enter(self, number: int) -> None:
         """Move this process into the group. Raises: OSError."""
-        for folder in set(self._folders.values()):
-            (folder / f"{self._name}{number}" / "cgroup.procs").write_text("0")
+        for folder in self._entrances:
+            descriptor = os.open(f"{folder}/{self._name}{number}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, b"0")
+            finally:
+                os.close(descriptor)
 
     def remove(self, number: int) -> bool:
         """Remove a group whose process has ended. Returns: whether it ended for want of memory."""

@@ -1,7 +1,7 @@
 """What the node and its zygote say to each other: one datagram each on a socket of their own.
 
-The node asks with `Spawn`, which brings the worker's end of a socket pair. The answers are `Forked`, which brings a
-pidfd, then `Listening`, `Ready` or `Refused` by the child itself, and `Ended`. No worker has this socket.
+The node asks with `Spawn`, which brings the worker's end of a socket pair. The answers are `NotForked`, or `Forked`,
+which brings a pidfd; then `Listening`, `Ready` or `Refused` by the child itself, and `Ended`. No worker has its socket.
 Boundary: shapes only.
 """
 
@@ -48,6 +48,13 @@ class Spawn(Message, frozen=True):
     layers: Sequence[str]
 
 
+class NotForked(Message, frozen=True):
+    """There is no process, because this layer could not be prepared."""
+
+    layer: str
+    reason: str
+
+
 class Forked(Message, frozen=True):
     """There is a process; its pidfd comes along."""
 
@@ -77,7 +84,7 @@ class Ended(Message, frozen=True):
     ran_out_of_memory: bool
 
 
-Answer = Hello | Forked | Listening | Ready | Refused | Ended
+Answer = Hello | NotForked | Forked | Listening | Ready | Refused | Ended
 _encoder = msgspec.msgpack.Encoder()
 _answers = msgspec.msgpack.Decoder(Answer)
 _questions = msgspec.msgpack.Decoder(Spawn)

@@ -7,7 +7,6 @@ Landlock. Source: the kernel's Documentation/userspace-api/landlock.rst.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -45,9 +44,7 @@ def restrict(machine: Machine, readable: Iterable[str], writable: Iterable[str])
     handled = (1 << _RIGHTS_BY_VERSION.get(abi, _RIGHTS)) - 1
     sizes = 8 if abi < 4 else 16 if abi < 6 else 24
     attributes = struct.pack("QQQ", handled, _NETWORK, _SCOPES)[:sizes]
-    ruleset = libc.syscall(
-        machine.numbers["landlock_create_ruleset"], ctypes.create_string_buffer(attributes, sizes), sizes, 0
-    )
+    ruleset = libc.syscall(machine.numbers["landlock_create_ruleset"], attributes, sizes, 0)
     try:
         for paths, rights in ((readable, _READ), (writable, _WRITE)):
             for path in paths:
@@ -63,7 +60,6 @@ def _give(machine: Machine, ruleset: int, path: str, rights: int) -> None:
         if not stat.S_ISDIR(os.fstat(beneath).st_mode):
             rights &= _OF_FILES
         attributes = struct.pack("=Qi", rights, beneath)
-        buffer = ctypes.create_string_buffer(attributes, len(attributes))
-        libc.syscall(machine.numbers["landlock_add_rule"], ruleset, _PATH_BENEATH, buffer, 0)
+        libc.syscall(machine.numbers["landlock_add_rule"], ruleset, _PATH_BENEATH, attributes, 0)
     finally:
         os.close(beneath)

@@ -45,6 +45,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     owner: tuple[int, int]
     uid: int | None
     machine: Machine
+    programs: seccomp.Programs
     groups: Groups | None
 
     @property
@@ -106,7 +107,6 @@ def _limits(plan: Plan) -> None:
 def _cgroup(plan: Plan) -> None:
     if plan.groups is None:
         raise OSError("there are no control groups")
-    plan.groups.make(plan.number, plan.memory_bytes)
     plan.groups.enter(plan.number)
 
 
@@ -138,14 +138,12 @@ def _landlock(plan: Plan) -> None:
 
 
 def _seccomp(plan: Plan, hand_over: Callable[[int], None]) -> None:
-    forbidden = seccomp.Verdict.KILL
-    reporting = seccomp.assemble(seccomp.reporting_rules(), plan.machine, seccomp.Verdict.ALLOW)
+    chosen = plan.programs.alone
     # An old kernel, or a container whose filter listens itself, has no such descriptor: which call it was is then not
     # known, only that there was one.
     with suppress(OSError):
-        listener = seccomp.listen(reporting, plan.machine)
+        listener = seccomp.listen(plan.programs.reporting, plan.machine)
         hand_over(listener)
         os.close(listener)
-        forbidden = seccomp.Verdict.ALLOW
-    rules = seccomp.worker_rules(os.getpid(), with_threads=plan.counts_processes, forbidden=forbidden)
-    seccomp.install(seccomp.assemble(rules, plan.machine), plan.machine)
+        chosen = plan.programs.beside_reporting
+    seccomp.install(chosen[plan.counts_processes].of_process(os.getpid()), plan.machine)

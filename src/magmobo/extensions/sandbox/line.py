@@ -200,8 +200,9 @@ class Line:
                 birth.is_ready = True
             case control.Refused():
                 birth.fail(SandboxFailed(birth.spec.extension_id, answer.layer, answer.reason))
-                if birth.pidfd < 0 and answer.layer == Layer.PIDS:  # there is no process that could end
-                    del self._births[answer.number]
+            case control.NotForked():
+                del self._births[answer.number]
+                birth.fail(SandboxFailed(birth.spec.extension_id, answer.layer, answer.reason))
             case control.Ended():
                 self._take_end(birth, answer)
                 return

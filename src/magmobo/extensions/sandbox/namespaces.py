@@ -15,15 +15,10 @@ MOUNTS, HOST_NAME, IPC, USER, PIDS, NETWORK = 0x20000, 0x4000000, 0x8000000, 0x1
 _HOST_NAME = b"extension"
 
 
-def unshare(flags: int) -> None:
-    """Leave these namespaces for new ones. Raises: OSError."""
-    libc.call("unshare", flags)
-
-
 def isolate(*, with_mounts: bool) -> None:
     """No network, host name, System V IPC, and on demand mounts, of others. Raises: OSError."""
-    unshare(NETWORK | IPC | HOST_NAME | (MOUNTS if with_mounts else 0))
-    libc.call("sethostname", _HOST_NAME, len(_HOST_NAME))
+    libc.unshare(NETWORK | IPC | HOST_NAME | (MOUNTS if with_mounts else 0))
+    libc.sethostname(_HOST_NAME, len(_HOST_NAME))
 
 
 def map_self(uid: int, gid: int) -> None:
@@ -46,7 +41,7 @@ def enter_as_root() -> None:
         os._exit(_map_all(target))
     os.close(reading)
     try:
-        unshare(USER)
+        libc.unshare(USER)
     finally:
         os.close(writing)
         _, status = os.waitpid(writer, 0)

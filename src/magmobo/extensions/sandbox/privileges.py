@@ -5,7 +5,6 @@ Source: capabilities(7), credentials(7), and the kernel's Documentation/userspac
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import struct
@@ -51,14 +50,10 @@ def drop() -> None:
         for capability in range(_CAPABILITIES):
             libc.prctl(_DROP_FROM_BOUND, capability)
     libc.prctl(_AMBIENT, _CLEAR_ALL)
-    libc.call("capset", _buffer(struct.pack("Ii", _VERSION_3, 0)), _buffer(bytes(24)))
+    libc.capset(struct.pack("Ii", _VERSION_3, 0), bytes(24))
     libc.prctl(_SET_NO_NEW_PRIVS, 1)
 
 
 def end_with_parent() -> None:
     """Have the kernel end this process when the thread that forked it ends. Raises: OSError."""
     libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
-
-
-def _buffer(data: bytes) -> ctypes.Array[ctypes.c_char]:
-    return ctypes.create_string_buffer(data, len(data))

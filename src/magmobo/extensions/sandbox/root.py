@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -42,10 +42,11 @@ def pivot(machine: Machine, folders: Sequence[Folder], temp_bytes: int, owner: t
     """Exchange the root of this process, which has a mount namespace of its own. A folder that lies in another comes
     behind it; `owner` is the uid and gid that /tmp belongs to. Raises: OSError.
     """
+    os.umask(0o022)
     _mount(None, "/", None, _RECURSIVE | _PRIVATE)
     _mount("none", _NEW, "tmpfs", _NO_SUID | _NO_DEVICES, "size=1m,nr_inodes=1k,mode=755")
     os.chdir(_NEW)
-    Path("." + _OLD).mkdir(0o700)
+    os.mkdir("." + _OLD, 0o700)  # noqa: PTH102 -- see `_make`
     libc.syscall(machine.numbers["pivot_root"], b".", b"." + _OLD.encode())
     os.chdir("/")
     _mount_temp(temp_bytes, owner)  # before the others, some of which may lie below it
@@ -53,11 +54,14 @@ def pivot(machine: Machine, folders: Sequence[Folder], temp_bytes: int, owner: t
         _bind(folder)
     for hidden in (path for folder in folders for path in folder.hides):
         _mount(None, hidden, None, _REMOUNT | _BIND | _READ_ONLY | _NO_SUID | _NO_DEVICES | _NO_PROGRAMS)
+    _make("/dev")
     for device in DEVICES:
-        _bind_device(device)
-    libc.call("umount2", _OLD.encode(), _DETACH)
-    Path(_OLD).rmdir()
+        os.close(os.open(device, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        _mount(_OLD + device, device, None, _BIND)
+    libc.umount2(_OLD.encode(), _DETACH)
+    os.rmdir(_OLD)  # noqa: PTH106
     _mount(None, "/", None, _REMOUNT | _BIND | _READ_ONLY | _NO_SUID | _NO_DEVICES | _NO_PROGRAMS)
+    os.umask(0o077)
 
 
 def _mount_temp(size_bytes: int, owner: tuple[int, int]) -> None:
@@ -78,24 +82,21 @@ def _bind(folder: Folder) -> None:
         _mount("none", hidden, "tmpfs", _NO_SUID | _NO_DEVICES | _NO_PROGRAMS, "size=64k,nr_inodes=64,mode=755")
 
 
-def _bind_device(device: str) -> None:
-    _make(str(Path(device).parent))
-    os.close(os.open(device, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    _mount(_OLD + device, device, None, _BIND)
-
-
 def _make(folder: str) -> None:
-    """A folder that everybody may enter, with those above it; the modes of `mkdir` are less the umask."""
-    path = Path(folder)
-    for one in [*reversed(path.parents), path]:
-        if not one.is_dir():
-            one.mkdir()
-            one.chmod(0o755)
+    """A folder with those above it. Without pathlib, whose objects each worker would have memory of its own for."""
+    at = 0
+    while at >= 0:
+        at = folder.find("/", at + 1)
+        with suppress(FileExistsError):
+            os.mkdir(folder if at < 0 else folder[:at])  # noqa: PTH102
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
-    texts = [None if text is None else text.encode() for text in (source, target, kind, options)]
     try:
-        libc.call("mount", texts[0], texts[1], texts[2], flags, texts[3])
+        libc.mount(_coded(source), target.encode(), _coded(kind), flags, _coded(options))
     except OSError as error:
         raise OSError(error.errno, f"mounting {target}: {error.strerror}") from error
+
+
+def _coded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()

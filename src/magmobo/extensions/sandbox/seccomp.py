@@ -7,17 +7,17 @@ architecture's convention ends the process. Source: the kernel's Documentation/u
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import platform
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 from msgspec import Struct
 
+from magmobo.extensions.sandbox import libc
 from magmobo.extensions.sandbox.syscalls import ABSENT, ALLOW, KILL, MACHINES, Machine
 
 _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
@@ -36,6 +36,9 @@ _IOCTLS = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)
 _PRCTLS = (15, 16, 0x53564D41)
 """PR_SET_NAME, PR_GET_NAME, PR_SET_VMA."""
 _AF_UNIX = 1
+_WORD_BYTES = 8
+ANY_PID = 0x7E57ABCD
+"""Stands for the process that a program is put on, which is not known when the program is made."""
 
 
 class Verdict(IntEnum):
@@ -70,15 +73,23 @@ class Rule(Struct, frozen=True):
 
 
 class Program(Struct, frozen=True):
-    """Instructions as the kernel takes them."""
+    """Instructions as the kernel takes them, of `_WORD_BYTES` each."""
 
     code: bytes
-    instructions: int
+
+    @property
+    def instructions(self) -> int:
+        """How many there are."""
+        return len(self.code) // _WORD_BYTES
+
+    def of_process(self, pid: int) -> Program:
+        """The same with `pid` in place of `ANY_PID`."""
+        return Program(self.code.replace(struct.pack("I", ANY_PID), struct.pack("I", pid)))
 
 
-def worker_rules(pid: int, *, with_threads: bool, forbidden: Verdict = Verdict.KILL) -> Sequence[Rule]:
-    """The rules of a worker, which knows itself as `pid` in its own namespace. `forbidden`: what becomes of calls that
-    no honest worker makes.
+def worker_rules(*, with_threads: bool, forbidden: Verdict = Verdict.KILL) -> Sequence[Rule]:
+    """The rules of a worker, to which its own process is `ANY_PID`. `forbidden`: what becomes of calls that no honest
+    worker makes.
     """
     rules = [Rule(name, Verdict.ALLOW) for name in ALLOW if name not in ("open", "openat")]
     # Opening for reading and emptying at once: Landlock says nothing to it before its third version.
@@ -93,8 +104,31 @@ def worker_rules(pid: int, *, with_threads: bool, forbidden: Verdict = Verdict.K
     rules += [Rule("prctl", Verdict.ALLOW, [If(0, option)]) for option in _PRCTLS]
     rules.append(Rule("prlimit64", Verdict.ALLOW, [If(0, 0), If(2, 0, 0xFFFFFFFFFFFFFFFF, is_wide=True)]))  # reading
     rules.append(Rule("socketpair", Verdict.ALLOW, [If(0, _AF_UNIX)]))
-    rules.append(Rule("tgkill", Verdict.ALLOW, [If(0, pid)]))
+    rules.append(Rule("tgkill", Verdict.ALLOW, [If(0, ANY_PID)]))
     return rules
+
+
+class Programs(Struct, frozen=True):
+    """The programs of workers: what to do with forbidden calls is said by `reporting`, beside which the one of
+    `beside_reporting` is put, or by `alone`; both by whether there may be threads.
+    """
+
+    reporting: Program
+    beside_reporting: Mapping[bool, Program]
+    alone: Mapping[bool, Program]
+
+
+def programs(target: Machine) -> Programs:
+    """Every program that a worker could need, made once."""
+
+    def both(forbidden: Verdict) -> Mapping[bool, Program]:
+        return {
+            threads: assemble(worker_rules(with_threads=threads, forbidden=forbidden), target)
+            for threads in (False, True)
+        }
+
+    reporting = assemble(reporting_rules(), target, Verdict.ALLOW)
+    return Programs(reporting, both(Verdict.ALLOW), both(Verdict.KILL))
 
 
 def reporting_rules() -> Sequence[Rule]:
@@ -143,7 +177,7 @@ def assemble(rules: Sequence[Rule], target: Machine, otherwise: Verdict = Verdic
         words += [_Word(_AT_LEAST, _NEWEST_KNOWN, 0, 1), _Word(_RETURN, Verdict.ABSENT)]
     words.append(_Word(_RETURN, otherwise))
     code = b"".join(struct.pack("HBBI", word.code, word.if_true, word.if_false, word.operand) for word in words)
-    return Program(code, len(words))
+    return Program(code)
 
 
 def _alternative(rule: Rule) -> list[_Word]:
@@ -171,10 +205,6 @@ def _aimed(word: _Word, left: int) -> _Word:
     return word._replace(if_false=left) if word.if_false is None else word
 
 
-class _Loaded(ctypes.Structure):
-    _fields_ = (("instructions", ctypes.c_ushort), ("code", ctypes.c_void_p))
-
-
 def install(program: Program, target: Machine) -> None:
     """Put a program on this process, which has one thread, for good. `no_new_privs` must be on, or the capability be
     there. Raises: OSError.
@@ -188,12 +218,8 @@ def listen(program: Program, target: Machine) -> int:
 
 
 def _set(program: Program, target: Machine, flags: int) -> int:
-    from magmobo.extensions.sandbox import libc
-
-    code = ctypes.create_string_buffer(program.code, len(program.code))
-    loaded = _Loaded(program.instructions, ctypes.cast(code, ctypes.c_void_p))
-    view = (ctypes.c_char * ctypes.sizeof(loaded)).from_buffer(loaded)
-    return libc.syscall(target.numbers["seccomp"], _SET_MODE_FILTER, flags, view)
+    loaded = struct.pack("HP", program.instructions, libc.address_of(program.code))
+    return libc.syscall(target.numbers["seccomp"], _SET_MODE_FILTER, flags, loaded)
 
 
 def heard(descriptor: int) -> str:

@@ -127,8 +127,8 @@ def _namespaces(machine: Machine, folders: Sequence[root.Folder], say: Say) -> N
 def _seccomp(machine: Machine, say: Say) -> None:
     def refuse_sockets() -> None:
         privileges.drop()
-        rules = seccomp.worker_rules(os.getpid(), with_threads=True)
-        seccomp.install(seccomp.assemble(rules, machine), machine)
+        program = seccomp.assemble(seccomp.worker_rules(with_threads=True), machine)
+        seccomp.install(program.of_process(os.getpid()), machine)
         with suppress(PermissionError):
             socket.socket().close()
             raise OSError("the filter was taken and has no effect")

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from magmobo.extensions.sandbox import control, forks, imports, layers, privileges, trials
+from magmobo.extensions.sandbox import control, forks, imports, layers, privileges, seccomp, trials
 from magmobo.extensions.sandbox.kinds import Layer
 from magmobo.extensions.sandbox.layers import LayerFailed, Plan
 from magmobo.extensions.sandbox.root import TEMP, Folder
@@ -35,13 +35,14 @@ def main(control_fd: int, node_pid: int, runtime: str, standard: list[str]) -> N
         os._exit(1)
     run: Run = getattr(imports.load(runtime), runtime.partition(":")[2])
     zygote = _Zygote(socket.socket(fileno=control_fd), imports.folders(standard))
+    imports.forget(standard)
     gc.collect()
     gc.freeze()
     spawned = zygote.serve()
     if spawned is None:
         os._exit(0)
     del zygote
-    _work(spawned, run, standard)
+    _work(spawned, run)
 
 
 class _Spawned:
@@ -62,7 +63,7 @@ class _Zygote:
         """Fork what is asked for. Returns: None when the node is gone; in a child, what it is to become."""
         tried = trials.run(self._folders, self._groups)
         trials.enter_namespaces(tried)
-        self._machine = tried.machine
+        self._machine, self._programs = tried.machine, seccomp.programs(tried.machine)
         self._say(control.Hello(0, tried.findings, os.geteuid()))
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
@@ -93,11 +94,15 @@ class _Zygote:
     def _fork(self, asked: control.Spawn, worker_fd: int) -> _Spawned | int | None:
         """Returns: in a child what it is to become; else the child's pidfd, or None when there is none."""
         plan = self._plan(asked)
+        layer = Layer.CGROUP
         try:
+            if layer in plan.layers and self._groups:
+                self._groups.make(plan.number, plan.memory_bytes)
+            layer = Layer.PIDS
             pid = forks.fork(self._machine, plan.fork_flags)
         except OSError as error:
             os.close(worker_fd)
-            self._say(control.Refused(asked.number, Layer.PIDS, str(error)))
+            self._say(control.NotForked(asked.number, layer, str(error)))
             return None
         if not pid:
             return _Spawned(plan, worker_fd, self._control)
@@ -121,6 +126,7 @@ class _Zygote:
             owner=(os.geteuid(), os.getegid()),
             uid=asked.uid,
             machine=self._machine,
+            programs=self._programs,
             groups=self._groups,
         )
 
@@ -133,14 +139,14 @@ class _Zygote:
         self._say(control.Ended(number, code if code >= 0 else None, -code if code < 0 else None, ran_out))
 
 
-def _work(spawned: _Spawned, run: Run, standard: list[str]) -> NoReturn:
+def _work(spawned: _Spawned, run: Run) -> NoReturn:
     """Become the worker. The process ends in here, whatever happens."""
     status = 1
     try:
         plan, worker_fd = spawned.plan, spawned.worker_fd
         _surround(spawned)
         del spawned
-        _forget_node(plan, standard)
+        _settle(plan)
         del plan
         run(worker_fd)
         status = 0
@@ -178,14 +184,13 @@ def _close_all_but(kept: set[int]) -> None:
         start = descriptor + 1
 
 
-def _forget_node(plan: Plan, standard: list[str]) -> None:
-    """What Python itself keeps of the process that it was."""
+def _settle(plan: Plan) -> None:
+    """Make Python's own state that of the worker."""
     writable = [folder.path for folder in plan.folders if folder.is_writable]
     temp = [TEMP] if Layer.ROOT in plan.layers else writable
     if temp:
         os.environ["TMPDIR"] = temp[0]
     sys.argv[:] = ["worker"]
-    imports.forget(standard)
     random.seed()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.enable()
