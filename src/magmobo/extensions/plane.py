@@ -38,6 +38,7 @@ from magmobo.extensions.journal import ExtensionJournal
 from magmobo.extensions.lifecycle.manager import Lifecycle
 from magmobo.extensions.lifecycle.ports import Ports
 from magmobo.extensions.lifecycle.schema import MIGRATIONS as TABLES
+from magmobo.extensions.migrating import GuardedMigrations
 from magmobo.extensions.sandbox import tiers
 from magmobo.extensions.sandbox.spawner import Spawner
 from magmobo.extensions.sql.methods import SqlMethods, rights_of
@@ -100,7 +101,7 @@ class Plane:
         ports = Ports(
             database=database,
             guests=guests,
-            migrations=migrations,
+            migrations=GuardedMigrations(migrations, guests),
             make_worker=housing.worker,
             hooks=HookRouter(context.hooks, gatekeeper, context.log),
             events=self._events,
