@@ -1,9 +1,10 @@
 """Removing every trace of us from a database: found, listed, and taken away in one transaction.
 
 What we create is listed in `changes/objects.py` (schema mag, two publications, one event trigger, one slot); roles are
-noted in the table mag.roles; tables and functions of a demo carry a comment that begins with `DEMO_MARK`. Anything
-else is not ours and is not touched: a role that owns something or has rights
-outside is left with a word about it. The slot is not transactional, so it goes first: without it nothing holds WAL.
+noted in the table mag.roles, schemas and roles of extensions in mag.guest; tables and functions of a demo carry a
+comment that begins with `DEMO_MARK`. Anything else is not ours and is not touched: a role that owns something or has
+rights outside, and a schema on which others built, are left with a word about it. The slot is not transactional, so it
+goes first: without it nothing holds WAL.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from psycopg import sql
 from magmobo.components.magds.changes.objects import EVENT_TRIGGER, PUBLICATIONS, SCHEMA, slot_name
 from magmobo.components.magds.dsn import complete_dsn, connect
 from magmobo.components.magds.errors import DetachRefused, SlotInUse
+from magmobo.components.magds.guests import traces
 
 DEMO_MARK = "MagMoBo demo "
 READER_LOCK = 0x6D6167  # first key of the change reader's advisory lock, see changes/slot.py
@@ -41,9 +43,11 @@ async def plan(dsn: str) -> Traces:
     connection = await _connect(dsn)
     try:
         slot = await _slot(connection)
-        steps = await _steps(connection)
-        roles = [f"role {name}" for name in await _roles(connection)]
-        return Traces([*([f"replication slot {slot[0]}"] if slot else []), *(name for name, _ in steps), *roles])
+        guests = await traces.find(connection)
+        steps = await _steps(connection, guests)
+        roles = [f"role {name}" for name in (*await _roles(connection), *guests.roles)]
+        objects = [*([f"replication slot {slot[0]}"] if slot else []), *(name for name, _ in steps), *roles]
+        return Traces(objects, guests.kept)
     finally:
         await connection.close()
 
@@ -59,13 +63,15 @@ async def apply(dsn: str) -> Traces:
         await connection.execute("set lock_timeout = '10s'")
         await _refuse_beside_a_reader(connection)
         removed = await _drop_slot(connection)
-        steps, roles = await _steps(connection), await _roles(connection)
-        kept: list[str] = []
+        guests = await traces.find(connection)
+        steps, roles = await _steps(connection, guests), await _roles(connection)
+        kept = list(guests.kept)
         async with connection.transaction():
             for name, statement in steps:
                 await _run(connection, name, statement)
-            for role in roles:
-                reason = await _drop_role(connection, role)
+            for role in (*roles, *guests.roles):
+                drop = traces.drop_role if role in guests.roles else _drop_role
+                reason = await drop(connection, role)
                 (kept if reason else removed).append(f"role {role}{f' ({reason})' if reason else ''}")
         return Traces([*removed, *(name for name, _ in steps)], kept)
     finally:
@@ -79,9 +85,9 @@ async def _connect(dsn: str) -> Connection:
     return connection
 
 
-async def _steps(connection: Connection) -> list[Step]:
+async def _steps(connection: Connection, guests: traces.GuestTraces) -> list[Step]:
     """In the order in which they can go: the trigger before its function, publications before the schema."""
-    steps: list[Step] = []
+    steps: list[Step] = [(f"schema {name}", _drop("schema", name) + sql.SQL(" cascade")) for name in guests.schemas]
     if await _exists(connection, "select from pg_event_trigger where evtname = %s", EVENT_TRIGGER):
         steps.append((f"event trigger {EVENT_TRIGGER}", _drop("event trigger", EVENT_TRIGGER)))
     for publication in PUBLICATIONS:

@@ -20,7 +20,7 @@ Connection = psycopg.AsyncConnection[Any]
 CONNECTION_LIMIT = 12
 """Of one role, all nodes together; each keeps at most `sessions.POOL_SIZE`."""
 _FIRST_WITH_SELF_GRANT = 160_000
-# Limits, and how values are written. A guest could change them for itself, but the guard of statements lets no SET pass.
+# Limits, and how values are written. A guest could change them for itself, but the guard lets no SET pass.
 _SETTINGS = {
     "statement_timeout": "60s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s",
     "standard_conforming_strings": "on", "datestyle": "ISO, YMD", "intervalstyle": "iso_8601", "timezone": "UTC",
