@@ -140,14 +140,14 @@ class Lifecycle:
                 await core.check_may_run(would_be, version)
             if dry_run:
                 return would_be
-            async with connection.transaction():
-                await core.store.add_version(connection, entry.id, version, data)
-                if waits:
+            if waits:
+                async with connection.transaction():
+                    await core.store.add_version(connection, entry.id, version, data)
                     await core.store.amend(connection, entry.id, pending_sha256=version.sha256)
                     kept = [one for one in (entry.sha256, entry.previous, version.sha256) if one]
                     await core.store.drop_versions(connection, entry, kept)
-            if not waits:
-                await self._versions.take(connection, Way(would_be, version))
+            else:
+                await self._versions.take(connection, Way(replace(would_be, pending=""), version, package=data))
         return core.entry(package.id)
 
     async def _rollback(self, extension_id: str, *, dry_run: bool) -> None:

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 
 class Way(Struct, frozen=True):
-    """Which version leads to which. `back`: to the one before; `reason`: why the plane does it by itself, empty when
-    somebody asked; `one_way`: storage stays as it is, because it cannot be undone.
+    """Which version leads to which. `package`: of a target that is not noted yet; `back`: to the one before; `reason`:
+    why the plane does it by itself, empty when somebody asked; `one_way`: storage stays as it is, because it cannot be
+    undone.
     """
 
     entry: Entry
     target: Version
+    package: bytes = b""
     back: bool = False
     reason: str = ""
     one_way: bool = False
@@ -69,14 +71,14 @@ class VersionChange:
         return Way(entry, entry.versions[entry.previous], back=True, reason=reason, one_way=one_way)
 
     async def take(self, connection: Connection, way: Way) -> None:
-        """Bring the extension to the target, whose version row is there.
+        """Bring the extension to the target.
 
         Raises: UpgradeFailed, and then it is as it was.
         """
         entry, target = way.entry, way.target
         old_worker: Worker | None = None
         new_worker: Worker | None = None
-        entry = await self._begin(connection, entry, target)
+        entry = await self._begin(connection, entry, way)
         way = replace(way, entry=entry)
         try:
             package, code_dir = await self._core.unpacked(entry, target.sha256)
@@ -108,7 +110,7 @@ class VersionChange:
             await self._store.move(
                 connection, entry, entry.resume or State.DISABLED, resume_state="", target_sha256="", detail=detail
             )
-            await self._store.drop_versions(connection, entry, _kept(entry.sha256, entry.previous))
+            await self._store.drop_versions(connection, entry, _kept(entry.sha256, entry.previous, entry.pending))
 
     async def _settled(self, entry: Entry, detail: str) -> str:
         """The schema as the version that counts has it, or in words why it is not."""
@@ -131,18 +133,24 @@ class VersionChange:
     async def _one_way(self, entry: Entry, target: Package) -> Sequence[str]:
         return await self._storage.one_way(self._core.bare(entry, entry.sha256), target.migrations)
 
-    async def _begin(self, connection: Connection, entry: Entry, target: Version) -> Entry:
-        """The journal: from here on somebody else can see what was under way."""
+    async def _begin(self, connection: Connection, entry: Entry, way: Way) -> Entry:
+        """The journal: from here on somebody else can see what was under way. An approved upgrade that does not come up
+        goes on to be pending.
+        """
+        target = way.target
+        pending = entry.pending if entry.pending == target.sha256 else ""
         async with connection.transaction():
+            if way.package:
+                await self._store.add_version(connection, entry.id, target, way.package)
             await self._store.move(
                 connection,
                 entry,
                 State.UPGRADING,
                 resume_state=entry.state,
                 target_sha256=target.sha256,
-                pending_sha256="",
+                pending_sha256=pending,
             )
-        return replace(entry, state=State.UPGRADING, resume=entry.state, target=target.sha256, pending="")
+        return replace(entry, state=State.UPGRADING, resume=entry.state, target=target.sha256, pending=pending)
 
     async def _prepare(self, connection: Connection, way: Way, package: Package, code_dir: Path) -> Installed:
         """Storage in which both versions can work."""
