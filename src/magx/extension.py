@@ -106,7 +106,7 @@ class Extension:
     ) -> Callable[[F], F]:
         def bound(function: F) -> F:
             if name in self.handlers:
-                raise ValueError(f"{name} has a handler already: {self.handlers[name].function.__qualname__}")
+                raise ValueError(f"{name} has a handler already: {_name_of(self.handlers[name].function)}")
             repeated = {key: value for key, value in (said or {}).items() if value is not None}
             self.handlers[name] = Handler(kind, function, repeated, may_skip=may_skip)
             return function
@@ -122,8 +122,12 @@ def _takes_one(kind: str, function: Callable[..., Any], *, may_skip: bool) -> bo
     if least <= 1 <= most:
         return True
     if least > 1 or not may_skip:
-        raise TypeError(f"{function.__qualname__}: a handler of kind {kind} takes one argument")
+        raise TypeError(f"{_name_of(function)}: a handler of kind {kind} takes one argument")
     return False
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", function))
 
 
 def _is_plain(function: Callable[..., Any]) -> TypeGuard[FunctionType]:

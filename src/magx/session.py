@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import Raw
 
 from magx import wire
+from magx.api import Link
 from magx.extension import Extension, Handler
 from magx.kinds import KINDS, event, health_answer
 from magx.model import ApiError, HookDenied, RateLimited
@@ -36,7 +37,7 @@ class Session:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, send: Send, offer: Send, ended: Callable[[], None]) -> None:
         self._loop, self._send, self._offer, self._ended = loop, send, offer, ended
-        self._extension = Extension()
+        self._link = Link()
         self._handlers: Mapping[str, Handler] = {}
         self._running: dict[int, asyncio.Task[None] | None] = {}
         self._asked: dict[int, asyncio.Future[Raw]] = {}
@@ -58,8 +59,8 @@ class Session:
 
     def begin(self, start: wire.Start, extension: Extension) -> None:
         """Say that the extension is ready; its handlers answer from now on."""
-        self._extension, self._handlers = extension, extension.handlers
-        extension._link.channel, extension._link.data_dir = self, start.data_dir
+        self._link, self._handlers = extension._link, extension.handlers
+        self._link.channel, self._link.data_dir = self, start.data_dir
         self._on_settings(wire.Settings(start.settings, start.capabilities))
         self._send(wire.Ready(wire.PROTOCOL, sorted(one for one in extension.handlers if not one.startswith("gap:"))))
 
@@ -162,8 +163,7 @@ class Session:
         self._send(wire.Pong(ping.id))
 
     def _on_settings(self, told: wire.Settings) -> None:
-        link = self._extension._link
-        link.settings, link.capabilities = told.settings, frozenset(told.capabilities)
+        self._link.settings, self._link.capabilities = told.settings, frozenset(told.capabilities)
 
     def _on_stop(self, stop: wire.Stop) -> None:
         self._stopping = True

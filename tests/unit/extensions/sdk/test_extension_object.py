@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from magx import Extension, HookCall, NoNode
+from magx.extension import Handler
 from magx.manifest import Mismatch, join, read
 from magx.model import Fields
 
@@ -109,6 +111,55 @@ def test_a_handler_that_cannot_be_called_is_refused_when_it_is_bound(bind: Any) 
     with pytest.raises(TypeError):
         bind(ext)
     assert not ext.handlers
+
+
+def wrapped(function: Any) -> Any:
+    @functools.wraps(function)
+    def around(*args: Any) -> Any:
+        return function(*args)
+
+    return around
+
+
+async def waits(given: Any) -> Any:
+    return given
+
+
+class Callable_:
+    def __call__(self, given: Any) -> Any:
+        return given
+
+    def method(self, given: Any, more: int = 0) -> Any:
+        return given
+
+
+@pytest.mark.parametrize(
+    ("function", "takes_one", "is_async"),
+    [
+        (lambda: 1, False, False),
+        (lambda a: 1, True, False),
+        (lambda a=1: 1, True, False),
+        (lambda *a: 1, True, False),
+        (lambda a, b=1, *, c=2: 1, True, False),
+        (waits, True, True),
+        (functools.partial(waits), True, True),
+        (wrapped(waits), True, True),
+        (wrapped(lambda: 1), False, False),
+        (Callable_(), True, False),
+        (Callable_().method, True, False),
+    ],
+)
+def test_what_a_handler_takes_is_seen_from_it(function: Any, takes_one: bool, is_async: bool) -> None:
+    handler = Handler("command", function, {}, may_skip=True)
+    assert (handler.takes_one, handler.is_async) == (takes_one, is_async)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda a, b: 1, lambda *, a: 1, lambda a, *, b: 1, functools.partial(lambda a, b: 1), 5]
+)
+def test_what_cannot_be_called_with_one_is_refused(function: Any) -> None:
+    with pytest.raises(TypeError):
+        Handler("command", function, {}, may_skip=True)
 
 
 def test_the_nodes_functions_say_when_there_is_no_node() -> None:

@@ -412,6 +412,35 @@ async def test_vendored_code_is_found_behind_the_extensions_own(tmp_path: Path) 
         assert await end.ask("command:c", {"arguments": {}}) == 42
 
 
+async def test_a_package_may_be_the_entry(tmp_path: Path) -> None:
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "__init__.py").write_text("")
+    (tmp_path / "desk" / "words.py").write_text("WORD = 'from within'")
+    (tmp_path / "desk" / "main.py").write_text(
+        "from magx import *\nfrom .words import WORD\next = Extension()\n@ext.command('c')\ndef c(): return WORD\n"
+    )
+    async with spawned() as end:
+        end.start(tmp_path, entry="desk.main:ext")
+        await end.next(wire.Ready)
+        assert await end.ask("command:c", {"arguments": {}}) == "from within"
+
+
+async def test_one_file_is_a_module_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("import extension\ndef same(ext): return extension.ext is ext\n")
+    code = """
+import dataclasses, inspect, pickle, beside
+@dataclasses.dataclass
+class Kept:
+    n: "int"
+@ext.command("c")
+def c():
+    again = pickle.loads(pickle.dumps(Kept(1)))
+    return [again.n, beside.same(ext), __name__, __spec__.name, "class Kept" in inspect.getsource(Kept)]
+"""
+    async with serving(tmp_path, code) as end:
+        assert await end.ask("command:c", {"arguments": {}}) == [1, True, "extension", "extension", True]
+
+
 async def test_it_ends_with_its_socket(tmp_path: Path) -> None:
     async with serving(tmp_path, ASKING) as end:
         end.call("command:ask", {"arguments": {"value": 1}})
