@@ -77,9 +77,12 @@ class Database(_Part):
 class Events(_Part):
     """`ext.events`: events of its own, and its subscriptions."""
 
-    async def publish(self, name: str, payload: Mapping[str, Any], *, key: str = "") -> None:
-        """Publish an event; it is durable when this returns. Events with the same `key` keep their order."""
-        await self._link.ask("events.publish", name=name, payload=payload, key=key)
+    async def publish(self, name: str, payload: Mapping[str, Any], *, key: str = "") -> str:
+        """Publish an event; it is durable when this returns. Events with the same `key` keep their order for those who
+        ask for it (`partition_by: data.key`). Returns: its id.
+        """
+        answer = await self._link.ask("events.publish", name=name, payload=payload, key=key)
+        return str(answer["id"])
 
     async def subscribe(self, subscription: str, *, active: bool = True) -> None:
         """Pause a subscription of the manifest (`active=False`), or let it go on. What comes meanwhile waits."""
@@ -149,6 +152,12 @@ class KeyValue(_Part):
         """Forget a value; one that is not there is fine."""
         await self._link.ask("kv.delete", key=key)
 
+    async def list(self, prefix: str = "", *, after: str = "", limit: int = 100) -> Sequence[str]:
+        """Keys that begin with `prefix`, in order, those behind `after`; at most 1,000 at a time."""
+        answer = await self._link.ask("kv.list", prefix=prefix, after=after, limit=limit)
+        keys: Sequence[str] = answer["keys"]
+        return keys
+
 
 class Jobs(_Part):
     """`ext.jobs`: work for later."""
@@ -179,8 +188,10 @@ class Config(Mapping[str, Any]):
         return self._link.settings
 
     async def set(self, values: Mapping[str, Any]) -> None:
-        """Change settings of its own, by the schema of the manifest."""
-        await self._link.ask("config.set", values=values)
+        """Change settings of its own, by the schema of the manifest; None takes one back. They count when this
+        returns.
+        """
+        self._link.settings = await self._link.ask("config.set", values=values)
 
 
 class Log(_Part):

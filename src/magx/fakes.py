@@ -27,6 +27,7 @@ CAPABILITY_OF: Mapping[str, str] = {
     "jobs.enqueue": "system.background_jobs",
     "kv.delete": "",
     "kv.get": "",
+    "kv.list": "",
     "kv.put": "",
     "realtime.broadcast": "realtime.broadcast",
 }
@@ -74,14 +75,15 @@ class FakeNode:
         self.calls: list[ApiCall] = []
         self.kv: dict[str, Any] = {}
         self.jobs: list[tuple[str, Mapping[str, Any]]] = []
-        self.settings = {**_defaults(manifest.get("settings", {})), **settings}
+        self._defaults = _defaults(manifest.get("settings", {}))
+        self.settings = {**self._defaults, **settings}
         self.answers: dict[str, Answer] = {
             "config.get": lambda args: self.settings,
-            "config.set": lambda args: self.settings.update(args["values"]),
+            "config.set": self._set,
             "db.execute": 1,
             "db.fetch": [],
             "db.fetchval": None,
-            "events.publish": None,
+            "events.publish": lambda args: {"id": f"published-{len(self.calls)}"},
             "events.replay": None,
             "events.subscribe": None,
             "http.request": ApiError(
@@ -90,6 +92,7 @@ class FakeNode:
             "jobs.enqueue": lambda args: self.jobs.append((args["job"], args["arguments"])),
             "kv.delete": lambda args: self.kv.pop(args["key"], None) and None,
             "kv.get": lambda args: {"value": self.kv.get(args["key"])},
+            "kv.list": self._list,
             "kv.put": lambda args: self.kv.update({args["key"]: args["value"]}),
             "realtime.broadcast": None,
         }
@@ -144,6 +147,20 @@ class FakeNode:
         if isinstance(said, Exception):
             raise said
         return _plain(said(args) if callable(said) else said)
+
+    def _set(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        for name, value in args["values"].items():
+            if value is not None:
+                self.settings[name] = value
+            elif name in self._defaults:
+                self.settings[name] = self._defaults[name]
+            else:
+                self.settings.pop(name, None)
+        return self.settings
+
+    def _list(self, args: Mapping[str, Any]) -> dict[str, list[str]]:
+        keys = sorted(key for key in self.kv if key.startswith(args["prefix"]) and key > args["after"])
+        return {"keys": keys[: args["limit"]]}
 
     def _check_host(self, args: Mapping[str, Any]) -> None:
         parts = urlsplit(args["url"])

@@ -258,7 +258,7 @@ def test_values_are_kept_and_jobs_wait(make: Make) -> None:
 async def c(a):
     await ext.kv.put("n", await ext.kv.get("n", 0) + 1)
     await ext.jobs.enqueue("j", {"n": await ext.kv.get("n")}, delay_s=5)
-    await ext.events.publish("done", {"n": 1}, key="k")
+    ext.log.info(await ext.events.publish("done", {"n": 1}, key="k"), keys=await ext.kv.list("n"))
 @ext.job("j")
 async def j(job):
     ext.log.info(job.id, n=job.arguments["n"], tries=job.tries)
@@ -271,7 +271,7 @@ async def j(job):
     assert kernel.kv == {"n": 5}
     assert kernel.published == [("done", {"n": 1})]
     assert kernel.run_jobs() == 1
-    assert kernel.lines == [("info", "event-1", {"n": 5, "tries": 1})]
+    assert kernel.lines == [("info", "published-5", {"keys": ["n"]}), ("info", "event-1", {"n": 5, "tries": 1})]
     assert kernel.kv == {}
     assert kernel.run_jobs() == 0
 
@@ -305,6 +305,7 @@ async def c(a):
     kernel.configure(a=2)
     assert kernel.command("c")[0] == told | {"a": 2}
     assert kernel.command("c", a=5) == [told | {"a": 5}, told | {"a": 5}]
+    assert kernel.command("c", a=None, b=None)[0] == {"a": 1, "in": {"c": 3}}
 
 
 def test_it_has_a_folder_of_its_own_or_none(make: Make, tmp_path: Path) -> None:
