@@ -32,12 +32,19 @@ class Asker(Protocol):
 
     @property
     def installed(self) -> Installed: ...
+    @property
+    def lives(self) -> int:
+        """Processes that became ready so far."""
+        ...
+
     async def ask(self, question: Question) -> Raw: ...
     async def around(self, question: Question, proceed: Proceed) -> Raw: ...
 
 
 class Absent:
     """Holds the place of a worker that is not there yet."""
+
+    lives = 0
 
     def __init__(self, installed: Installed) -> None:
         self.installed = installed
@@ -55,8 +62,8 @@ class Binding:
     """One extension at one point. `fails_closed`: who is not answered is denied."""
 
     __slots__ = (
-        "_capability", "_gatekeeper", "_handler", "_log", "_own", "_time_s", "_timeout_s", "breaker", "extension",
-        "extension_id", "fails_closed", "name", "order", "point", "worker",
+        "_capability", "_gatekeeper", "_handler", "_log", "_opened_in_life", "_own", "_time_s", "_timeout_s",
+        "breaker", "extension", "extension_id", "fails_closed", "name", "order", "point", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +85,7 @@ class Binding:
         self._timeout_s = min(spec.timeout_s, spec.timeout_s if hook.timeout_ms is None else hook.timeout_ms / 1000)
         self._gatekeeper, self._log = gatekeeper, log
         self._time_s = asyncio.get_running_loop().time
+        self._opened_in_life = 0
 
     def takes_part(self) -> bool:
         """Whether it may, now: an operator who takes the capability back takes it out of the way."""
@@ -86,7 +94,7 @@ class Binding:
     async def ask(self, packed: Raw, chain: tuple[str, ...]) -> Raw | None:
         """Its answer; None when it does not count this time. Raises: HookDenied, HookUnavailable."""
         breaker = self.breaker
-        if not breaker.is_closed and not breaker.lets(self._time_s()):
+        if not breaker.is_closed and not self._lets():
             self._left_alone()
             return None
         own = chain + self._own if chain else self._own
@@ -104,7 +112,7 @@ class Binding:
 
     async def around(self, packed: Raw, chain: tuple[str, ...], proceed: Proceed) -> None:
         """Let it decide when `proceed` runs. Raises: HandlerDenied; MagError when it failed, or is left alone."""
-        if not self.breaker.is_closed and not self.breaker.lets(self._time_s()):
+        if not self.breaker.is_closed and not self._lets():
             raise WorkerUnavailable(self.extension_id, _TOO_OFTEN)
         await self.worker.around(Question(self._handler, packed, self._timeout_s, chain + self._own), proceed)
         self.answered()
@@ -113,6 +121,7 @@ class Binding:
         """It gave no answer that counts. Raises: HookUnavailable, when it fails closed."""
         pid = error.pid if isinstance(error, WorkerEnded) else 0
         if self.breaker.failed(self._time_s(), pid=pid):
+            self._opened_in_life = self.worker.lives
             self._log.warning(
                 "an extension fails at a hook and is left alone",
                 extension=self.extension_id, point=self.point, seconds=OPEN_S, error=str(error), code=error.code,
@@ -129,6 +138,12 @@ class Binding:
         if not self.breaker.is_closed:
             self.breaker.succeeded()
             self._log.info("an extension answers again", extension=self.extension_id, point=self.point)
+
+    def _lets(self) -> bool:
+        """Whether one that failed too often may be asked: after a while, or when a new process has taken its place."""
+        if self.worker.lives != self._opened_in_life:
+            self.answered()
+        return self.breaker.lets(self._time_s())
 
     def _left_alone(self) -> None:
         if self.fails_closed:

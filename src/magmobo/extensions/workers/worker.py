@@ -87,6 +87,8 @@ class Worker:
         self.installed, self.idle_stop_s = installed, idle_stop_s
         self.state = WorkerState.NEW
         self.handlers: frozenset[str] = frozenset()
+        self.lives = 0
+        """Processes that became ready; another number is another one."""
         self._spawn, self._dispatcher, self._gatekeeper, self._log = spawn, dispatcher, gatekeeper, log
         self._data_dir = "" if data_dir is None else str(data_dir)
         self._start_timeout_s = start_timeout_s
@@ -264,6 +266,7 @@ class Worker:
             raise
         self._life, self._link, self.handlers = life, life.link, life.handlers
         self.state = WorkerState.READY
+        self.lives += 1
         self._up.set_result(None)
         self._up = self._loop.create_future()
         self._watch_idle(-1)
