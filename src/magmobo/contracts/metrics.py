@@ -12,7 +12,7 @@ from typing import Protocol
 class Counter(Protocol):
     """Only grows. Hot paths may write `counter.value += 1`."""
 
-    value: int
+    value: float
 
     def inc(self, amount: int = 1) -> None:
         """Add `amount`."""

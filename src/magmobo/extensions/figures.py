@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from magmobo.contracts.metrics import Counter, Histogram, Metrics
 from magmobo.extensions.installed import Installed
@@ -28,6 +28,9 @@ class ExtensionFigures:
         self._counters: dict[tuple[str, str], Counter] = {}
         self._histograms: dict[tuple[str, str], Histogram] = {}
         self._refused: set[str] = set()
+        self._memory_bytes: dict[str, float] = {}
+        self._cpu_s: dict[str, float] = {}
+        self._cpu: dict[str, Counter] = {}
 
     def take(self, installed: Installed, name: str, kind: str, value: float) -> None:
         """One value that an extension published; `kind` is `inc` or `observe`."""
@@ -40,11 +43,30 @@ class ExtensionFigures:
             self._refused.add(installed.id)
             self._say(installed.id, "warning", f"a figure was left out: {problem}")
 
-    def watch(self, extension_id: str, cpu_s: Callable[[], float], memory_bytes: Callable[[], float]) -> None:
-        """Show what the worker of an extension uses."""
+    def sample(self, used: Mapping[str, Mapping[str, float]]) -> None:
+        """What the workers of this node use now, by extension: `cpu_s` since the process began, `memory_bytes`."""
+        for extension_id in used.keys() - self._memory_bytes.keys():
+            self._show(extension_id)
+        for extension_id in self._memory_bytes:
+            now = used.get(extension_id, {})
+            self._memory_bytes[extension_id] = now.get("memory_bytes", 0.0)
+            cpu_s, before_s = now.get("cpu_s", 0.0), self._cpu_s.get(extension_id, 0.0)
+            # A process that began anew counts from nothing.
+            self._cpu[extension_id].value += cpu_s - before_s if cpu_s >= before_s else cpu_s
+            self._cpu_s[extension_id] = cpu_s
+
+    def _show(self, extension_id: str) -> None:
         labels = {"extension": extension_id}
-        self._metrics.gauge("mag_extension_cpu_seconds", "CPU time of the present worker.", cpu_s, labels=labels)
-        self._metrics.gauge("mag_extension_memory_bytes", "Memory of the present worker.", memory_bytes, labels=labels)
+        self._memory_bytes[extension_id] = 0.0
+        self._cpu[extension_id] = self._metrics.counter(
+            "mag_extension_cpu_seconds_total", "CPU time of workers.", labels=labels
+        )
+        self._metrics.gauge(
+            "mag_extension_memory_bytes",
+            "Memory of the worker.",
+            lambda: self._memory_bytes[extension_id],
+            labels=labels,
+        )
 
     def forget(self, extension_id: str) -> None:
         """The extension may be told again of what it does wrong."""

@@ -46,6 +46,7 @@ from magmobo.extensions.staging import Staging
 from magx import wire
 
 FOLDER = "extensions"
+SAMPLE_EVERY_S = 5.0
 
 
 class Plane:
@@ -66,6 +67,7 @@ class Plane:
     ) -> None:
         self._context, self._config = context, config
         self.is_started = False
+        self._sampling: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._gatekeeper = gatekeeper = Gatekeeper(context.clock, context.audit, context.bus, context.metrics)
         self._journal = journal = ExtensionJournal(context.log, context.clock.time_s, context.hide)
@@ -139,12 +141,16 @@ class Plane:
             if self._config.enabled:
                 await self._events.start()
                 await self._lifecycle.start()
+            self._sampling = self._context.spawn(self._sample(), name="extensions.figures")
             self.is_started = True
 
     async def stop(self) -> None:
         """Drain and end every worker."""
         async with self._starting:
             self.is_started = False
+            if self._sampling is not None:
+                self._sampling.cancel()
+                self._sampling = None
             self._endpoints.stop()
             await self._lifecycle.stop()
             await self._events.stop()
@@ -215,6 +221,17 @@ class Plane:
         return msgpack.decode(await worker.ask(question))
 
     # ------------------------------------------------------------ inside
+
+    async def _sample(self) -> None:
+        """What workers use, for whoever draws it."""
+        while True:
+            used: dict[str, Mapping[str, float]] = {}
+            for extension_id in list(self._lifecycle.installed()):
+                if (worker := self._lifecycle.worker(extension_id)) is not None:
+                    used[extension_id] = worker.figures()
+                    await asyncio.sleep(0)  # the system counts a process's pages for each, some 0.3 ms
+            self._figures.sample(used)
+            await self._context.clock.sleep(SAMPLE_EVERY_S)
 
     def _vault(self) -> Vault:
         return self._context.vault

@@ -36,7 +36,7 @@ class PlainCounter:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value = 0
+        self.value: float = 0
 
     def inc(self, amount: int = 1) -> None:
         self.value += amount
