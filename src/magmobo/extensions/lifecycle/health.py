@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -82,12 +82,12 @@ async def ask_health(worker: Worker, *, must_be_well: bool = False) -> Said:
 def read_answer(answer: Raw) -> Said:
     """`{status, detail}`, or `{check: whether it is well}`; anything else is unhealthy."""
     try:
-        found: Any = msgspec.msgpack.decode(answer)
-        if isinstance(found, dict) and "status" in found:
+        found = msgspec.msgpack.decode(answer, type=dict[str, bool | str])
+        if "status" in found:
             known = msgspec.convert(found, _Answer)
             return Said(HealthStatus(known.status), _plain(known.detail))
         checks = msgspec.convert(found, dict[str, bool])
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Said(HealthStatus.UNHEALTHY, "its health is not told in a form that we read")
     bad = sorted(name for name, is_well in checks.items() if not is_well)
     return Said(HealthStatus.UNHEALTHY, _plain(", ".join(bad[:10]))) if bad else Said(HealthStatus.HEALTHY)
