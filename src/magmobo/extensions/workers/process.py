@@ -13,7 +13,7 @@ from msgspec import Struct
 
 class Exit(Protocol):
     """How a process ended. `code` and `signal` as the kernel says; `escape` is not empty when it did what no honest
-    worker does, and says what.
+    worker does, and says what; `reason` is what else is known.
     """
 
     @property
@@ -22,6 +22,8 @@ class Exit(Protocol):
     def signal(self) -> int | None: ...
     @property
     def escape(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
 
 
 class Usage(Protocol):
@@ -64,8 +66,11 @@ class Ended(Struct, frozen=True):
     @classmethod
     def of(cls, exit: Exit, why: str = "") -> Ended:
         """`why` when the node ended it."""
-        if not why and exit.escape:
-            why = exit.escape
-        elif not why:
-            why = f"it was ended by signal {exit.signal}" if exit.signal else f"it ended with status {exit.code or 0}"
-        return cls(why, exit.code, exit.signal, exit.escape)
+        reason = why or exit.escape or exit.reason
+        if not reason:
+            by_signal = f"it was ended by signal {exit.signal}"
+            reason = by_signal if exit.signal else f"it ended with status {exit.code or 0}"
+        return cls(reason, exit.code, exit.signal, exit.escape)
+
+    def __str__(self) -> str:
+        return self.reason
