@@ -156,8 +156,21 @@ async def test_an_attempt_to_escape_ends_it_everywhere(database: str, tmp_path: 
         assert "extension.escape_attempt" in node.topics()
     async with node_at(database, tmp_path) as node:
         assert (node.in_place(), "demo" in node.router.guarded) == (None, True)
+        for broken in ({"1.0.0"}, set[str]()):
+            node.world.broken = broken
+            node.world.on_step = None if broken else _refuse_endpoints
+            with pytest.raises(EnableFailed):
+                await node.lifecycle.enable("demo", ADMIN)
+            assert "demo" in node.router.guarded, "a try that failed opens nothing"
+        node.world.on_step = None
         await node.lifecycle.enable("demo", ADMIN)
-        assert node.in_place() is not None
+        assert (node.in_place() is not None, node.router.guarded) == (True, set())
+        assert rows(database, "select guarded from mag.extension") == [(False,)]
+
+
+def _refuse_endpoints(step: str, about: Any) -> None:
+    if step == "endpoints":
+        raise Trouble
 
 
 async def test_one_that_escapes_while_it_comes_up_beside_stops_the_extension(database: str, tmp_path: Path) -> None:

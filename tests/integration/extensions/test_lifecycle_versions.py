@@ -26,7 +26,7 @@ from tests.integration.extensions.lifecycle_parts import (
 )
 
 from magmobo.contracts.extensions import GrantCapability
-from magmobo.extensions.lifecycle.errors import NoWayBack, UpgradeFailed
+from magmobo.extensions.lifecycle.errors import NoWayBack, TierTooLow, UpgradeFailed
 from magmobo.extensions.package.errors import UpgradeRefused
 from magmobo.testing.clock import FakeClock
 
@@ -162,6 +162,11 @@ async def test_more_capabilities_wait_for_approval_while_the_old_version_goes_on
         found = traces(database, tmp_path)
         assert (found["columns"], found["rights"]) == (COLUMNS_1, [("orders", "SELECT")])
         assert "api.emit_events" not in old.installed.grants
+        node.world.tier = "S1"
+        with pytest.raises(TierTooLow):
+            await node.lifecycle.approve("demo", (), "", ADMIN)
+        assert (await node.lifecycle.show("demo")).info.pending_version == "1.1.0"
+        node.world.tier = "S3"
         detail = await node.lifecycle.approve("demo", (), "", ADMIN)
         assert (detail.info.version, detail.info.pending_version) == ("1.1.0", "")
         assert node.worker().installed.version == "1.1.0"

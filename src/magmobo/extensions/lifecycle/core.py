@@ -29,6 +29,7 @@ from magmobo.extensions.lifecycle.errors import (
 from magmobo.extensions.lifecycle.grants import effective, missing
 from magmobo.extensions.lifecycle.ports import Ports, Worker
 from magmobo.extensions.lifecycle.records import NOTHING, Entry, Registry, Version
+from magmobo.extensions.lifecycle.schema import NAMESPACE
 from magmobo.extensions.lifecycle.settings import Settings
 from magmobo.extensions.lifecycle.stage import Stage
 from magmobo.extensions.lifecycle.store import LOCK_WAIT_S, Store
@@ -83,6 +84,10 @@ class Core:
                         await self.sweep_files()
         finally:
             self.turn.release()
+
+    async def make_tables(self) -> None:
+        """Bring the registry's tables to what this node knows. Raises: MigrationFailed and others."""
+        await self.ports.migrations.up(NAMESPACE, self.ports.tables)
 
     async def refresh(self, connection: Connection | None = None) -> None:
         """Read the registry again. Raises: Unavailable."""

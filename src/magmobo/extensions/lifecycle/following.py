@@ -40,11 +40,15 @@ class Following:
         self._failed: dict[str, tuple[int, float]] = {}
         self.problems: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
+        self._coming: asyncio.Task[None] | None = None
         self._hearing: Subscription | None = None
         self._adopted = NOTHING.generation  # a change of ours reads the registry too, and adopts only what it changed
 
     async def boot(self) -> bool:
         """Hold the places of what is enabled, before anything serves. Whether there is a registry."""
+        if not await self._core.store.exists():
+            return False
+        await self._core.make_tables()  # this node may know more of them than the one that made them
         await self._core.refresh()
         registry = self._core.registry
         for extension_id, reason in registry.damaged.items():
@@ -53,7 +57,7 @@ class Following:
             for entry in registry.entries.values():
                 if entry.may_run or entry.guarded or entry.state is State.UPGRADING:
                     self._stage.guard(self._core.bare(entry, entry.sha256))
-        return registry.generation != NOTHING.generation
+        return True
 
     async def start(self) -> None:
         """Lead back what is half done, then start what is enabled; goes on to follow."""
@@ -63,9 +67,9 @@ class Following:
                     await self._recovery.recover(connection)
             except LifecycleBusy:
                 pass  # another node is at it, and will be followed
-            coming = asyncio.create_task(self._take_turn())
-            await asyncio.wait([coming], timeout=START_WAIT_S)
-            coming.add_done_callback(_retrieve)
+            self._coming = asyncio.create_task(self._take_turn())
+            self._coming.add_done_callback(_retrieve)
+            await asyncio.wait([self._coming], timeout=START_WAIT_S)
         self.follow()
 
     def follow(self) -> None:
@@ -81,10 +85,11 @@ class Following:
         if self._hearing is not None:
             self._hearing.cancel()
             self._hearing = None
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = [task for task in (self._task, self._coming) if task is not None]
+        self._task = self._coming = None
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _schema_changed(self, _: Envelope[DatabaseSchemaChanged]) -> None:
         if self._task is None and self._core.registry.generation == NOTHING.generation:
@@ -142,6 +147,8 @@ class Following:
             await self._stage.kill_all()
         for extension_id in [one for one in self._stage.running if one not in wanted]:
             await self._end(extension_id)
+        for extension_id in self._failed.keys() - wanted.keys():
+            self._forget_failure(extension_id)
         self._follow_guards(wanted)
         for entry in wanted.values():
             running = self._stage.running.get(entry.id)
@@ -163,8 +170,6 @@ class Following:
             await self._stage.kill(extension_id, guard=entry is not None and entry.guarded)
         else:
             await self._stage.stop(extension_id, guard=entry.guarded)
-        self._failed.pop(extension_id, None)
-        self.problems.pop(extension_id, None)
 
     def _follow_guards(self, wanted: dict[str, Entry]) -> None:
         """Places of those that the plane stopped are held, those that operators stopped are not."""
@@ -212,8 +217,11 @@ class Following:
             except Exception as error:  # whatever keeps one from starting keeps no other from it
                 self._note_failure(entry, error)
             else:
-                self._failed.pop(entry.id, None)
-                self.problems.pop(entry.id, None)
+                self._forget_failure(entry.id)
+
+    def _forget_failure(self, extension_id: str) -> None:
+        self._failed.pop(extension_id, None)
+        self.problems.pop(extension_id, None)
 
     def _note_failure(self, entry: Entry, error: Exception) -> None:
         tries = self._failed.get(entry.id, (0, 0.0))[0]

@@ -25,6 +25,7 @@ from magmobo.extensions.lifecycle.grants import (
     revoked,
 )
 from magmobo.extensions.lifecycle.records import PENDING, Decisions, Entry, Version
+from magmobo.extensions.lifecycle.states import State
 from magmobo.extensions.lifecycle.storage import Storage
 from magmobo.extensions.lifecycle.versions import VersionChange, Way
 from magmobo.extensions.package.manifest import CapabilityRequest
@@ -53,22 +54,24 @@ class Granting:
         """Grant what an extension, or its pending upgrade, asks for; with all it needs, the upgrade goes on. The
         extension as it is now, or would be.
 
-        Raises: GrantRefused, ConfirmationMissing, UpgradeFailed.
+        Raises: GrantRefused, ConfirmationMissing, UpgradeFailed; TierTooLow and other reasons not to try.
         """
         async with self._core.change() as connection:
             entry = self._core.entry(extension_id)
             version = entry.versions[entry.pending or entry.sha256]
             decisions = _approved(version, capabilities, confirm, by)
             approved = entry.with_decisions(version.sha256, decisions)
+            goes_on = bool(entry.pending) and not missing(version.manifest, decisions, self._core.now_s)
+            if goes_on and entry.state is State.ENABLED:
+                await self._core.check_may_run(approved, approved.versions[version.sha256])
             if dry_run:
                 return approved
             async with connection.transaction():
                 await self._store.decide(connection, version.sha256, decisions)
                 if not entry.pending:
                     await self._give_rights(connection, approved)
-            version = approved.versions[version.sha256]
-            if entry.pending and not missing(version.manifest, decisions, self._core.now_s):
-                await self._versions.take(connection, Way(approved, version))
+            if goes_on:
+                await self._versions.take(connection, Way(approved, approved.versions[version.sha256]))
             elif not entry.pending:
                 await self.adopt(approved)
         return self._core.entry(extension_id)

@@ -23,7 +23,6 @@ from magmobo.extensions.lifecycle.installing import Installing
 from magmobo.extensions.lifecycle.ports import Ports, Worker
 from magmobo.extensions.lifecycle.records import NOTHING, Entry, Version
 from magmobo.extensions.lifecycle.recovery import Recovery
-from magmobo.extensions.lifecycle.schema import NAMESPACE
 from magmobo.extensions.lifecycle.stage import Stage
 from magmobo.extensions.lifecycle.states import State, check
 from magmobo.extensions.lifecycle.storage import Storage
@@ -68,8 +67,8 @@ class Lifecycle:
     async def stop(self) -> None:
         """Let workers finish and end them; hooks that fail closed deny from here on."""
         await self._following.stop()
-        await self._watching.stop()
         await self._core.settle()
+        await self._watching.stop()
         await self._core.stage.stop_all()
 
     # ------------------------------------------------------------ looking
@@ -100,8 +99,6 @@ class Lifecycle:
 
     async def install(self, data: bytes, actor: Actor, *, dry_run: bool = False) -> ExtensionDetail:
         """Install a package. Raises: what `Installing.install` raises."""
-        if not dry_run:
-            await self._make_tables()
         entry = await self._core.whole(self._installing.install(data, dry_run=dry_run))
         return await self._views.detail(entry)
 
@@ -248,8 +245,7 @@ class Lifecycle:
 
     async def _make_tables(self) -> None:
         """The registry's tables, with the first trusted key."""
-        ports = self._core.ports
-        await ports.migrations.up(NAMESPACE, ports.tables)
+        await self._core.make_tables()
         if self._core.registry.generation == NOTHING.generation:
             await self._core.refresh()
             self._following.follow()

@@ -63,17 +63,19 @@ class Switching:
 
     async def _enable(self, connection: Connection, entry: Entry) -> None:
         async with connection.transaction():
-            await self._store.move(
-                connection, entry, State.ENABLING, resume_state=entry.state, halt_reason="", guarded=False
-            )
+            await self._store.move(connection, entry, State.ENABLING, resume_state=entry.state, halt_reason="")
         self._unsaid.pop(entry.id, None)
         entry = replace(entry, state=State.ENABLING, resume=entry.state)
         try:
             await self._bring_up(connection, entry)
             async with connection.transaction():
-                await self._store.commit_running(connection, entry, State.ENABLED, resume_state="", detail="")
+                await self._store.commit_running(
+                    connection, entry, State.ENABLED, resume_state="", detail="", guarded=False
+                )
         except BaseException as error:
             await self._stage.kill(entry.id)
+            if entry.guarded:
+                self._stage.guard(self._core.bare(entry, entry.sha256))
             await self._back_to_rest(connection, entry, error)
             if isinstance(error, Exception):
                 raise EnableFailed(entry.id, reason_of(error)) from error

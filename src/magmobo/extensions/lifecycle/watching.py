@@ -24,6 +24,7 @@ from magmobo.extensions.lifecycle.health import CRASHES, STRIKES, Said, ask_heal
 from magmobo.extensions.lifecycle.stage import Running
 from magmobo.extensions.lifecycle.switching import Switching
 from magmobo.extensions.lifecycle.versions import VersionChange
+from magmobo.extensions.workers.errors import WorkerEnded
 
 LOOK_EVERY_S = 1.0
 WATCHED_EVERY_S = 5.0
@@ -105,7 +106,7 @@ class Watching:
         """The process of a worker ended by itself."""
         reason = " ".join(str(getattr(ended, "reason", ended)).split())[:300]
         self._core.tell(
-            ExtensionError(extension_id=installed.id, version=installed.version, reason=f"MAG-EXT-134 {reason}")
+            ExtensionError(extension_id=installed.id, version=installed.version, reason=f"{WorkerEnded.code} {reason}")
         )
         running = self._stage.running.get(installed.id)
         if running is None or running.installed is not installed:
