@@ -7,7 +7,7 @@ grants may be taken back at any time. Source: CONTRACTS section 5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from magmobo.contracts.errors import MagError
@@ -17,11 +17,10 @@ from magmobo.extensions.events.bodies import (
     GAP_OF_NODE,
     GAP_TOPIC,
     PUBLISHED_TOPIC,
-    unpack,
+    RETRIED_TOPIC,
 )
 from magmobo.extensions.events.filters import Predicate, compile_filter
 from magmobo.extensions.events.log import Logged
-from magmobo.extensions.gate.hours import is_within
 from magmobo.extensions.installed import Grant, Installed
 from magmobo.extensions.package.manifest import EventBinding
 from magmobo.extensions.package.scopes import parse_table, topic_words, topics_meet
@@ -38,6 +37,8 @@ _NEEDED_BY_FAMILY = {
     "api": "api.intercept_request",
 }
 Data = Mapping[str, Any]
+Holds = Callable[[Installed, str], bool]
+"""Whether an extension has a capability at this moment."""
 
 
 def capability_for(topic: str) -> str:
@@ -49,18 +50,12 @@ def capability_for(topic: str) -> str:
     return _NEEDED_BY_TOPIC.get(topic) or _NEEDED_BY_FAMILY.get(topic.partition(".")[0], "")
 
 
-def counts(grant: Grant | None, time_s: float) -> bool:
-    """Whether a grant counts at this moment."""
-    if grant is None or (grant.expires_at_s is not None and time_s >= grant.expires_at_s):
-        return False
-    return is_within(grant.hours, time_s)
-
-
 class Viewer:
     """What one subscription of one extension sees."""
 
-    def __init__(self, installed: Installed, binding: EventBinding) -> None:
-        self.installed, self.binding = installed, binding
+    def __init__(self, installed: Installed, binding: EventBinding, holds: Holds) -> None:
+        self.installed, self.binding, self._holds = installed, binding, holds
+        self._own_name = f"{installed.id}/{binding.name}"
         self._words = topic_words(binding.topic)
         self._accepts: Predicate = compile_filter(binding.where)
         self._tables = frozenset(binding.tables)
@@ -68,26 +63,24 @@ class Viewer:
         self._scoped_by: Mapping[str, Grant] | None = None
         self._columns: Mapping[str, frozenset[str]] = {}
 
-    def see(self, logged: Logged, data: Data, time_s: float) -> Data | None:
+    def see(self, logged: Logged, data: Data) -> Data | None:
         """What of an event belongs to this subscription; None: nothing. `data` is its whole body."""
         if logged.topic == GAP_TOPIC:
-            return data if self._is_concerned(logged.about, data) else None
+            return data if logged.about == self._own_name or self._is_concerned(logged.about, data) else None
         if not self._means_topic(logged.topic):
             return None
-        seen = self._allowed(logged, data, time_s)
+        seen = self._allowed(logged, data)
         if seen is None:
             return None
         event = {"id": logged.id, "topic": logged.topic, "time_s": logged.time_s, "data": seen}
         return seen if self._accepts(event) else None
 
-    def see_packed(self, logged: Logged, time_s: float) -> Data | None:
-        """`see`, of a row as it was read."""
-        return self.see(logged, unpack(logged.data), time_s)
-
     def means(self, topic: str, about: str) -> bool:
         """Whether a row of the log can concern this subscription at all."""
         if topic == GAP_TOPIC:
             return True
+        if topic == RETRIED_TOPIC:
+            return about == self._own_name
         return self._means_topic(topic) and (topic != CHANGE_TOPIC or about in self._tables)
 
     def partition(self, seen: Data) -> str:
@@ -112,9 +105,8 @@ class Viewer:
             return self._means_topic(CHANGE_TOPIC) and not self._tables.isdisjoint(data.get("tables") or ())
         return about == GAP_OF_NODE and self.binding.topic not in (CHANGE_TOPIC, PUBLISHED_TOPIC)
 
-    def _allowed(self, logged: Logged, data: Data, time_s: float) -> Data | None:
-        grants = self.installed.grants
-        if (needed := capability_for(logged.topic)) and not counts(grants.get(needed), time_s):
+    def _allowed(self, logged: Logged, data: Data) -> Data | None:
+        if (needed := capability_for(logged.topic)) and not self._holds(self.installed, needed):
             return None
         if logged.topic == CHANGE_TOPIC:
             return self._allowed_change(logged.about, data)
@@ -172,10 +164,11 @@ class Viewer:
         return found
 
 
-def viewer(installed: Installed, binding: EventBinding) -> Viewer | None:
-    """What a subscription sees; None when the manifest says what cannot be understood, so that nothing is seen."""
+def viewer(installed: Installed, name: str, holds: Holds) -> Viewer | None:
+    """What a subscription sees; None when the manifest has none of this name, or one that cannot be understood."""
+    binding = next((one for one in installed.manifest.events if one.name == name), None)
     try:
-        return Viewer(installed, binding)
+        return None if binding is None else Viewer(installed, binding, holds)
     except (ValueError, MagError):
         return None
 

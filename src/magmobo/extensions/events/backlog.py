@@ -187,7 +187,7 @@ class Backlog:
             self._line.popleft()
 
     def _drop_oldest(self, up_to: int | None = None) -> bool:
-        """Let the oldest event, not behind `up_to`, become a gap, or part of the gap before it. Whether there was one."""
+        """Let the oldest event, not behind `up_to`, become a gap or part of the one before; whether there was one."""
         gap: Waiting | None = None
         oldest: tuple[int, Waiting] | None = None
         for place, one in enumerate(self._line):

@@ -14,11 +14,13 @@ import msgspec
 from msgspec import Raw
 
 from magmobo.contracts.events import DatabaseChange, Envelope, Event
-from magmobo.extensions.events.log import Entry
+from magmobo.extensions.events.log import Entry, Logged
 
 MAX_BODY_BYTES = 262_144
 GAP_TOPIC = "extension.gap"
 """Topic of the record that stands in a subscription for events that it did not get; no event of the bus has it."""
+RETRIED_TOPIC = "extension.retried"
+"""Topic in the log of an event that one subscription, which `about` names, is to be told again; nobody sees it."""
 CHANGE_TOPIC, PUBLISHED_TOPIC = "database.change", "extension.published"
 GAP_OF_NODE, GAP_OF_CHANGES = "node", "changes"
 """What a gap in the log concerns: events of a node's life, or changes of tables."""
@@ -68,6 +70,25 @@ def of_published(event_id: str, fields: Mapping[str, Any], depth: int, time_s: f
 def of_gap(gap_id: str, about: str, facts: Mapping[str, Any], time_s: float) -> Entry:
     """A gap that everybody whom it concerns is told. `facts` as in `gap_facts`."""
     return Entry(gap_id, GAP_TOPIC, about, time_s, pack(facts, ()))
+
+
+def of_retried(subscription: str, topic: str, event_id: str, time_s: float, data: bytes) -> Entry:
+    """An event that `subscription` (`<extension id>/<name>`) could not take, for it to try once more."""
+    return Entry(event_id, RETRIED_TOPIC, subscription, time_s, _encoder.encode({"topic": topic, "data": data}))
+
+
+def opened(row: Logged) -> tuple[Logged, dict[str, Any]]:
+    """A row of the log and its body; one that is told again as it was at first."""
+    data = unpack(row.data)
+    if row.topic != RETRIED_TOPIC:
+        return row, data
+    topic, body = data["topic"], unpack(data["data"])
+    about = row.about if topic == GAP_TOPIC else ""
+    if topic == CHANGE_TOPIC:
+        about = f"{body.get('schema')}.{body.get('table')}"
+    elif topic == PUBLISHED_TOPIC:
+        about = str(body.get("extension_id"))
+    return Logged(row.seq, row.id, topic, about, row.depth, row.time_s, data["data"]), body
 
 
 def gap_facts(reason: str, since_s: float, until_s: float, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,9 @@ the two cannot happen: nothing is lost and nothing comes twice. Boundary: rows i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import psycopg
@@ -20,7 +22,7 @@ LOCKS = 0x6D616765
 APPEND, LEAD = 0, 1
 PRESENCE = LOCKS + 1
 
-_STAND = "select epoch, position from mag.extension_log for update"
+_LOCK = "select pg_advisory_xact_lock(%s, %s)"
 _INSERT = """
 insert into mag.extension_event (id, topic, about, depth, time_s, logged_s, data)
 select id, topic, about, depth, time_s, extract(epoch from clock_timestamp()), data
@@ -84,24 +86,48 @@ class Stand(Struct, frozen=True):
     position: str = ""
 
 
+class Desk:
+    """A connection that several tasks share, one at a time, each with a transaction of its own or none."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._lock = connection, asyncio.Lock()
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Connection]:
+        """The connection, for the length of the block."""
+        async with self._lock:
+            yield self._connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """The connection in a transaction."""
+        async with self._lock, self._connection.transaction():
+            yield self._connection
+
+
 async def append(connection: Connection, entries: Sequence[Entry], stand: Stand | None) -> None:
     """Append, and note how far the stream was taken; in a transaction of its own. Changes that another node has
     appended meanwhile are left out.
     """
     async with connection.pipeline(), connection.transaction():
-        await connection.execute("select pg_advisory_xact_lock(%s, %s)", (LOCKS, APPEND))
         if stand is not None:
-            cursor = await connection.execute(_STAND)
-            row = await cursor.fetchone()
+            await connection.execute(_LOCK, (LOCKS, APPEND))
+            row = await (await connection.execute("select epoch, position from mag.extension_log")).fetchone()
             if row is not None and row[0] == stand.epoch:
                 entries = [one for one in entries if not one.position or one.position > row[1]]
                 stand = Stand(stand.epoch, max(stand.position, row[1]))
             await connection.execute(
                 "update mag.extension_log set epoch = %s, position = %s", (stand.epoch, stand.position)
             )
-        if entries:
-            columns = list(zip(*((e.id, e.topic, e.about, e.depth, e.time_s, e.data) for e in entries), strict=True))
-            await connection.execute(_INSERT, [list(column) for column in columns])
+        await insert(connection, entries)
+
+
+async def insert(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Append, inside of the caller's transaction."""
+    if entries:
+        await connection.execute(_LOCK, (LOCKS, APPEND))
+        columns = zip(*((e.id, e.topic, e.about, e.depth, e.time_s, e.data) for e in entries), strict=True)
+        await connection.execute(_INSERT, [list(column) for column in columns])
 
 
 async def read_stand(connection: Connection) -> Stand:
@@ -144,10 +170,11 @@ async def first_since(connection: Connection, seconds: float) -> int:
 
 
 async def purge(connection: Connection, retention_s: float, *, limit: int) -> tuple[int, bool]:
-    """Remove rows older than this, at most `limit`, in a transaction of its own; the floor, and whether more may go."""
-    async with connection.transaction():
-        row = await (await connection.execute(_PURGE, (limit, retention_s))).fetchone()
-        top, count = (None, 0) if row is None else row
-        if top is not None:
-            await connection.execute("update mag.extension_log set floor_seq = greatest(floor_seq, %s)", (top,))
+    """Remove rows older than this, at most `limit`, inside of the caller's transaction; the floor, and whether more may
+    go.
+    """
+    row = await (await connection.execute(_PURGE, (limit, retention_s))).fetchone()
+    top, count = (None, 0) if row is None else row
+    if top is not None:
+        await connection.execute("update mag.extension_log set floor_seq = greatest(floor_seq, %s)", (top,))
     return await floor(connection), count == limit

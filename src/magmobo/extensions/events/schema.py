@@ -72,6 +72,7 @@ create table mag.extension_job (
   name text not null,
   cron text not null default '',
   arguments bytea not null,
+  planned_s double precision not null,
   due_s double precision not null,
   tries integer not null default 0
 );
