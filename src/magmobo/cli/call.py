@@ -33,12 +33,12 @@ def call(name: str, fields: str, data_dir: Path | None, dry_run: bool, timeout_s
     return 0
 
 
-def object_of(text: str) -> dict[str, Any]:
-    """What a command line says as one JSON object. Raises: UsageError."""
+def object_of(text: str, what: str = "FIELDS") -> dict[str, Any]:
+    """What a command line says as one JSON object; `what` is how its help calls it. Raises: UsageError."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise click.UsageError("FIELDS is one JSON object, such as '{\"count\": 3}'")
+        raise click.UsageError(f"{what} is one JSON object, such as '{{\"count\": 3}}'")
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -46,11 +46,7 @@ from magmobo.contracts.extensions import (
     UninstallExtension,
 )
 
-if TYPE_CHECKING:
-    pass
-
 _id = click.argument("extension_id", metavar="ID")
-_package = click.argument("file", type=click.Path(path_type=Path))
 _POLL_S = 20.0
 
 
@@ -179,7 +175,7 @@ def uninstall(
 
 @click.command("extension:configure")
 @_id
-@click.argument("pairs", nargs=-1, metavar="KEY=VALUE…")
+@click.argument("pairs", nargs=-1, required=True, metavar="KEY=VALUE…")
 @options.data_dir
 @options.timeout(30.0)
 @options.as_json
@@ -211,6 +207,8 @@ def logs(extension_id: str, lines: int, follow: bool, data_dir: Path | None, tim
             print_json("extension:logs", fields_of(page))
         elif page.lines:
             echo("\n".join(log_line(line) for line in page.lines))
+        elif not follow:
+            echo_error(f"{printable(extension_id)} has logged nothing since the node started")
         if not follow:
             return 0
         wish = ExtensionLogs(id=extension_id, after=page.cursor, wait_s=_POLL_S)
@@ -230,7 +228,9 @@ def events(
     """Events that ID could not take (dead letters); deliver them, or a stretch of time, again."""
     command = ExtensionEvents(id=extension_id, retry=retry, replay_s=replay or 0.0)
     letters = ask(client_of(data_dir, timeout_s), command, DeadLetters)
-    return tell("extension:events", letters, letter_lines(letters), as_json=as_json)
+    wished = ((retry, "what it could not take is delivered again"), (replay, "all of that time is delivered again"))
+    done = [text for wish, text in wished if wish]
+    return tell("extension:events", letters, letter_lines(letters, done), as_json=as_json)
 
 
 @click.command("extension:run")
@@ -246,7 +246,7 @@ def run(extension_id: str, command: str, arguments: str, data_dir: Path | None, 
 
     from magmobo.cli.call import object_of
 
-    wish = RunExtensionCommand(id=extension_id, command=command, arguments=object_of(arguments))
+    wish = RunExtensionCommand(id=extension_id, command=command, arguments=object_of(arguments, "ARGUMENTS"))
     answer = ask(client_of(data_dir, timeout_s), wish, RunResult)
     if as_json:
         print_json("extension:run", {"result": answer.result})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import replace
 
 from magmobo.cli import options
 from magmobo.cli.context import ask, client_of
@@ -21,6 +22,7 @@ from magmobo.cli.extension import tell, told
 from magmobo.cli.extension_text import ask_lines, key_lines, next_step
 from magmobo.cli.output import echo, printable
 from magmobo.contracts.extensions import (
+    EXTENSION_CAPABILITIES,
     MAX_PACKAGE_BYTES,
     STAGE_CHUNK_BYTES,
     ApproveExtension,
@@ -29,6 +31,7 @@ from magmobo.contracts.extensions import (
     GrantCapability,
     InstallExtension,
     RevokeCapability,
+    ShowExtension,
     Staged,
     StagePackage,
     TrustedKeys,
@@ -39,7 +42,24 @@ from magmobo.contracts.extensions import (
 if TYPE_CHECKING:
     from magmobo.admin.client import AdminClient
 
+
+class _Capability(click.ParamType[str]):
+    """One that extensions can have."""
+
+    name = "capability"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in EXTENSION_CAPABILITIES:
+            import difflib
+
+            near = difflib.get_close_matches(str(value)[:100], EXTENSION_CAPABILITIES, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self.fail(f"{printable(str(value)[:60])!r} is no capability{hint}", param, ctx)
+        return str(value)
+
+
 _id = click.argument("extension_id", metavar="ID")
+_capability = click.argument("capability", type=_Capability())
 _package = click.argument("file", type=click.Path(path_type=Path))
 
 
@@ -102,7 +122,13 @@ def upgrade(file: Path, data_dir: Path | None, dry_run: bool, yes: bool, timeout
 
 @click.command("extension:approve")
 @_id
-@click.option("--only", "capabilities", multiple=True, help="Grant this capability alone (repeat for several).")
+@click.option(
+    "--only",
+    "capabilities",
+    type=_Capability(),
+    multiple=True,
+    help="Grant this capability alone (repeat for several).",
+)
 @click.option("--confirm", "typed", default="", help="ID again, which a critical capability takes.")
 @options.data_dir
 @options.dry_run
@@ -123,24 +149,28 @@ def approve(
     and its author's reason.
     """
     client = client_of(data_dir, timeout_s)
-    wish = ApproveExtension(id=extension_id, capabilities=capabilities, confirm=typed)
-    planned = ask(client, wish, ExtensionDetail, dry_run=True)
+    now = ask(client, ShowExtension(id=extension_id), ExtensionDetail)
+    waiting = [
+        one for one in now.grants if (one.capability in capabilities if capabilities else one.state == "pending")
+    ]
+    # What it would come to is no secret, so looking takes no confirmation.
+    looking = ApproveExtension(id=extension_id, capabilities=capabilities, confirm=extension_id)
+    planned = ask(client, looking, ExtensionDetail, dry_run=True)
     if not as_json:
-        echo("\n".join([f"{printable(extension_id)} asks for", *ask_lines(planned)]))
+        echo("\n".join(_waiting_lines(replace(planned, grants=waiting))))
     if dry_run:
         return told("extension:approve", planned, "would be approved", as_json=as_json)
-    waiting = [grant for grant in planned.grants if grant.state == "pending" or grant.new]
-    if any(grant.risk == "critical" for grant in waiting) and not typed and not yes and sys.stdin.isatty():
+    if any(one.risk == "critical" for one in waiting) and not typed and not yes and sys.stdin.isatty():
         typed = click.prompt("A critical capability is among them. Type the extension's id to grant it", err=True)
-        wish = ApproveExtension(id=extension_id, capabilities=capabilities, confirm=typed)
-    else:
+    elif waiting:
         options.confirm("Grant it?", yes=yes)
+    wish = ApproveExtension(id=extension_id, capabilities=capabilities, confirm=typed)
     return told("extension:approve", ask(client, wish, ExtensionDetail), "", as_json=as_json)
 
 
 @click.command("extension:grant")
 @_id
-@click.argument("capability")
+@_capability
 @click.option("--table", "tables", multiple=True, help="Only this table, schema.name or schema.name(column, …).")
 @click.option("--host", "hosts", multiple=True, help="Only this host.")
 @click.option("--channel", "channels", multiple=True, help="Only this channel, * allowed at its end.")
@@ -187,7 +217,7 @@ def grant(
 
 @click.command("extension:revoke")
 @_id
-@click.argument("capability")
+@_capability
 @options.data_dir
 @options.timeout(30.0)
 @options.as_json
@@ -214,8 +244,8 @@ def trust(
         raise click.UsageError("--add and --remove exclude each other")
     public = _text_of(key_file).strip() if key_file is not None else ""
     if public:
-        options.confirm(f"Trust everything that {printable(name or public)} signs?", yes=yes)
-    command = TrustKeys(public=public, label=name or (key_file.stem if key_file else ""), remove=remove)
+        options.confirm(f"Trust everything that {printable(name or public)} signs?", yes=yes, alone=False)
+    command = TrustKeys(public=public, label=name or _called(key_file), remove=remove)
     keys = ask(client_of(data_dir, timeout_s), command, TrustedKeys)
     return tell("extension:trust", keys, key_lines(keys), as_json=as_json)
 
@@ -232,10 +262,21 @@ def bring(client: AdminClient, data: bytes) -> str:
     return digest
 
 
+def _waiting_lines(planned: ExtensionDetail) -> list[str]:
+    name = printable(planned.info.id)
+    if not planned.grants:
+        return [f"nothing that {name} asks for waits for approval"]
+    return [f"{name} asks for", *ask_lines(planned)]
+
+
 def _progress(size_bytes: int) -> Any:
     """Drawn on a terminal alone, and only for what takes a moment."""
     hidden = not sys.stderr.isatty() or size_bytes < 20 * STAGE_CHUNK_BYTES
     return click.progressbar(length=size_bytes, label="bringing it", file=sys.stderr, hidden=hidden)
+
+
+def _called(key_file: Path | None) -> str:
+    return "" if key_file is None else key_file.name.removesuffix(".pub").removesuffix(".key")
 
 
 def _bytes_of(file: Path) -> bytes:

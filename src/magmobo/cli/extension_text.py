@@ -43,11 +43,16 @@ def page_lines(page: ExtensionPage) -> Iterator[str]:
     rows = [
         [
             printable(one.id), printable(one.version), state_of(one), printable(one.health), printable(one.risk),
-            printable(one.tier), f"signed by {printable(one.signer)}", printable(one.detail),
+            printable(one.tier), printable(signer_of(one)), printable(one.detail),
         ]
         for one in page.extensions
     ]  # fmt: skip
     yield from table([["id", "version", "state", "health", "risk", "tier", "signer", ""], *rows])
+
+
+def signer_of(info: ExtensionInfo) -> str:
+    """Whose key signed it, as this node's admins call it."""
+    return f"{info.signer_name} ({info.signer[:8]}…)" if info.signer_name else info.signer
 
 
 def state_of(info: ExtensionInfo) -> str:
@@ -62,7 +67,7 @@ def detail_lines(detail: ExtensionDetail) -> Iterator[str]:
     yield f"{printable(info.id)} {printable(info.version)}  {printable(info.name)}"
     if detail.description:
         yield _row("about", detail.description)
-    yield _row("author", f"{detail.author or 'unknown'}, signed by {info.signer}")
+    yield _row("author", f"{detail.author or 'unknown'}, signed by {signer_of(info)}")
     since = f", since {info.since}" if info.since else ""
     state = f"{_row('state', state_of(info))}  {coloured(printable(info.health))}{since}"
     yield f"{state}  {printable(info.detail)}".rstrip()
@@ -76,7 +81,7 @@ def detail_lines(detail: ExtensionDetail) -> Iterator[str]:
     if detail.backlog or detail.dead:
         yield _row("events", f"{detail.backlog} wait, {detail.dead} could not be taken")
     if detail.figures:
-        yield _row("figures", ", ".join(f"{name} {value:g}" for name, value in detail.figures.items()))
+        yield _row("figures", ", ".join(f"{name} {_number(value)}" for name, value in detail.figures.items()))
     if len(detail.versions) > 1:
         yield _row("versions", ", ".join(detail.versions))
     if step := next_step(info, detail.grants):
@@ -139,10 +144,12 @@ def key_lines(keys: TrustedKeys) -> Iterator[str]:
     yield from table([["key", "name", "public", "since"], *rows])
 
 
-def letter_lines(letters: DeadLetters) -> Iterator[str]:
-    """Events that could not be taken."""
+def letter_lines(letters: DeadLetters, done: Sequence[str] = ()) -> Iterator[str]:
+    """What was done about events that could not be taken, and those that are left."""
+    yield from done
     if not letters.letters:
-        yield "every event was taken"
+        if not done:
+            yield "every event was taken"
         return
     rows = [
         [str(one.seq), printable(one.at), printable(one.topic), f"tried {one.tries} times", printable(one.error)]
@@ -158,6 +165,10 @@ def log_line(line: LogLine) -> str:
 
 def _fields(fields: Mapping[str, object]) -> str:
     return "".join(f"  {printable(str(key))}={printable(str(value))}" for key, value in fields.items())
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
 def _row(label: str, text: str) -> str:

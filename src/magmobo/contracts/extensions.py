@@ -105,7 +105,8 @@ class GrantInfo(Struct, frozen=True):
 
 class ExtensionInfo(Struct, frozen=True):
     """One extension on a line. `state` is its place in the lifecycle, `health` separate from it; `pending_version`:
-    an upgrade that waits for approval; `tier`: the sandbox its worker runs in; `since` is RFC 3339 in UTC.
+    an upgrade that waits for approval; `signer`: the id of a key, `signer_name` what the key was called when it was
+    trusted; `tier`: the sandbox its worker runs in; `since` is RFC 3339 in UTC.
     """
 
     id: str
@@ -120,6 +121,7 @@ class ExtensionInfo(Struct, frozen=True):
     restarts: int
     detail: str = ""
     pending_version: str = ""
+    signer_name: str = ""
 
 
 class BindingInfo(Struct, frozen=True):

@@ -209,9 +209,10 @@ class Plane:
     async def run_command(
         self, extension_id: str, command: str, arguments: Mapping[str, Any], deadline_s: float
     ) -> Any:
-        """The answer of one of its commands. Raises: NotRunning, NoSuchCommand, and what the worker raises."""
+        """The answer of one of its commands. Raises: ExtensionUnknown, NotRunning, NoSuchCommand; those of workers."""
         worker = self._lifecycle.worker(extension_id)
         if worker is None:
+            await self._lifecycle.show(extension_id)  # one that is not there is not one that does not run
             raise NotRunning(extension_id)
         known = [one.name for one in worker.installed.manifest.commands]
         if command not in known:

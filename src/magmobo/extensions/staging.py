@@ -71,9 +71,23 @@ class Staging:
             raise StageRefused("nothing of it is here, so it begins at 0")
         self._parcels.pop(part.sha256, None)
         if len(self._parcels) >= MAX_PACKAGES:
-            raise StageRefused(f"{MAX_PACKAGES} others wait to be installed")
+            self._make_room()
         parcel = self._parcels[part.sha256] = _Parcel(part.size_bytes)
         return parcel
+
+    def _make_room(self) -> None:
+        """Forget the oldest whole package: it was looked at, or refused. Raises: StageRefused: all are on their way."""
+        whole = [(parcel.touched_s, key) for key, parcel in self._parcels.items() if parcel.is_whole]
+        if not whole:
+            raise StageRefused(f"{MAX_PACKAGES} others are being brought at this moment")
+        del self._parcels[min(whole)[1]]
+
+    def _make_room(self) -> None:
+        """The whole package that waits longest goes; perhaps it was refused. Raises: StageRefused when none is whole."""
+        whole = [key for key, parcel in self._parcels.items() if parcel.is_whole]
+        if not whole:
+            raise StageRefused(f"{MAX_PACKAGES} others are on their way")
+        del self._parcels[min(whole, key=lambda key: self._parcels[key].touched_s)]
 
     def _forget_old(self) -> None:
         oldest_s = self._monotonic_s() - KEPT_S

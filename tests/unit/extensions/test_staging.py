@@ -82,10 +82,28 @@ def test_what_waits_is_bounded_and_forgotten() -> None:
     staging = Staging(now)
     for number in range(MAX_PACKAGES):
         staging.take(part(b"package %d" % number, 0, 3))
-    with pytest.raises(StageRefused, match="others wait"):
+    with pytest.raises(StageRefused, match="others are being brought"):
         staging.take(part(b"one more", 0, 3))
     now.s += KEPT_S + 1
     assert staging.take(part(b"one more", 0, 3)).received_bytes == 3
+
+
+def test_whole_ones_make_room_oldest_first_and_those_on_their_way_stay() -> None:
+    now = Now()
+    staging = Staging(now)
+    under_way = b"under way"
+    staging.take(part(under_way, 0, 3))
+    brought = [b"package %d" % number for number in range(MAX_PACKAGES + 2)]
+    for data in brought:
+        now.s += 1
+        staging.take(part(data, 0, len(data)))
+    assert staging.take(part(under_way, 3, len(under_way))).complete
+    kept = brought[-(MAX_PACKAGES - 1) :]
+    for data in kept:
+        assert staging.package(sha256(data).hexdigest()) == data
+    for data in brought[: -len(kept)]:
+        with pytest.raises(NotStaged):
+            staging.package(sha256(data).hexdigest())
 
 
 def test_a_part_is_bounded_and_base64() -> None:

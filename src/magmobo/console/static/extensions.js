@@ -92,7 +92,7 @@ function card(detail, done) {
   if (info.pending_version) shown.append(element("p", "banner warn", `Version ${visible(info.pending_version)} waits for approval; this one goes on.`));
   shown.append(element("p", "", visible(detail.description)), grantTable(detail.grants, tail), pairs([
     ["Reads", detail.reads.map(visible).join(", ")], ["Writes", detail.writes.map(visible).join(", ")],
-    ["Takes part in", bound.join(", ")], ["Signed by", visible(info.signer)], ["Sandbox", visible(info.tier)],
+    ["Takes part in", bound.join(", ")], ["Signed by", visible(info.signer_name ? `${info.signer_name} (${info.signer})` : info.signer)], ["Sandbox", visible(info.tier)],
     ["Restarts", info.restarts ? String(info.restarts) : ""],
     ["Events", detail.backlog || detail.dead ? `${detail.backlog} wait, ${detail.dead} could not be taken` : ""],
     ["Figures", Object.entries(detail.figures).map(([name, value]) => `${visible(name)} ${value}`).join(", ")],

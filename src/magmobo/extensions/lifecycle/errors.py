@@ -287,7 +287,7 @@ class StillHere(MagError):
         self.extension = extension
 
     def __str__(self) -> str:
-        return f"{self.extension} is enabled"
+        return f"{self.extension} is enabled, so it cannot be removed"
 
 
 class RegistryDamaged(MagError):

@@ -54,7 +54,7 @@ class VersionChange:
     async def check_back(self, entry: Entry) -> Way:
         """The way to the version before. Raises: NoWayBack, and what `unpacked` raises."""
         if not entry.previous:
-            raise NoWayBack(entry.id, "the version before is not there any more")
+            raise NoWayBack(entry.id, "no version before is kept")
         package, _ = await self._core.unpacked(entry, entry.previous)
         if blocked := await self._one_way(entry, package):
             raise NoWayBack(entry.id, f"its migration {blocked[0]} cannot be undone")

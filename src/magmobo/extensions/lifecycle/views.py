@@ -83,6 +83,7 @@ class Views:
         detail = entry.halt_reason or self._problems.get(entry.id) or entry.detail
         if not detail and running is not None:
             detail = running.book.said.detail
+        key = self._core.registry.keys.get(entry.current.signer)
         return ExtensionInfo(
             id=entry.id,
             name=manifest.name,
@@ -96,6 +97,7 @@ class Views:
             restarts=0 if running is None else int(running.worker.figures().get("restarts", 0)),
             detail=detail,
             pending_version=entry.versions[entry.pending].version if entry.pending else "",
+            signer_name="" if key is None else key.label,
         )
 
     def _grants(self, entry: Entry) -> Iterable[GrantInfo]:

@@ -207,14 +207,14 @@ class KeyRefused(MagError):
     code = "MAG-EXT-171"
     exit_code = 5
     http_status = 422
-    remedy = "`mag extension:keygen` makes a pair; a private key's file is yours alone (chmod 600)."
+    remedy = "`mag extension:keygen FILE` makes a pair in new files; a private key's file is yours alone (chmod 600)."
 
     def __init__(self, place: str, reason: str) -> None:
         super().__init__(place, reason)
         self.place, self.reason = place, reason
 
     def __str__(self) -> str:
-        return f"{self.place} holds no usable key: {self.reason}"
+        return f"{self.place} cannot be used as a key: {self.reason}"
 
 
 class PackFailed(MagError):

@@ -174,5 +174,7 @@ def _write_new(path: Path, text: str, mode: int) -> None:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
+    except FileExistsError as error:
+        raise KeyRefused(str(path), "it is there already, and no key is written over") from error
     except OSError as error:
         raise KeyRefused(str(path), os.strerror(error.errno or errno.EIO).lower()) from error
