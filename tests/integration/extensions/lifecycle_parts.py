@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import structlog
 from msgspec import Raw, msgpack
+from tests.integration.extensions.mediation import Mediation
 from tests.unit.extensions.package.making import PAIR, signed
 
 from magmobo.components.magds.dsn import connect
@@ -312,9 +313,9 @@ def rights_of(installed: Installed) -> Sequence[TableRight]:
 @asynccontextmanager
 async def node_at(
     dsn: str, folder: Path, *, world: World | None = None, vault: DictVault | None = None, clock: Clock | None = None,
-    start: bool = True, board: HookBoard | None = None, **config: Any,
+    start: bool = True, live: Mediation | None = None, **config: Any,
 ) -> AsyncIterator[Node]:  # fmt: skip
-    """A node that runs; several may be on one database."""
+    """A node that runs; several may be on one database. `live`: with real workers, hooks and gate."""
     world = world if world is not None else World()
     async with AsyncExitStack() as stack:
         (folder / "state").mkdir(parents=True, exist_ok=True)
@@ -324,9 +325,7 @@ async def node_at(
         audit = AuditLog(folder / "audit", manager.scope("audit"), mask=lambda value: value)
         await audit.open()
         stack.push_async_callback(audit.close)
-        node = _node(
-            dsn, folder, world, vault or DictVault(), audit, clock or SystemClock(), board or HookBoard(), config
-        )
+        node = _node(dsn, folder, world, vault or DictVault(), audit, clock or SystemClock(), live, config)
         stack.push_async_callback(node.database.pool.close)
         stack.push_async_callback(node.guests.close)
         stack.push_async_callback(node.lifecycle.stop)
@@ -336,8 +335,8 @@ async def node_at(
 
 
 def _node(
-    dsn: str, folder: Path, world: World, vault: DictVault, audit: AuditLog, clock: Clock, board: HookBoard,
-    config: Mapping[str, Any],
+    dsn: str, folder: Path, world: World, vault: DictVault, audit: AuditLog, clock: Clock,
+    live: Mediation | None, config: Mapping[str, Any],
 ) -> Node:  # fmt: skip
     database, bus = PlayedDatabase(dsn), ScopedBus(EventBus(origin="0123456789ab", time_s=clock.time_s), "extensions")
     with psycopg.connect(dsn) as admin:
@@ -347,7 +346,11 @@ def _node(
     router, told, tasks = Router(world), list[Event](), list[asyncio.Task[None]]()
     settings = ExtensionsConfig(drain_s=1.0, **config)
 
-    def make_worker(installed: Installed, *, uid: int, data_dir: Path, **heard: Any) -> PlayedWorker:
+    board = HookBoard() if live is None else live.board
+
+    def make_worker(installed: Installed, *, uid: int, data_dir: Path, **heard: Any) -> Any:
+        if live is not None:
+            return live.worker(installed, **heard)
         worker = PlayedWorker(world, installed, uid, data_dir, heard)
         world.workers.append(worker)
         return worker
@@ -362,8 +365,9 @@ def _node(
     bus.on("extension.**", lambda envelope: told.append(envelope.data))
     ports = Ports(
         database=database, guests=guests, migrations=MigrationService(database.session, guests, hooks=board, bus=bus),
-        make_worker=make_worker, hooks=router, events=router.events, endpoints=router.endpoints, audit=audit,
-        bus=bus, vault=lambda: vault, clock=clock, log=structlog.stdlib.get_logger(), spawn=spawn,
+        make_worker=make_worker, hooks=router if live is None else live.router, events=router.events,
+        endpoints=router.endpoints, audit=audit, bus=bus, vault=lambda: vault, clock=clock,
+        log=structlog.stdlib.get_logger(), spawn=spawn,
         config=lambda: settings, tier=tier, rights_of=rights_of, used=lambda *_: 0, tables=MIGRATIONS,
         root=folder / "extensions", node_version="0.1.0",
     )  # fmt: skip
