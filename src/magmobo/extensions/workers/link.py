@@ -327,6 +327,7 @@ class Link(asyncio.Protocol):
                 asked.answer.set_exception(self._ended())
         if not self.ready.done():
             self.ready.set_exception(self._ended())
+            self.ready.exception()  # who started it may have given up before it asked
 
     def _ended(self) -> WorkerEnded:
         return WorkerEnded(self._extension_id, self._pid)
