@@ -132,6 +132,8 @@ def _append(sql: str, match: re.Match[str], kind: str, found: list[Token]) -> in
     elif kind in ("string", "name"):
         quote = "'" if kind == "string" else '"'
         found.append(Token(Kind.STRING if kind == "string" else Kind.NAME, text.replace(quote * 2, quote)))
+    elif text + follower in (":=", ".."):
+        raise StatementRefused(f"{text}{follower}")
     else:
         found.append(Token(Kind.MARK, text))
     return end

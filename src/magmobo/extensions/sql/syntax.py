@@ -21,6 +21,7 @@ from magmobo.extensions.sql.words import FIELDS
 
 STEPS_PER_TOKEN, STEPS_AT_LEAST = 60, 5_000
 _DIALECT = Postgres()
+_DIALECT.INDEX_OFFSET = 0  # an index stays the number that was written
 
 
 class Infix(exp.Expression, exp.Binary):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Literal
 
 from sqlglot import exp
@@ -76,16 +77,20 @@ class Settled:
         waiting: list[tuple[exp.Expr, _Ctes]] = [(self.tree, frozenset())]
         while waiting:
             node, ctes = waiting.pop()
-            ctes = ctes | self._ctes_of(node)
             self._check(node, ctes)
-            waiting += [(child, ctes) for child in node.iter_expressions()]
+            for child in node.iter_expressions():
+                if isinstance(child, exp.With):
+                    self._check(child, ctes)
+                    waiting += self._ctes(child, ctes)
+                    ctes = ctes | {cte.alias for cte in child.expressions}
+            waiting += [(child, ctes) for child in node.iter_expressions() if not isinstance(child, exp.With)]
 
-    def _ctes_of(self, node: exp.Expr) -> _Ctes:
-        found = node.args.get("with_")
-        names = frozenset(cte.alias for cte in found.expressions) if isinstance(found, exp.With) else frozenset()
-        for name in names:
-            self._check_name(name)
-        return names
+    def _ctes(self, with_: exp.With, outside: _Ctes) -> Iterator[tuple[exp.Expr, _Ctes]]:
+        """Each with the names it sees: those before it, or all when it is RECURSIVE."""
+        names = [cte.alias for cte in with_.expressions]
+        for place, cte in enumerate(with_.expressions):
+            self._check_name(names[place])
+            yield cte, outside | set(names if with_.args.get("recursive") else names[:place])
 
     # ------------------------------------------------------------ one node
 
@@ -99,6 +104,8 @@ class Settled:
                 self._check_identifier(node)
             case exp.Anonymous():
                 self._check_function(node)
+            case exp.Column() if str(node) == "default":  # unquoted it is never a column
+                node.replace(exp.Var(this="DEFAULT"))
             case exp.Table():
                 self._check_table(node, ctes)
             case exp.DataType():
