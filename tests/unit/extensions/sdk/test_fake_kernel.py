@@ -394,8 +394,8 @@ def test_a_folder_without_a_manifest_is_named(tmp_path: Path) -> None:
 def test_a_test_file_without_an_extension_above_says_so(tmp_path: Path) -> None:
     (tmp_path / "test_x.py").write_text("def test_x(magx_kernel): pass")
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", tmp_path, "-p", "no:magx", "-p", "magx.pytest_plugin",
-         tmp_path],
+        [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", tmp_path, "-p", "no:magx",
+         "-p", "magx.pytest_plugin", tmp_path],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ran.returncode == 1
