@@ -90,6 +90,8 @@ class Backlog:
                 blocked.add(one.key)
                 continue
             batch.append(one)
+            if one.tries:
+                blocked.add(one.key)  # alone, so that those behind it do not come again for each of its tries
             if len(batch) >= self._batch_limit:
                 break
         for one in batch:
