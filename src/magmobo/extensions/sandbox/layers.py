@@ -23,7 +23,7 @@ from magmobo.extensions.sandbox.syscalls import Machine
 class LayerFailed(Exception):
     """A layer could not be applied."""
 
-    def __init__(self, layer: Layer, reason: str) -> None:
+    def __init__(self, layer: str, reason: str) -> None:
         super().__init__(layer, reason)
         self.layer, self.reason = layer, reason
 
@@ -124,7 +124,7 @@ def _user(plan: Plan) -> None:
     privileges.become(plan.uid)
     for folder in plan.folders:
         if not os.access(folder.path, os.R_OK | os.X_OK):
-            raise PermissionError(1, f"uid {plan.uid} cannot enter {folder.path}; a folder above it is closed to it")
+            raise PermissionError(f"uid {plan.uid} cannot enter {folder.path}; a folder above it is closed to it")
 
 
 def _landlock(plan: Plan) -> None:
@@ -139,11 +139,12 @@ def _landlock(plan: Plan) -> None:
 
 def _seccomp(plan: Plan, hand_over: Callable[[int], None]) -> None:
     chosen = plan.programs.alone
-    # An old kernel, or a container whose filter listens itself, has no such descriptor: which call it was is then not
-    # known, only that there was one.
-    with suppress(OSError):
-        listener = seccomp.listen(plan.programs.reporting, plan.machine)
-        hand_over(listener)
-        os.close(listener)
-        chosen = plan.programs.beside_reporting
+    # Under another filter, which may refuse the call first and so hide that it was made, only ending the process is
+    # sure to come before that. Old kernels cannot report either. Which call it was is then not known.
+    if not seccomp.is_filtered():
+        with suppress(OSError):
+            listener = seccomp.listen(plan.programs.reporting, plan.machine)
+            hand_over(listener)
+            os.close(listener)
+            chosen = plan.programs.beside_reporting
     seccomp.install(chosen[plan.counts_processes].of_process(os.getpid()), plan.machine)

@@ -46,7 +46,7 @@ def enter_as_root() -> None:
         os.close(writing)
         _, status = os.waitpid(writer, 0)
     if status:
-        raise PermissionError(1, "the map of the user namespace was refused")
+        raise PermissionError("the map of the user namespace was refused")
 
 
 def _map_all(target: int) -> int:

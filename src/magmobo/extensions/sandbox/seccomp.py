@@ -24,6 +24,7 @@ _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 _NUMBER_AT, _MACHINE_AT, _ARGUMENTS_AT = 0, 4, 16
 _NEWEST_KNOWN = 450
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 8
+_GET_SECCOMP, _FILTERED = 21, 2
 _RECEIVE, _NOTICE_BYTES, _NOTICE_CALL_AT = 0xC0502100, 80, 16
 
 _THREAD = 0x00010000
@@ -203,6 +204,11 @@ def _aimed(word: _Word, left: int) -> _Word:
     if word.if_true is None:
         return word._replace(if_true=left)
     return word._replace(if_false=left) if word.if_false is None else word
+
+
+def is_filtered() -> bool:
+    """Whether a program is on this process already: it is in a container, or a service that is confined."""
+    return libc.prctl(_GET_SECCOMP) == _FILTERED
 
 
 def install(program: Program, target: Machine) -> None:

@@ -46,7 +46,7 @@ class Spawner:
         import_from: Sequence[Path] = (),
     ) -> None:
         self._log, self._python, self._allow_unsandboxed = log, python, allow_unsandboxed
-        self._runtime, self._paths = runtime, [*map(str, import_from), *_package_folders()]
+        self._runtime, self._paths = runtime, [*(str(one.absolute()) for one in import_from), *_package_folders()]
         self._line: Line | None = None
         self._starting = asyncio.Lock()
         self._births = asyncio.Semaphore(_BIRTHS_AT_ONCE)

@@ -38,7 +38,10 @@ def main(control_fd: int, node_pid: int, runtime: str, standard: list[str]) -> N
     imports.forget(standard)
     gc.collect()
     gc.freeze()
-    spawned = zygote.serve()
+    try:
+        spawned = zygote.serve()
+    except ConnectionError:  # the node went while it was told something
+        spawned = None
     if spawned is None:
         os._exit(0)
     del zygote
@@ -168,8 +171,8 @@ def _surround(spawned: _Spawned) -> None:
     try:
         layers.apply(spawned.plan, hand_over)
     except Exception as error:
-        layer = error.layer if isinstance(error, LayerFailed) else "sandbox"
-        said.send(control.encode(control.Refused(number, layer, str(error))))
+        failed = error if isinstance(error, LayerFailed) else LayerFailed("sandbox", f"{type(error).__name__}: {error}")
+        said.send(control.encode(control.Refused(number, failed.layer, failed.reason)))
         raise SystemExit(1) from error
     said.send(control.encode(control.Ready(number)))
     said.close()

@@ -1,0 +1,100 @@
+"""Makes this process what a node is run as: a plain user, root, or something in a container.
+
+`python profiles.py PROFILE SCRIPT …` takes on the profile and goes on with the script. A container is played by what
+its engine does to a process: capabilities dropped, and a filter that refuses namespaces and mounts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from magmobo.extensions.sandbox import libc, privileges, seccomp
+from magmobo.extensions.sandbox.seccomp import If, Rule, Verdict
+
+USER = 12_345
+_MOUNTS, _PRIVATE, _BIND = 0x20000, 16384 | 1 << 18, 4096
+_ENGINE_KEEPS = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
+"""Capabilities that container engines leave to root."""
+_ENGINE_REFUSES = (
+    "unshare", "setns", "mount", "umount2", "pivot_root", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount",
+    "open_tree", "mount_setattr", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key",
+    "request_key", "quotactl", "acct", "swapon", "swapoff", "reboot", "init_module", "finit_module", "delete_module",
+    "kexec_load", "kexec_file_load", "open_by_handle_at", "fanotify_init",
+)  # fmt: skip
+
+
+def make_passable(paths: list[Path]) -> None:
+    """Let every user come to these folders, as on a machine where Python is installed for everybody: folders above that
+    are closed are covered, in a mount namespace of this process, by empty ones that hold just the way.
+    """
+    libc.unshare(_MOUNTS)
+    libc.mount(None, b"/", None, _PRIVATE, None)
+    for path in paths:
+        closed = [one for one in reversed(path.parents) if not one.stat().st_mode & 0o001]
+        if not closed:
+            continue
+        held = os.open(path, os.O_PATH)
+        libc.mount(b"none", str(closed[0]).encode(), b"tmpfs", 0, b"mode=755")
+        path.mkdir(parents=True)
+        libc.mount(f"/proc/self/fd/{held}".encode(), str(path).encode(), None, _BIND, None)
+        os.close(held)
+
+
+def become_user() -> None:
+    """A user without groups, rights or a home."""
+    make_passable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), Path(__file__).resolve().parents[3]])
+    os.setgroups([])
+    os.setresgid(USER, USER, USER)
+    os.setresuid(USER, USER, USER)
+    os.environ["HOME"] = "/nonexistent"
+
+
+def keep_what_engines_keep() -> None:
+    """Root's capabilities as in a container."""
+    import struct
+
+    for capability in range(64):
+        if capability not in _ENGINE_KEEPS:
+            try:
+                libc.prctl(24, capability)
+            except OSError:
+                break
+    kept = sum(1 << one for one in _ENGINE_KEEPS)
+    libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", kept, kept, 0, 0, 0, 0))
+
+
+def refuse_what_engines_refuse() -> None:
+    """The filter of a container."""
+    target = seccomp.machine()
+    assert target is not None
+    rules = [Rule(name, Verdict.DENY) for name in _ENGINE_REFUSES if name in target.numbers]
+    rules.append(Rule("clone", Verdict.DENY, [If(0, 0, 0x7E020000, is_equal=False)]))
+    rules.append(Rule("clone3", Verdict.ABSENT))
+    seccomp.install(seccomp.assemble(rules, target, Verdict.ALLOW), target)
+
+
+def take_on(profile: str) -> None:
+    """Become one of: root, user, container, container-root, container-with-profile."""
+    if profile == "user" and os.geteuid() == 0:
+        become_user()
+    elif profile == "container":
+        if os.geteuid() == 0:
+            become_user()
+        privileges.drop()
+        refuse_what_engines_refuse()
+    elif profile == "container-root":
+        make_passable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve()])
+        keep_what_engines_keep()
+        libc.prctl(38, 1)
+        refuse_what_engines_refuse()
+    elif profile == "container-with-profile":
+        keep_what_engines_keep()
+        libc.prctl(38, 1)
+
+
+if __name__ == "__main__":
+    take_on(sys.argv[1])
+    # A program of its own, as a node is: what changed its user may not be looked at by that user.
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
