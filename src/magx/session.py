@@ -23,6 +23,8 @@ from magx.model import ApiError, HookDenied, RateLimited
 from magx.texts import MAX_LINE_CHARACTERS, MAX_MESSAGE_CHARACTERS, said, trace_of
 
 MAX_FIELDS_BYTES = 16_384
+LONGEST_WAIT_S = 10.0
+"""A limit that lasts longer is not waited for: the event comes again."""
 GAP_TOPIC = "extension.gap"
 """Topic of what stands in a subscription for events that it did not get."""
 _call_id: ContextVar[int] = ContextVar("magx_call_id", default=0)
@@ -35,8 +37,17 @@ class Session:
     when the node wanted it to stop and everything is answered.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, send: Send, offer: Send, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        send: Send,
+        offer: Send,
+        ended: Callable[[], None],
+        *,
+        longest_wait_s: float = LONGEST_WAIT_S,
+    ) -> None:
         self._loop, self._send, self._offer, self._ended = loop, send, offer, ended
+        self._longest_wait_s = longest_wait_s
         self._link = Link()
         self._handlers: Mapping[str, Handler] = {}
         self._running: dict[int, asyncio.Task[None] | None] = {}
@@ -121,14 +132,31 @@ class Session:
                 if taker is None:
                     self.log("warning", f"events of {delivery.subscription} may be missing", wire.value(item.data))
                     continue
-                result = taker.function(event(delivery.subscription, item))
-                if taker.is_async:
-                    await result
+                await self._hand_over(taker, delivery.subscription, item)
             except BaseException as error:  # the other events are not to suffer for it
                 if delivery.id not in self._running:
                     return
-                failed.append((place, f"{type(error).__name__}: {said(error)}"[:MAX_MESSAGE_CHARACTERS]))
+                reason = f"{type(error).__name__}: {said(error)}"[:MAX_MESSAGE_CHARACTERS]
+                failed.append((place, reason))
+                facts = {"event": item.id, "tries": item.tries, "trace": trace_of(error)}
+                self.log("warning", f"{delivery.subscription} could not take an event: {reason}", facts)
         self._finish(delivery.id, wire.Acked(delivery.id, failed))
+
+    async def _hand_over(self, taker: Handler, subscription: str, item: wire.Item) -> None:
+        """One event to its handler, and again when all that stopped it was a limit of the node: that must not use up
+        its tries. The delivery's deadline bounds it.
+        """
+        while True:
+            try:
+                result = taker.function(event(subscription, item))
+                if taker.is_async:
+                    await result
+            except RateLimited as limited:
+                if not 0 < limited.retry_s <= self._longest_wait_s:
+                    raise
+                await asyncio.sleep(limited.retry_s)
+            else:
+                return
 
     def _finish(self, question_id: int, frame: wire.FromWorker) -> None:
         if question_id not in self._running:

@@ -69,7 +69,7 @@ class FakeKernel:
             raise
         capabilities = self._node.capabilities()
         own = str(data_dir or "") if any(one.startswith("filesystem.") for one in capabilities) else ""
-        self._session = Session(self._loop, self._receive, self._receive, lambda: None)
+        self._session = Session(self._loop, self._receive, self._receive, lambda: None, longest_wait_s=0)
         start = wire.Start(
             wire.PROTOCOL, found["id"], found["version"], found.get("entry", "extension:ext"), str(self._folder),
             own, self._node.settings, capabilities,

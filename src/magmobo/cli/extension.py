@@ -300,8 +300,8 @@ def told(command: str, detail: ExtensionDetail, done: str, *, as_json: bool) -> 
         print_json(command, fields_of(detail))
         return 0
     info = detail.info
-    word = done or f"is {info.state}"
-    echo(f"{printable(info.id)} {printable(info.version)} {printable(word)}  {printable(info.detail)}".rstrip())
+    word = done or f"is {info.state}  {info.detail}".rstrip()
+    echo(f"{printable(info.id)} {printable(info.version)} {printable(word)}")
     if step := next_step(info, detail.grants):
         echo_error(as_typed(f"next: `{step}`"))
     return 0

@@ -19,7 +19,7 @@ from magmobo.cli import options
 from magmobo.cli.context import ask, client_of
 from magmobo.cli.errors import FileUnreadable
 from magmobo.cli.extension import tell, told
-from magmobo.cli.extension_text import ask_lines, key_lines, next_step
+from magmobo.cli.extension_text import ask_lines, key_lines
 from magmobo.cli.output import echo, printable
 from magmobo.contracts.extensions import (
     EXTENSION_CAPABILITIES,
@@ -91,9 +91,9 @@ def install(
     if not dry_run:
         options.confirm("Install it?", yes=yes)
         detail = ask(client, InstallExtension(sha256=digest), ExtensionDetail)
-        if approve_too and next_step(detail.info, detail.grants).startswith("mag extension:approve"):
-            detail = ask(client, ApproveExtension(id=detail.info.id), ExtensionDetail)
-        if enable_too:
+        if approve_too and (harmless := _to_approve(detail)):
+            detail = ask(client, ApproveExtension(id=detail.info.id, capabilities=harmless), ExtensionDetail)
+        if enable_too and not any(one.state == "pending" and not one.optional for one in detail.grants):
             detail = ask(client, EnableExtension(id=detail.info.id), ExtensionDetail)
     return told("extension:install", detail, "would be installed" if dry_run else "", as_json=as_json)
 
@@ -260,6 +260,12 @@ def bring(client: AdminClient, data: bytes) -> str:
             ask(client, StagePackage(sha256=digest, size_bytes=len(data), offset=offset, data=text), Staged)
             moved.update(len(part))
     return digest
+
+
+def _to_approve(detail: ExtensionDetail) -> tuple[str, ...]:
+    """What `--approve` grants: not what takes the extension's id, typed."""
+    waiting = [one for one in detail.grants if one.state == "pending"]
+    return tuple(one.capability for one in waiting if one.risk != "critical")
 
 
 def _waiting_lines(planned: ExtensionDetail) -> list[str]:

@@ -159,12 +159,15 @@ def letter_lines(letters: DeadLetters, done: Sequence[str] = ()) -> Iterator[str
 
 
 def log_line(line: LogLine) -> str:
-    """One line of an extension."""
-    return f"{printable(line.at)}  {printable(line.level):<8} {printable(line.message)}{_fields(line.fields)}"
+    """What an extension said at one time; values of several lines, such as traces, stand below it."""
+    short = {key: str(value) for key, value in line.fields.items() if "\n" not in str(value).strip()}
+    long = [str(value).strip() for key, value in line.fields.items() if key not in short]
+    below = "".join(f"\n    {printable(text)}" for value in long for text in value.split("\n"))
+    return f"{printable(line.at)}  {printable(line.level):<8} {printable(line.message)}{_fields(short)}{below}"
 
 
-def _fields(fields: Mapping[str, object]) -> str:
-    return "".join(f"  {printable(str(key))}={printable(str(value))}" for key, value in fields.items())
+def _fields(fields: Mapping[str, str]) -> str:
+    return "".join(f"  {printable(str(key))}={printable(value.strip())}" for key, value in fields.items())
 
 
 def _number(value: float) -> str:

@@ -182,6 +182,12 @@ def rekey(data_dir: Path | None, yes: bool, timeout_s: float, as_json: bool) -> 
     return 0
 
 
+def _owner(name: str) -> str:
+    """Who takes a secret that no setting of the node refers to."""
+    kind, _, rest = name.partition(".")
+    return f"a setting of the extension {rest.partition('.')[0]}" if kind == "extensions" else "no setting takes it"
+
+
 def contents_lines(contents: VaultContents) -> Iterator[str]:
     """The vault, then a line for each secret."""
     yield f"{printable(contents.driver)} vault, {counted(len(contents.secrets), 'secret')}; key: " + printable(
@@ -193,7 +199,7 @@ def contents_lines(contents: VaultContents) -> Iterator[str]:
             f"version {use.info.version}",
             f"{len(use.info.versions)} kept",
             printable(use.info.changed_at),
-            printable(", ".join(use.keys)) or "no setting takes it",
+            printable(", ".join(use.keys) or _owner(use.info.name)),
         ]
         for use in contents.secrets
     ]

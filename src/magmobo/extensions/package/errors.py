@@ -21,7 +21,7 @@ class Problem(Struct, frozen=True, order=True):
         return f"{self.path}: {self.reason}"
 
 
-def _joined(problems: Sequence[Problem]) -> str:
+def _joined(problems: Sequence[Problem | str]) -> str:
     said = "; ".join(map(str, problems[:_SHOWN]))
     return said + (f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else "")
 
@@ -198,7 +198,9 @@ class SettingsRefused(MagError):
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
-        return f"the settings are not valid: {_joined(self.problems)}"
+        # The place behind, because "secret: …" looks like a secret to whoever hides those.
+        said = [one.reason if one.path == "$" else f"{one.reason} (at {one.path})" for one in self.problems]
+        return f"the settings are not valid: {_joined(said)}"
 
 
 class KeyRefused(MagError):

@@ -96,7 +96,20 @@ def _violations(schema: Mapping[str, Any], value: Any) -> Iterator[Problem]:
     validator = jsonschema_rs.Draft202012Validator(dict(schema), retriever=_refuse, validate_formats=False)
     for error in validator.iter_errors(value):
         place = "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
-        yield Problem(place[:200], _expected(schema, [str(step) for step in error.schema_path]))
+        steps = [str(step) for step in error.schema_path]
+        if steps[-1:] == ["required"]:
+            yield Problem(place[:200], f"there must be {_missing(schema, value, steps, error.instance_path)}")
+        else:
+            yield Problem(place[:200], _expected(schema, steps))
+
+
+def _missing(schema: Any, value: Any, steps: Sequence[str], place: Sequence[Any]) -> str:
+    """The settings that are not there, as the schema calls them."""
+    for step in steps:
+        schema = schema[int(step)] if isinstance(schema, list) else schema[step]
+    for inner in place:
+        value = value[inner]
+    return ", ".join(name for name in schema if name not in value)[:200]
 
 
 def _expected(schema: Any, steps: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from tests.unit.extensions.package.making import calm
 from magmobo.extensions.package.errors import SettingsRefused
 from magmobo.extensions.package.schemas import MAX_PROPERTIES, schema_problems
 from magmobo.extensions.package.settings import MAX_SETTINGS_BYTES, check_settings, secret_paths
+from magmobo.kernel.redact import Redactor
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -56,6 +57,20 @@ def test_every_problem_is_said_and_none_quotes_a_value() -> None:
         "$.token: does not satisfy minLength: 8",
     ]
     assert "hunter" not in str(caught.value)
+
+
+def test_what_is_missing_is_named_where_it_is_missing() -> None:
+    inner = {"type": "object", "required": ["port", "to"], "properties": {"port": {"type": "integer"}, "to": {}}}
+    schema = {"type": "object", "required": ["mail", "token"], "properties": {"mail": inner, "token": {}}}
+    with pytest.raises(SettingsRefused) as caught:
+        check_settings(schema, {"mail": {"port": 25}})
+    assert str(caught.value) == "the settings are not valid: there must be token; there must be to (at $.mail)"
+
+
+def test_a_message_about_a_secret_is_not_taken_for_one() -> None:
+    with pytest.raises(SettingsRefused) as caught:
+        check_settings(SCHEMA, {"token": "short", "mail": {"password": "p"}})
+    assert Redactor().text(str(caught.value)) == str(caught.value)
 
 
 def test_without_a_schema_there_are_no_settings() -> None:

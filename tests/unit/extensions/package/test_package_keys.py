@@ -37,11 +37,11 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     place = tmp_path / "my.key"
     keys.write_pair(keys.generate(), place)
     before = place.read_bytes()
-    with pytest.raises(KeyRefused, match="exists"):
+    with pytest.raises(KeyRefused, match="there already"):
         keys.write_pair(keys.generate(), place)
     assert place.read_bytes() == before
     place.unlink()
-    with pytest.raises(KeyRefused, match="exists"):
+    with pytest.raises(KeyRefused, match="there already"):
         keys.write_pair(keys.generate(), place)
     assert not place.exists(), "no private half without its public one"
 

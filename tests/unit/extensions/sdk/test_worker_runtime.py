@@ -208,12 +208,34 @@ def plainly(event):
     async with serving(tmp_path, code) as end:
         delivery = end.deliver("numbers", {"n": 1}, {"n": 2}, {"n": 3})
         assert await end.next(wire.Acked) == wire.Acked(delivery, [(1, "ValueError: not two")])
-        lines = [await end.next(wire.Log) for _ in range(3)]
+        lines = [await end.next(wire.Log) for _ in range(4)]
+        failure = lines.pop(2)
+        assert failure.message == "numbers could not take an event: ValueError: not two"
+        assert (failure.fields["event"], failure.fields["tries"]) == ("e1", 1)
+        assert 'raise ValueError("not two")' in failure.fields["trace"]
         assert [(line.message, line.fields["n"]) for line in lines] == [("e0", 1), ("e1", 2), ("e2", 3)]
         assert await end.next(wire.Acked) if end.deliver("plain", {}) else None
         assert (await end.next(wire.Log)).message == "plain"
         end.deliver("missing", {})
         assert (await end.next(wire.Failed)).error == "LookupError"
+
+
+@pytest.mark.parametrize(("retry_s", "failed"), [(0.01, []), (3600.0, [(0, "RateLimited: too often [MAG-EXT-142]")])])
+async def test_a_limit_that_ends_soon_uses_up_no_try(
+    tmp_path: Path, retry_s: float, failed: list[tuple[int, str]]
+) -> None:
+    code = """
+@ext.on("rows")
+async def take(event):
+    await ext.kv.put(event.id, True)
+"""
+    async with serving(tmp_path, code) as end:
+        delivery = end.deliver("rows", {})
+        asked = await end.next(wire.Api)
+        end.send(wire.Refuse(asked.id, "MAG-EXT-142", "too often", retry_s))
+        if not failed:
+            end.send(wire.Reply((await end.next(wire.Api)).id, wire.raw(None)))
+        assert await end.next(wire.Acked) == wire.Acked(delivery, failed)
 
 
 async def test_a_delivery_that_is_taken_back_goes_no_further(tmp_path: Path) -> None:
