@@ -42,22 +42,29 @@ def find_excess(folder: Path, bound_bytes: int, pid: int | None = None) -> str:
     folders = [str(folder)]
     while folders:
         try:
-            entries = list(os.scandir(folders.pop()))
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    total_bytes += _taken_bytes(entry)
+                    files += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    if files > MAX_FILES:
+                        return f"more than {MAX_FILES} files"
+                    if total_bytes > bound_bytes:
+                        return f"more than {bound_bytes} bytes"
         except FileNotFoundError:
             continue
         except OSError as error:  # a name that is too long, a folder that it closed to us
             return f"a part of it cannot be looked at: {error.strerror}"
-        for entry in entries:
-            with suppress(FileNotFoundError):
-                total_bytes += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-        files += len(entries)
-        if files > MAX_FILES:
-            return f"more than {MAX_FILES} files"
-        if total_bytes > bound_bytes:
-            return f"more than {bound_bytes} bytes"
-    return ""
+    return f"more than {bound_bytes} bytes" if total_bytes > bound_bytes else ""
+
+
+def _taken_bytes(entry: os.DirEntry[str]) -> int:
+    """What it takes on the disk; nothing if it has just gone. Raises: OSError."""
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
+    except FileNotFoundError:
+        return 0
 
 
 def _nameless_bytes(pid: int) -> int:
