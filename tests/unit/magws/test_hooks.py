@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -79,6 +80,32 @@ def say(w: World, channel: str, data: str, **more: Any) -> None:
 
 def said(client: MemoryConnection) -> list[Any]:
     return [message["data"] for message in client.read() if message["event"] == "said"]
+
+
+PATH: ContextVar[int] = ContextVar("path", default=0)
+"""Stands for what the mediation plane keeps in a context: how deep in hooks somebody is."""
+
+
+async def test_a_message_is_asked_about_in_the_context_of_whoever_sent_it() -> None:
+    async with world() as w:
+        client = w.connect()
+        await w.subscribe(client, "room")
+        client.read()
+        depths: list[int] = []
+
+        def answer(context: BroadcastContext) -> BroadcastContext:
+            depths.append(PATH.get())
+            if len(depths) < 4:
+                PATH.set(PATH.get() + 1)
+                say(w, "room", f"because of {context.data}")
+            return context
+
+        put(w, "before_broadcast", answer)
+        for text in ("one", "two"):
+            say(w, "room", text)
+        while len(w.plane.broadcasts):
+            await asyncio.sleep(0)
+        assert depths == [0, 0, 1, 1, 2], "each hook is one deeper than what led to it, whoever waits before it"
 
 
 # ---------------------------------------------------------------- subscriptions

@@ -1,7 +1,8 @@
 """Messages that wait until extensions have had their say.
 
 One question a channel at a time, so that its messages go out in the order in which they came, whatever becomes of the
-chain meanwhile; channels do not wait for each other. What waits is bounded for the whole node; above that the newest is
+chain meanwhile; channels do not wait for each other. Each is asked about in the context of whoever sent it, so that a
+hook which leads to itself by sending is found out. What waits is bounded for the whole node; above that the newest is
 dropped and counted. A denied message is dropped; its publisher, who was answered already, is not told.
 Invariant: whatever an extension makes of `data`, the frame stays one frame with one event in it.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context, copy_context
 
 import msgspec
 import structlog
@@ -65,7 +67,7 @@ class Broadcasts:
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._point, self._send, self._max_data_bytes, self._log = point, send, max_data_bytes, log
-        self._lines: dict[tuple[str, str], deque[Broadcast]] = {}
+        self._lines: dict[tuple[str, str], deque[tuple[Broadcast, Context]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._count = self._waiting_chars = 0
         self.denied = self.dropped = 0
@@ -99,25 +101,29 @@ class Broadcasts:
         key = message.app_id, message.channel
         line = self._lines.get(key)
         if line is not None:
-            line.append(message)
+            line.append((message, copy_context()))
             return
-        line = self._lines[key] = deque((message,))
+        line = self._lines[key] = deque([(message, copy_context())])
         task = asyncio.get_running_loop().create_task(self._serve(key, line), name="magws broadcasts")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, key: tuple[str, str], line: deque[Broadcast]) -> None:
+    async def _serve(self, key: tuple[str, str], line: deque[tuple[Broadcast, Context]]) -> None:
         """Ask for one message after the other until none of the channel waits."""
+        loop = asyncio.get_running_loop()
         try:
             while line:
-                chain = self._point.chain
-                allowed = line[0] if chain is None else await self._asked(chain, line[0])
-                self._forget(line.popleft())
+                chain, (message, context) = self._point.chain, line[0]
+                allowed: Broadcast | None = message
+                if chain is not None:
+                    allowed = await loop.create_task(self._asked(chain, message), context=context)
+                line.popleft()
+                self._forget(message)
                 if allowed is not None:
                     self._send(allowed)
         finally:
             del self._lines[key]
-            for message in line:
+            for message, _ in line:
                 self._forget(message)
 
     async def _asked(self, chain: HookChain[BroadcastContext], message: Broadcast) -> Broadcast | None:
