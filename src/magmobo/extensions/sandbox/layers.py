@@ -124,7 +124,13 @@ def _user(plan: Plan) -> None:
     privileges.become(plan.uid)
     for folder in plan.folders:
         if not os.access(folder.path, os.R_OK | os.X_OK):
-            raise PermissionError(f"uid {plan.uid} cannot enter {folder.path}; a folder above it is closed to it")
+            raise PermissionError(f"uid {plan.uid} cannot enter {_closed(folder.path)}, on the way to what it needs")
+
+
+def _closed(path: str) -> str:
+    """The first folder on the way that this process may not enter."""
+    steps = [path[:at] for at in range(1, len(path)) if path[at] == "/"]
+    return next((step for step in steps if not os.access(step, os.X_OK)), path)
 
 
 def _landlock(plan: Plan) -> None:
