@@ -154,7 +154,7 @@ class Endpoints:
                 argument = exchange.told(scope, binding.path, body, caller)
                 left_s = max(0.001, (limit.when() or 0.0) - asyncio.get_running_loop().time())
                 question = Question(f"endpoint:{binding.method} {binding.path}", argument, left_s)
-                said = await self._said(served, question, receive)
+                said = await self._said_by_whoever_is_there(served, binding, question, receive)
         except TimeoutError as error:
             raise DeadlineExceeded(f"the answer of {extension_id}", timeout_s) from error
         finally:
@@ -186,6 +186,19 @@ class Endpoints:
         if self._gateway is None:
             raise Unavailable("the gateway")
         return self._gateway.identify(authorization)
+
+    async def _said_by_whoever_is_there(
+        self, served: _Served, binding: EndpointBinding, question: Question, receive: Receive
+    ) -> Raw:
+        """A version that was found and has ended since did not get the question: the one that came after it does."""
+        while True:
+            try:
+                return await self._said(served, question, receive)
+            except Unavailable:
+                later = self._served.get(served.installed.id)
+                if later is None or later is served or not later.has(binding):
+                    raise
+                served = later
 
     async def _said(self, served: _Served, question: Question, receive: Receive) -> Raw:
         """The worker's answer, unless the client leaves before it comes. Raises: ClientGone, MagError."""
