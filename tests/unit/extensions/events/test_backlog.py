@@ -202,7 +202,7 @@ def test_a_stuck_key_keeps_no_memory_of_those_that_passed_it() -> None:
     assert backlog.cursor == 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_whatever_happens_order_holds_and_nothing_is_forgotten(data: st.DataObject) -> None:
     limit = data.draw(st.integers(3, 30))
@@ -236,14 +236,16 @@ def test_whatever_happens_order_holds_and_nothing_is_forgotten(data: st.DataObje
             batch = backlog.take(now_s)
             assert len(batch) <= MAX_BATCH
             assert all(one.due_s <= now_s for one in batch)
-            failing = dict.fromkeys(data.draw(st.sets(st.integers(0, max(0, len(batch) - 1)))), "no")
             if not batch or step == "back":
                 backlog.put_back(batch)
                 continue
             if step == "break":
                 given_up = backlog.break_off(batch, "ended", now_s)
+            elif step == "deliver":
+                failing = data.draw(st.sets(st.integers(0, len(batch) - 1), max_size=5))
+                given_up = backlog.settle(batch, dict.fromkeys(failing, "no"), now_s)
             else:
-                given_up = backlog.settle(batch, failing if step == "deliver" else {}, now_s)
+                given_up = backlog.settle(batch, {}, now_s)
             for one in batch:
                 if one.settled:
                     finished(one)
