@@ -14,7 +14,7 @@ from typing import Literal
 from sqlglot import exp
 
 from magmobo.extensions.sql.errors import StatementRefused
-from magmobo.extensions.sql.words import FUNCTIONS, listed
+from magmobo.extensions.sql.words import FUNCTIONS, TYPES, listed
 
 LEDGER = "mag_migration"
 """The table in which the node notes what ran; its name is taken in every schema of an extension."""
@@ -146,6 +146,11 @@ class Settled:
         if node.this is not exp.DataType.Type.USERDEFINED:
             return
         kind = node.args.get("kind")
+        if (
+            isinstance(kind, exp.Var | exp.Identifier) and kind.name in TYPES
+        ):  # one of Postgres that the parser does not know
+            node.set("kind", exp.Var(this=kind.name))
+            return
         name = kind.expression if isinstance(kind, exp.Dot) else kind
         owner = kind.this.name if isinstance(kind, exp.Dot) else self._own("a type")
         if not isinstance(name, exp.Identifier) or owner != self._schema:

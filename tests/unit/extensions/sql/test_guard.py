@@ -312,11 +312,11 @@ WORDS = st.sampled_from(
     sorted(
         listed("""
             select insert into update delete from where t public.orders x ( ) ( ) , 1 'a' $1 * as join on true and or
-            not in is null union all lateral count sum (select 1) = :: int [ ] order by group having returning set values q
-            with exists any case when then else end over partition using default for share only ext_two.t pg_class table
-            "pg_catalog" . row interval between like limit offset distinct filter within array mag.guest pg_sleep(1)
-            set_config create drop do conflict nothing constraint cast extract substring ; -- /* */ $$ e'x' || -> ? @>
-            recursive materialized generate_series pg_ls_dir('/') current_user grouping sets window
+            not in is null union all lateral count sum (select 1) = :: int [ ] order by group having returning set
+            q values with exists any case when then else end over partition using default for share only ext_two.t
+            pg_class table "pg_catalog" . row interval between like limit offset distinct filter within array mag.guest
+            pg_sleep(1) set_config create drop do conflict nothing constraint cast extract substring ; -- /* */ $$
+            e'x' || -> ? @> recursive materialized generate_series pg_ls_dir('/') current_user grouping sets window
         """)
     )
 )
