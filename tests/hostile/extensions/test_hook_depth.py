@@ -104,9 +104,9 @@ async def test_what_is_told_afterwards_ends_too(host: Host, tmp_path: Path) -> N
     assert max(map(len, host.paths)) == MAX_DEPTH
 
 
-@pytest.mark.parametrize("named", ["another of its calls", "none", "one that does not exist"])
-async def test_lying_about_the_call_does_not_make_the_path_shorter(host: Host, tmp_path: Path, named: str) -> None:
-    extension = installed(tmp_path, "liar", "", hooks=[{"point": BEFORE}])
+async def lying(host: Host, folder: Path, point: str) -> Played:
+    """An extension that says of its calls what it likes."""
+    extension = installed(folder, "liar", "", hooks=[{"point": point}])
 
     async def spawn(_: Installed) -> Played:
         return Played()
@@ -115,23 +115,60 @@ async def test_lying_about_the_call_does_not_make_the_path_shorter(host: Host, t
     starting = asyncio.create_task(worker.start())
     await until(lambda: bool(host.plane.processes))
     peer: Played = host.plane.processes[0]
-    await peer.greet(f"hook:{BEFORE}")
+    await peer.greet(f"hook:{point}")
     await starting
     host.plane.router.attach(worker)
+    return peer
 
+
+def asks(number: int, call_id: int) -> wire.Api:
+    return wire.Api(number, call_id, "db.execute", wire.raw({"sql": ""}))
+
+
+@pytest.mark.parametrize("named", ["another of its calls", "none", "one that does not exist"])
+async def test_lying_about_the_call_does_not_make_the_path_shorter(host: Host, tmp_path: Path, named: str) -> None:
+    peer = await lying(host, tmp_path, BEFORE)
     operating = asyncio.create_task(host.operate())
     first = (await peer.next(wire.Call)).id
     lie = {"another of its calls": first, "none": 0, "one that does not exist": 99}[named]
-    for question in range(1, MAX_DEPTH):
-        await peer.send(wire.Api(question, lie, "db.execute", wire.raw({"sql": ""})))
+    for number in range(1, MAX_DEPTH):
+        await peer.send(asks(number, lie))
         await peer.next(wire.Call)
-    await peer.send(wire.Api(MAX_DEPTH, lie, "db.execute", wire.raw({"sql": ""})))
+    await peer.send(asks(MAX_DEPTH, lie))
     refusal = await peer.next(wire.Refuse)
     assert (refusal.id, refusal.code) == (MAX_DEPTH, "MAG-EXT-150")
     assert [len(path) for path in host.paths] == [1, 2, 3, 4]
-    host.plane.processes[0].kill()
+    peer.kill()
     with pytest.raises(HookUnavailable):
         await operating
+
+
+async def test_lying_in_what_it_was_told_afterwards_does_not_either(host: Host, tmp_path: Path) -> None:
+    peer = await lying(host, tmp_path, AFTER)
+    await host.operate()
+    first = (await peer.next(wire.Call)).id
+    for number in range(1, MAX_DEPTH + 1):
+        await peer.send(asks(number, first))
+        await peer.next(wire.Reply)
+        if number < MAX_DEPTH:
+            await peer.next(wire.Call)
+    assert [len(path) for path in host.paths] == [1, 2, 3, 4]
+
+
+async def test_a_deep_path_of_one_request_does_not_count_for_another(host: Host, tmp_path: Path) -> None:
+    peer = await lying(host, tmp_path, BEFORE)
+    operating = [asyncio.create_task(host.operate())]
+    for number in range(1, MAX_DEPTH):
+        await peer.send(asks(number, (await peer.next(wire.Call)).id))
+    await peer.next(wire.Call)
+    operating.append(asyncio.create_task(host.operate()))
+    other = (await peer.next(wire.Call)).id
+    await peer.send(asks(MAX_DEPTH, other))
+    await peer.next(wire.Call)
+    assert [len(path) for path in host.paths] == [1, 2, 3, 1]
+    peer.kill()
+    results = await asyncio.gather(*operating, return_exceptions=True)
+    assert all(isinstance(result, HookUnavailable) for result in results)
 
 
 async def test_calls_of_different_requests_do_not_count_for_each_other(host: Host, tmp_path: Path) -> None:

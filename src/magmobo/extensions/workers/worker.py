@@ -32,7 +32,7 @@ from magmobo.extensions.workers.errors import (
 )
 from magmobo.extensions.workers.life import Life, Spawn
 from magmobo.extensions.workers.link import Link
-from magmobo.extensions.workers.process import Ended
+from magmobo.extensions.workers.process import Ended, Process
 from magmobo.extensions.workers.states import WorkerState
 from magmobo.extensions.workers.totals import Totals
 from magmobo.extensions.workers.window import WindowFull
@@ -376,6 +376,11 @@ class Worker:
         """Let it know of `installed.settings` and of what it may do now."""
         if self._link is not None:
             self._link.send(wire.Settings(self.installed.settings, sorted(self.installed.grants)))
+
+    @property
+    def process(self) -> Process | None:
+        """The process that can be asked now."""
+        return self._life.process if self._life is not None else None
 
     @property
     def is_idle(self) -> bool:
