@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from msgspec import Raw, Struct
 
 from magmobo.extensions.package.manifest import Manifest
+from magmobo.extensions.package.scopes import asked_for
 
 T = TypeVar("T")
 
@@ -62,8 +63,7 @@ class Installed:
         if granted is not None:
             return granted
         asked = self.manifest.request(capability)
-        names: Sequence[str] = () if asked is None else getattr(asked, kind)
-        return names
+        return asked_for(capability, kind, () if asked is None else getattr(asked, kind))
 
 
 class Caller(Struct, frozen=True):

@@ -23,7 +23,7 @@ from magmobo.extensions.events.filters import Predicate, compile_filter
 from magmobo.extensions.events.log import Logged
 from magmobo.extensions.installed import Grant, Installed
 from magmobo.extensions.package.manifest import EventBinding
-from magmobo.extensions.package.scopes import parse_table, topic_words, topics_meet
+from magmobo.extensions.package.scopes import channel_in, parse_table, topic_words, topics_meet
 
 _NEEDED_BY_TOPIC = {
     CHANGE_TOPIC: "database.read",
@@ -112,9 +112,9 @@ class Viewer:
             return self._allowed_change(logged.about, data)
         if logged.topic == PUBLISHED_TOPIC:
             return self._allowed_published(logged.about, data)
-        if needed == "realtime.subscribe_events" and not _in_channels(self._scope(needed, "channels"), data):
+        if needed == "realtime.subscribe_events" and not _in_channels(self.installed.scope(needed, "channels"), data):
             return None
-        if needed == "auth.audit_access" and not _in_topics(self._scope(needed, "topics"), logged.topic):
+        if needed == "auth.audit_access" and not _in_topics(self.installed.scope(needed, "topics"), logged.topic):
             return None
         return data
 
@@ -140,18 +140,10 @@ class Viewer:
             return data
         return {**data, "payload": None}
 
-    def _scope(self, capability: str, kind: str) -> Sequence[str]:
-        grant = self.installed.grants[capability]
-        named = grant.scope.get(kind)
-        if named is None:
-            request = self.installed.manifest.request(capability)
-            named = getattr(request, kind) if request is not None else ()
-        return named or ()
-
     def _readable(self) -> Mapping[str, frozenset[str]]:
         """Table -> columns that may be seen, empty: all."""
         found: dict[str, frozenset[str]] = {}
-        for text in self._scope("database.read", "tables"):
+        for text in self.installed.scope("database.read", "tables"):
             try:
                 scope = parse_table(text)
             except ValueError:
@@ -175,10 +167,10 @@ def viewer(installed: Installed, name: str, holds: Holds) -> Viewer | None:
 
 def _in_channels(channels: Sequence[str], data: Data) -> bool:
     channel = data.get("channel")
-    if not channels or not isinstance(channel, str):
-        return True
-    return any(channel.startswith(one[:-1]) if one.endswith("*") else channel == one for one in channels)
+    if not isinstance(channel, str) or not channel:
+        return True  # it is about no channel
+    return channel_in(channels, channel)
 
 
 def _in_topics(topics: Sequence[str], topic: str) -> bool:
-    return not topics or any(topics_meet(topic_words(one), topic) for one in topics)
+    return any(topics_meet(topic_words(one), topic) for one in topics)

@@ -169,9 +169,8 @@ class EventMethods:
         if name.partition(".")[0] in self._node_names:
             self._gatekeeper.denied(installed, _EMIT, "events.publish", "name")
             raise EventRefused(f"{name} would be an event of the node; begin with a word of your own")
-        grant = installed.grants.get(_EMIT)
-        allowed = grant.scope.get("topics") if grant is not None else None
-        if allowed and not any(topics_meet(topic_words(one), name) for one in allowed):
+        allowed = installed.scope(_EMIT, "topics")
+        if not any(topics_meet(topic_words(one), name) for one in allowed):
             self._gatekeeper.denied(installed, _EMIT, "events.publish", "topic")
             raise EventRefused(f"{name} is not among the events that it may publish")
 

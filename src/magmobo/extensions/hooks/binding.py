@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Raw
 
 from magmobo.contracts.errors import HookDenied, HookUnavailable, MagError
-from magmobo.contracts.hooks import HookSpec
+from magmobo.contracts.hooks import BroadcastContext, ChannelContext, HookContext, HookSpec
 from magmobo.extensions.gate.gatekeeper import Gatekeeper
 from magmobo.extensions.hooks.breaker import OPEN_S, Breaker
 from magmobo.extensions.hooks.errors import AnswerRefused
 from magmobo.extensions.installed import Installed, Question
 from magmobo.extensions.package.manifest import HookBinding
+from magmobo.extensions.package.scopes import SCOPE_KINDS, channel_in
 from magmobo.extensions.workers.errors import HandlerDenied, WorkerEnded, WorkerUnavailable
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Binding:
     """One extension at one point. `fails_closed`: who is not answered is denied."""
 
     __slots__ = (
-        "_capability", "_gatekeeper", "_handler", "_log", "_opened_in_life", "_own", "_time_s", "_timeout_s",
-        "breaker", "extension", "extension_id", "fails_closed", "name", "order", "point", "worker",
+        "_by_channel", "_capability", "_gatekeeper", "_handler", "_log", "_opened_in_life", "_own", "_time_s",
+        "_timeout_s", "breaker", "extension", "extension_id", "fails_closed", "name", "order", "point", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -82,14 +83,21 @@ class Binding:
         self.name = f"{self.extension_id}/{spec.name}"
         self._own = (self.name,)
         self._handler, self._capability = f"hook:{spec.name}", spec.capability
+        self._by_channel = "channels" in SCOPE_KINDS.get(spec.capability, ())
         self._timeout_s = min(spec.timeout_s, spec.timeout_s if hook.timeout_ms is None else hook.timeout_ms / 1000)
         self._gatekeeper, self._log = gatekeeper, log
         self._time_s = asyncio.get_running_loop().time
         self._opened_in_life = 0
 
-    def takes_part(self) -> bool:
-        """Whether it may, now: an operator who takes the capability back takes it out of the way."""
-        return self._gatekeeper.holds(self.extension, self._capability)
+    def takes_part(self, context: HookContext) -> bool:
+        """Whether it may, now and in this: an operator who takes the capability back, or grants it for some channels,
+        takes it out of the way of the others.
+        """
+        if not self._gatekeeper.holds(self.extension, self._capability):
+            return False
+        if not self._by_channel or not isinstance(context, ChannelContext | BroadcastContext):
+            return True
+        return channel_in(self.extension.scope(self._capability, "channels"), context.channel)
 
     async def ask(self, packed: Raw, chain: tuple[str, ...]) -> Raw | None:
         """Its answer; None when it does not count this time. Raises: HookDenied, HookUnavailable."""

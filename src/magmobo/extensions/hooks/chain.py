@@ -48,7 +48,7 @@ class Chain(Generic[C]):
             return await self._all_before(context, chain)
         packed: Raw | None = None
         for binding in self._bindings:
-            if not binding.takes_part():
+            if not binding.takes_part(context):
                 continue
             if packed is None:
                 packed = Raw(_encode(context))
@@ -66,7 +66,7 @@ class Chain(Generic[C]):
         """All are asked at the same time; the first of the order that says no is the one that is named."""
         packed = Raw(_encode(context))
         loop = asyncio.get_running_loop()
-        asked = [(one, loop.create_task(one.ask(packed, chain))) for one in self._bindings if one.takes_part()]
+        asked = [(one, loop.create_task(one.ask(packed, chain))) for one in self._bindings if one.takes_part(context)]
         try:
             for binding, task in asked:
                 answer = await task
@@ -86,12 +86,12 @@ class Chain(Generic[C]):
             return
         packed, behalf = Raw(_encode(context)), CURRENT.get()
         for binding, telling in zip(self._bindings, self._tellings, strict=True):
-            if binding.takes_part():
+            if binding.takes_part(context):
                 telling.put(packed, chain, behalf)
 
     async def around(self, context: C, proceed: Callable[[], Awaitable[T]]) -> T:
         chain = self._path()
-        taking_part = [binding for binding in self._bindings if binding.takes_part()]
+        taking_part = [binding for binding in self._bindings if binding.takes_part(context)]
         if not taking_part:
             return await proceed()
         return await Wrapped(proceed, taking_part, Raw(_encode(context)), chain).run()
@@ -100,7 +100,7 @@ class Chain(Generic[C]):
         chain = self._path()
         packed = Raw(_encode(context))
         for binding in self._bindings:
-            answer = await binding.ask(packed, chain) if binding.takes_part() else None
+            answer = await binding.ask(packed, chain) if binding.takes_part(context) else None
             if answer is not None and (said := self._said(binding, answer)) is not None:
                 return said
         return None
@@ -110,7 +110,7 @@ class Chain(Generic[C]):
         if len(chain) >= MAX_DEPTH:
             return {}
         packed = Raw(_encode(context))
-        asking = [binding for binding in self._bindings if binding.takes_part()]
+        asking = [binding for binding in self._bindings if binding.takes_part(context)]
         said = await asyncio.gather(*(self._gathered(binding, packed, chain) for binding in asking))
         return {binding.extension_id: one for binding, one in zip(asking, said, strict=True) if one is not None}
 

@@ -18,7 +18,7 @@ from magmobo.extensions.installed import Grant
 from magmobo.extensions.lifecycle.errors import GrantRefused
 from magmobo.extensions.lifecycle.records import GRANTED, PENDING, REFUSED, REVOKED, Decision, Decisions
 from magmobo.extensions.package.manifest import CapabilityRequest, Manifest
-from magmobo.extensions.package.scopes import KINDS, SCOPE_KINDS, covers, scope_problem
+from magmobo.extensions.package.scopes import KINDS, SCOPE_KINDS, asked_for, covers, scope_problem
 from magmobo.extensions.package.upgrades import capability_diff, rate_of
 
 N = TypeVar("N", int, float)
@@ -30,7 +30,7 @@ _MAX_SCOPES = 200
 
 def scope_of(request: CapabilityRequest) -> Mapping[str, Sequence[str]]:
     """All that a request asks for, every kind named."""
-    return {kind: list(getattr(request, kind)) for kind in KINDS}
+    return {kind: _asked(request, kind) for kind in KINDS}
 
 
 def first_decisions(manifest: Manifest) -> Decisions:
@@ -150,7 +150,7 @@ def _narrowed_to(old: Decision, request: CapabilityRequest) -> Decision:
         return _pending(request)
     scope = {}
     for kind in KINDS:
-        asked, had = list(getattr(request, kind)), list(old.scope.get(kind, ()))
+        asked, had = _asked(request, kind), list(old.scope.get(kind, ()))
         both = [one for one in asked if _covered(kind, had, one)] + [one for one in had if _covered(kind, asked, one)]
         scope[kind] = list(dict.fromkeys(both))
     return replace(old, scope=scope, rate_per_minute=min(old.rate_per_minute, rate_of(request)))
@@ -165,7 +165,7 @@ def _problem(
             return f"it has no scope {kind}" + (f", only {', '.join(kinds)}" if kinds else "")
         if len(names) > _MAX_SCOPES:
             return f"{len(names)} {kind}, at most {_MAX_SCOPES} are allowed"
-        asked = getattr(request, kind)
+        asked = _asked(request, kind)
         for name in names:
             if (wrong := scope_problem(kind, name)) is not None:
                 return f"{name[:60]!r}: {wrong}"
@@ -176,6 +176,10 @@ def _problem(
     if hours and _HOURS.fullmatch(hours) is None:
         return f"{hours!r} are no hours such as 09:00-17:00"
     return ""
+
+
+def _asked(request: CapabilityRequest, kind: str) -> Sequence[str]:
+    return asked_for(request.name, kind, getattr(request, kind))
 
 
 def _covered(kind: str, wide: Sequence[str], narrow: str) -> bool:

@@ -25,6 +25,7 @@ SCOPE_KINDS: Mapping[str, tuple[str, ...]] = {
 REQUIRED_SCOPES = ("database.read", "database.write", "network.outbound", "realtime.broadcast")
 """Capabilities that mean nothing without naming what they are for."""
 KINDS = ("tables", "hosts", "channels", "topics")
+_EVERYTHING: Mapping[str, str] = {"channels": "*", "topics": "**"}
 MAX_COLUMNS = 100
 _IDENTIFIER = r"[^\W\d][\w$-]{0,62}"
 _TABLE = re.compile(rf"({_IDENTIFIER})\.({_IDENTIFIER})(?:\(([^()]{{1,800}})\))?")
@@ -107,6 +108,21 @@ def topic_words(text: str) -> tuple[str, ...]:
     return words
 
 
+def asked_for(capability: str, kind: str, named: Sequence[str]) -> Sequence[str]:
+    """What a request for a capability means by the names of one kind. Naming no channels or topics where they may be
+    left out means all, which is said in words: from here on an empty scope gives nothing.
+
+    >>> asked_for("auth.audit_access", "topics", ())
+    ['**']
+    >>> asked_for("realtime.broadcast", "channels", ())
+    []
+    """
+    may_be_left_out = kind in SCOPE_KINDS.get(capability, ()) and capability not in REQUIRED_SCOPES
+    if not named and may_be_left_out and kind in _EVERYTHING:
+        return [_EVERYTHING[kind]]
+    return list(named)
+
+
 def scope_problem(kind: str, text: str) -> str | None:
     """Why `text` is no scope of this kind; None: it is one."""
     check = {"tables": parse_table, "hosts": parse_host, "channels": check_channel, "topics": topic_words}[kind]
@@ -145,6 +161,11 @@ def topic_covers(wide: Sequence[str], narrow: Sequence[str]) -> bool:
         head, rest = wide[:-1], narrow[: len(wide) - 1]
         return len(rest) == len(head) and "**" not in rest and _words_cover(head, rest)
     return len(wide) == len(narrow) and "**" not in narrow and _words_cover(wide, narrow)
+
+
+def channel_in(scopes: Sequence[str], channel: str) -> bool:
+    """Whether one of these scopes means a channel, whatever that is called."""
+    return any(channel.startswith(one[:-1]) if one.endswith("*") else channel == one for one in scopes)
 
 
 def topics_meet(words: Sequence[str], topic: str) -> bool:

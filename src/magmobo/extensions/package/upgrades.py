@@ -15,7 +15,7 @@ from msgspec import Struct
 from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, Risk
 from magmobo.extensions.package.errors import UpgradeRefused
 from magmobo.extensions.package.manifest import CapabilityRequest, EndpointBinding, Manifest
-from magmobo.extensions.package.scopes import KINDS, covers
+from magmobo.extensions.package.scopes import KINDS, asked_for, covers
 from magmobo.extensions.package.versions import parse_version
 
 _RISKS = tuple(Risk)
@@ -123,8 +123,8 @@ def rate_of(request: CapabilityRequest) -> int:
 def _widened(name: str, before: Sequence[CapabilityRequest], after: Sequence[CapabilityRequest]) -> Sequence[Widening]:
     found = []
     for kind in KINDS:
-        had = [scope for request in before for scope in getattr(request, kind)]
-        has = {scope for request in after for scope in getattr(request, kind)}
+        had = [scope for request in before for scope in asked_for(request.name, kind, getattr(request, kind))]
+        has = {scope for request in after for scope in asked_for(request.name, kind, getattr(request, kind))}
         new = (scope for scope in sorted(has) if not any(covers(kind, wide, scope) for wide in had))
         found += [Widening(name, kind, scope) for scope in new]
     rate = max(map(rate_of, after))
