@@ -5,38 +5,15 @@ work on a real node.
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from magmobo.testing.node import NodeProcess, running_node
+from tests.system.extension_shell import Shell
+
+from magmobo.testing.node import running_node
 
 NAME = "late-settings"
 CHANGED = "# changed by its author\n"
-
-
-class Shell:
-    """Runs `mag` in a folder, as a person would; what fails is shown."""
-
-    def __init__(self, folder: Path, node: NodeProcess | None = None) -> None:
-        self.folder, self._node = folder, node
-
-    async def mag(self, *words: str, exit_code: int = 0) -> str:
-        there = ["--data-dir", str(self._node.data_dir)] if self._node is not None else []
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "magmobo.cli.main", *words, *there, cwd=self.folder,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        async with asyncio.timeout(60):
-            said, complained = await process.communicate()
-        text = said.decode()
-        assert process.returncode == exit_code, f"{words}: exit {process.returncode}\n{text}\n{complained.decode()}"
-        return text
-
-    async def answer(self, *words: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(await self.mag(*words, "--json"))
-        return found
 
 
 async def make_package(folder: Path) -> str:
