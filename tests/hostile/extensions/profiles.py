@@ -6,8 +6,11 @@ its engine does to a process: capabilities dropped, and a filter that refuses na
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from magmobo.extensions.sandbox import libc, privileges, seccomp
@@ -17,6 +20,7 @@ USER = 12_345
 _MOUNTS, _PRIVATE, _BIND = 0x20000, 16384 | 1 << 18, 4096
 _ENGINE_KEEPS = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 """Capabilities that container engines leave to root."""
+_PROFILE = Path(__file__).resolve().parents[3] / "docs" / "sandbox-seccomp.json"
 _ENGINE_REFUSES = (
     "unshare", "setns", "mount", "umount2", "pivot_root", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount",
     "open_tree", "mount_setattr", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key",
@@ -53,8 +57,6 @@ def become_user() -> None:
 
 def keep_what_engines_keep() -> None:
     """Root's capabilities as in a container."""
-    import struct
-
     for capability in range(64):
         if capability not in _ENGINE_KEEPS:
             try:
@@ -65,14 +67,18 @@ def keep_what_engines_keep() -> None:
     libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", kept, kept, 0, 0, 0, 0))
 
 
-def refuse_what_engines_refuse() -> None:
-    """The filter of a container."""
+def refuse(names: Sequence[str], others: Sequence[Rule] = ()) -> None:
+    """Put a filter on this process, as far as our tables have the names."""
     target = seccomp.machine()
     assert target is not None
-    rules = [Rule(name, Verdict.DENY) for name in _ENGINE_REFUSES if name in target.numbers]
-    rules.append(Rule("clone", Verdict.DENY, [If(0, 0, 0x7E020000, is_equal=False)]))
-    rules.append(Rule("clone3", Verdict.ABSENT))
+    rules = [*(Rule(name, Verdict.DENY) for name in names), *others]
     seccomp.install(seccomp.assemble(rules, target, Verdict.ALLOW), target)
+
+
+def refuse_what_engines_refuse() -> None:
+    """The filter of a container."""
+    namespaces = Rule("clone", Verdict.DENY, [If(0, 0, 0x7E020000, is_equal=False)])
+    refuse(_ENGINE_REFUSES, [namespaces, Rule("clone3", Verdict.ABSENT)])
 
 
 def take_on(profile: str) -> None:
@@ -92,6 +98,7 @@ def take_on(profile: str) -> None:
     elif profile == "container-with-profile":
         keep_what_engines_keep()
         libc.prctl(38, 1)
+        refuse(json.loads(_PROFILE.read_text())["syscalls"][0]["names"])
 
 
 if __name__ == "__main__":

@@ -328,7 +328,7 @@ async def test_without_a_sandbox_nothing_starts_unless_it_is_allowed(
 
 async def test_the_report_says_what_this_machine_gives() -> None:
     found = await spawning.probe(structlog.get_logger())
-    report = spawning.report(found)
+    report = tiers.report(found)
 
     assert report.tier == found.tier
     assert {line.name for line in report.lines} >= {"seccomp", "Landlock", "namespaces", "minimal root"}

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magmobo.contracts.extensions import SandboxReport
-from magmobo.extensions.sandbox import quota, tiers, unsandboxed
+from magmobo.extensions.sandbox import quota, unsandboxed
 from magmobo.extensions.sandbox.control import Finding
 from magmobo.extensions.sandbox.errors import NoSandbox, WorkerUnfit, ZygoteFailed
 from magmobo.extensions.sandbox.kinds import Layer
@@ -114,11 +113,6 @@ async def probe(log: structlog.stdlib.BoundLogger, python: str = sys.executable)
         return await spawner.tiers()
     finally:
         await spawner.close()
-
-
-def report(found: Tiers) -> SandboxReport:
-    """The tier and its parts, for people."""
-    return tiers.report(found)
 
 
 def _layers(spec: WorkerSpec, found: Tiers, *, is_root: bool) -> frozenset[Layer]:
