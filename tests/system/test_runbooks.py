@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from tests.integration.magds.rotation import require_password
 from tests.integration.node.harness import ROOT
+from tests.system.extension_shell import Shell, example, packed, trusted, until
 
 from magmobo.testing.node import NodeFailed, running_node, start_node
 from magmobo.testing.postgres import PostgresServer, pg_binary
@@ -65,6 +66,7 @@ MAY_BE = {
     "mag component:list": {0, 4},
     "mag component:show culprit": {0, 4},
     "mag component:start culprit": {0, 1},
+    "mag extension:list": {0, 4},
 }
 
 
@@ -187,6 +189,52 @@ async def test_rotate_database_password(tmp_path: Path, database: str) -> None:
     assert "running" in printed["mag component:show magds"]
     assert "secret.rotate" in printed["mag audit:tail"]
     assert not (tmp_path / "new-password").exists()
+
+
+INSERT_LATE_FLIGHT = """
+insert into public.departures (carrier, flight, origin, dest, dep_delay, dep_at, sched_at, flight_id)
+values ('AA', 4711, 'JFK', 'SEA', 90, now(), now(), 1)
+"""
+
+
+async def install_misbehaving(folder: Path, operator: Shell) -> None:
+    """Delay alerts, and a version after it that knows no departures."""
+    good = await example(Shell(folder), "delay-alerts")
+    code, manifest = folder / "delay-alerts" / "extension.py", folder / "delay-alerts" / "manifest.json"
+    code.write_text(code.read_text(encoding="utf-8").replace('flight["dep_delay"] <', 'flight["delay"] <'))
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"1.0.0"', '"1.1.0"'), encoding="utf-8")
+    bad = await packed(Shell(folder), "delay-alerts")
+    await trusted(operator)
+    await operator.mag("extension:install", good, "--approve", "--enable", "--yes")
+    await operator.mag("extension:upgrade", bad, "--yes")
+
+
+async def test_extension(tmp_path: Path) -> None:
+    # The runbook's shell finds the node as anybody's does, from the folder that it stands in.
+    async with running_node(
+        tmp_path / "mag_data", "--demo", "flights", environment=environment(tmp_path), cwd=tmp_path
+    ) as node:
+        operator = Shell(tmp_path, node)
+        await install_misbehaving(tmp_path, operator)
+        dsn = (await operator.mag("magds:dsn")).strip()
+        with psycopg.connect(dsn, autocommit=True) as application:
+            application.execute(INSERT_LATE_FLIGHT)
+        await until(lambda: complained(operator))
+        printed = await asyncio.to_thread(follow, tmp_path, "extension")
+    assert "1.1.0" in printed["mag extension:list"]
+    assert "events" in printed["mag extension:show delay-alerts"]
+    assert "KeyError: 'delay'" in printed["mag extension:logs delay-alerts"]
+    assert "disabled" in printed["mag extension:disable delay-alerts --yes"]
+    assert "delay-alerts 1.1.0 would go back" in printed["mag extension:rollback delay-alerts --dry-run"]
+    assert "revoked" in printed["mag extension:revoke delay-alerts realtime.broadcast"]
+    assert "granted" in printed["mag extension:grant delay-alerts realtime.broadcast --rate 10"]
+    assert "enabled" in printed["mag extension:enable delay-alerts"]
+    assert "extension.revoke" in printed["mag audit:tail"]
+    assert "the author" in printed["mag extension:trust"]
+
+
+async def complained(operator: Shell) -> bool:
+    return "could not take an event" in await operator.mag("extension:logs", "delay-alerts")
 
 
 def test_add_settings(tmp_path: Path) -> None:
