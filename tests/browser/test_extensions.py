@@ -58,7 +58,8 @@ async def test_a_critical_approval_takes_the_id_typed() -> None:
         await do.click()
         await expect(dialog).to_be_hidden()
         await expect(card(page, "guard")).to_contain_text("granted")
-        assert extensions.asked[-1] == ("extension:approve", {"id": "guard", "confirm": "guard"}, False)
+        confirmed = {"id": "guard", "confirm": "guard", "sha256": "0" * 64}
+        assert extensions.asked[-1] == ("extension:approve", confirmed, False)
 
 
 async def test_a_capability_is_taken_back_and_given_again() -> None:

@@ -92,7 +92,8 @@ def install(
         options.confirm("Install it?", yes=yes)
         detail = ask(client, InstallExtension(sha256=digest), ExtensionDetail)
         if approve_too and (harmless := _to_approve(detail)):
-            detail = ask(client, ApproveExtension(id=detail.info.id, capabilities=harmless), ExtensionDetail)
+            wish = ApproveExtension(id=detail.info.id, capabilities=harmless, sha256=digest)
+            detail = ask(client, wish, ExtensionDetail)
         if enable_too and not any(one.state == "pending" and not one.optional for one in detail.grants):
             detail = ask(client, EnableExtension(id=detail.info.id), ExtensionDetail)
     return told("extension:install", detail, "would be installed" if dry_run else "", as_json=as_json)
@@ -154,7 +155,8 @@ def approve(
         one for one in now.grants if (one.capability in capabilities if capabilities else one.state == "pending")
     ]
     # What it would come to is no secret, so looking takes no confirmation.
-    looking = ApproveExtension(id=extension_id, capabilities=capabilities, confirm=extension_id)
+    seen = now.pending_sha256 or now.sha256
+    looking = ApproveExtension(id=extension_id, capabilities=capabilities, confirm=extension_id, sha256=seen)
     planned = ask(client, looking, ExtensionDetail, dry_run=True)
     if not as_json:
         echo("\n".join(_waiting_lines(replace(planned, grants=waiting))))
@@ -164,7 +166,7 @@ def approve(
         typed = click.prompt("A critical capability is among them. Type the extension's id to grant it", err=True)
     elif waiting:
         options.confirm("Grant it?", yes=yes)
-    wish = ApproveExtension(id=extension_id, capabilities=capabilities, confirm=typed)
+    wish = ApproveExtension(id=extension_id, capabilities=capabilities, confirm=typed, sha256=seen)
     return told("extension:approve", ask(client, wish, ExtensionDetail), "", as_json=as_json)
 
 

@@ -16,19 +16,20 @@ Verb = Literal["approve", "grant", "revoke", "enable", "disable", "rollback", "k
 
 class Order(Struct, forbid_unknown_fields=True):
     """Body of POST api/extensions. `wanted` is the capability of a grant or revocation; `confirm` is the id, typed;
-    `dry_run`: only say what it would come to, for an approval.
+    `sha256` the package that was looked at, for an approval; `dry_run`: only say what that would come to.
     """
 
     verb: Verb
     id: Annotated[str, Meta(max_length=40)] = ""
     wanted: Annotated[str, Meta(max_length=60)] = ""
     confirm: Annotated[str, Meta(max_length=40)] = ""
+    sha256: Annotated[str, Meta(max_length=64)] = ""
     dry_run: bool = False
 
     def command(self) -> tuple[str, Mapping[str, Any]]:
         """Name and fields of the command."""
         if self.verb == "approve":
-            return "extension:approve", {"id": self.id, "confirm": self.confirm}
+            return "extension:approve", {"id": self.id, "confirm": self.confirm, "sha256": self.sha256}
         if self.verb == "grant":
             return "extension:grant", {"id": self.id, "wanted": self.wanted, "confirm": self.confirm}
         if self.verb == "revoke":

@@ -134,7 +134,8 @@ class BindingInfo(Struct, frozen=True):
 
 class ExtensionDetail(Struct, frozen=True):
     """Everything the node knows about one extension. `reads` and `writes` are tables, in words; `backlog` are events
-    that wait for it, `dead` those it could not take; `figures` are counts since the node started.
+    that wait for it, `dead` those it could not take; `figures` are counts since the node started. `sha256` is the
+    package that counts, `pending_sha256` that of an upgrade which waits for approval, or empty.
     """
 
     info: ExtensionInfo
@@ -150,6 +151,7 @@ class ExtensionDetail(Struct, frozen=True):
     backlog: int
     dead: int
     figures: Mapping[str, float]
+    pending_sha256: str = ""
 
 
 class ExtensionPage(Struct, frozen=True):
@@ -217,7 +219,8 @@ class InstallExtension(Command, frozen=True, kw_only=True):
 
 class ApproveExtension(Command, frozen=True, kw_only=True):
     """Grant what an extension, or its pending upgrade, asks for. `confirm` repeats its id, which a critical capability
-    takes. `capabilities` empty: all that it asks for.
+    takes. `capabilities` empty: all that it asks for. `sha256`: the package that was looked at; when another one waits
+    by now, nothing is granted.
     """
 
     name = "extension:approve"
@@ -229,6 +232,7 @@ class ApproveExtension(Command, frozen=True, kw_only=True):
     id: ExtensionId
     capabilities: Sequence[CapabilityName] = ()
     confirm: Annotated[str, Meta(max_length=40)] = ""
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?(?![\s\S])")] = ""
 
 
 class GrantCapability(Command, frozen=True, kw_only=True):

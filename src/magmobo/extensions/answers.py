@@ -110,7 +110,12 @@ class Answers:
 
     async def approve(self, command: ApproveExtension, call: Call) -> ExtensionDetail:
         return await self._lifecycle.approve(
-            command.id, command.capabilities, command.confirm, call.actor, dry_run=call.dry_run
+            command.id,
+            command.capabilities,
+            command.confirm,
+            call.actor,
+            sha256=command.sha256,
+            dry_run=call.dry_run,
         )
 
     async def grant(self, command: GrantCapability, call: Call) -> ExtensionDetail:

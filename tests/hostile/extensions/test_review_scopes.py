@@ -13,7 +13,7 @@ from tests.unit.extensions.package.making import asked, manifest
 
 from magmobo.contracts.hooks import BroadcastContext
 from magmobo.extensions.events.access import Viewer
-from magmobo.extensions.events.bodies import Logged
+from magmobo.extensions.events.log import Logged
 from magmobo.extensions.hooks.router import HookRouter
 from magmobo.extensions.installed import Grant, Installed, Question
 from magmobo.extensions.lifecycle import grants

@@ -65,7 +65,11 @@ class PlayedExtensions:
     def approve(self, params: dict[str, Any], dry_run: bool) -> ExtensionDetail:
         if params["confirm"] != params["id"]:
             raise Unconfirmed("database.admin takes the extension's id, typed")
-        return self._become(params["id"], "enabled", "granted") if not dry_run else self.details[params["id"]]
+        before = self.details[params["id"]]
+        approved = self._become(params["id"], "enabled", "granted")
+        if dry_run:  # what it would come to, as the node says it
+            self.details[params["id"]] = before
+        return approved
 
     def revoke(self, params: dict[str, Any], _dry_run: bool) -> ExtensionDetail:
         return self._become(params["id"], "enabled", "revoked")

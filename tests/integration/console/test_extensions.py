@@ -38,9 +38,9 @@ async def test_nothing_without_a_session_and_no_order_without_its_token() -> Non
         ({"verb": "kill-all"}, "extension:kill", {}),
         ({"verb": "release"}, "extension:kill", {"release": True}),
         (
-            {"verb": "approve", "id": "guard", "confirm": "guard"},
+            {"verb": "approve", "id": "guard", "confirm": "guard", "sha256": "1" * 64},
             "extension:approve",
-            {"id": "guard", "confirm": "guard"},
+            {"id": "guard", "confirm": "guard", "sha256": "1" * 64},
         ),
         (
             {"verb": "revoke", "id": "delay-alerts", "wanted": "database.read"},

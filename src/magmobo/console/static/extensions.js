@@ -52,8 +52,8 @@ export function grantTable(grants, tail = () => []) {
 
 function orders(info, done) {
   const found = [];
-  const order = (verb, title, words) => () => openOrder({ verb, id: info.id }, title, words, done);
-  if (info.waits || info.pending_version) found.push(button("Look and approve…", order("approve", `Approve ${visible(info.id)}`, "")));
+  const order = (verb, title, words, grants = []) => () => openOrder({ verb, id: info.id }, title, words, done, grants);
+  if (info.waiting.length || info.pending_version) found.push(button("Look and approve…", order("approve", `Approve ${visible(info.id)}`, "", info.waiting)));
   if (RUNS.includes(info.state)) {
     found.push(button("Disable…", order("disable", `Disable ${visible(info.id)}`, "It finishes what it does, then stops until it is enabled.")));
     found.push(button("Kill…", order("kill", `Kill ${visible(info.id)}`, "It ends at once, whatever it does, and stays stopped.")));
@@ -76,15 +76,15 @@ function card(detail, done) {
   head.append(element("h2", "", `${visible(info.name)} `), element("span", "mono", `${visible(info.id)} ${visible(info.version)}`),
     pill(info.state), ...(info.health ? [pill(info.health)] : []));
   const tools = element("span", "tools");
-  const waits = detail.grants.some((grant) => grant.state === "pending");
-  tools.append(...orders({ ...info, waits, goesBack: detail.versions.length > 1 }, done));
+  const waiting = detail.grants.filter((grant) => grant.state === "pending");
+  tools.append(...orders({ ...info, waiting, goesBack: detail.versions.length > 1 }, done));
   head.append(tools);
   const tail = (grant) => {
     const about = { id: info.id, wanted: grant.capability };
     if (grant.state === "granted") {
       return [button("Revoke…", () => openOrder({ ...about, verb: "revoke" }, `Revoke ${visible(grant.capability)}`, "It counts from the next call on.", done))];
     }
-    return [button("Grant…", () => openOrder({ ...about, verb: "grant" }, `Grant ${visible(grant.capability)}`, "", done, grant))];
+    return [button("Grant…", () => openOrder({ ...about, verb: "grant" }, `Grant ${visible(grant.capability)}`, "", done, [grant]))];
   };
   const bound = detail.bindings.map(({ kind, name, detail: more }) => `${kind} ${visible(name)}${more ? ` (${visible(more)})` : ""}`);
   shown.append(head);

@@ -26,8 +26,9 @@ function drawGrants(grants) {
 
 const canDo = () => byId("order-typing").hidden || byId("order-confirm").value === order.id;
 
-// An approval asks the node first what it comes to: an upgrade that waits asks for other things than the version shown.
-export async function openOrder(wanted, title, words, whenDone, grant = null) {
+// `grants` are those that it is about. An approval asks the node first what it comes to: an upgrade that waits asks for
+// other things than the version shown; and it names the package that was looked at, so that no other is approved.
+export async function openOrder(wanted, title, words, whenDone, grants = []) {
   const mine = (asked += 1);
   [order, done, isUnderWay] = [wanted, whenDone, false];
   byId("order-title").textContent = title;
@@ -35,7 +36,7 @@ export async function openOrder(wanted, title, words, whenDone, grant = null) {
   byId("order-close").textContent = "Cancel";
   byId("order-do").hidden = false;
   say(words);
-  drawGrants(grant ? [grant] : []);
+  drawGrants(grants);
   byId("order-do").disabled = !canDo();
   byId("order").showModal();
   if (wanted.verb !== "approve") return;
@@ -44,7 +45,9 @@ export async function openOrder(wanted, title, words, whenDone, grant = null) {
   try {
     const detail = await orderExtension({ ...wanted, dry_run: true, confirm: wanted.id });
     if (mine !== asked) return;
-    const waiting = detail.grants.filter((one) => one.state === "pending" || one.new);
+    order = { ...order, sha256: detail.pending_sha256 || detail.sha256 };
+    const waits = grants.map((one) => one.capability);
+    const waiting = detail.grants.filter((one) => one.new || waits.includes(one.capability));
     drawGrants(waiting);
     const [reads, writes] = [detail.reads, detail.writes].map((names) => names.map(visible).join(", ") || "nothing");
     say(waiting.length ? `It would read ${reads} and write ${writes}.` : "Nothing waits for approval.");

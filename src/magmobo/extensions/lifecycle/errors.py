@@ -97,6 +97,22 @@ class ConfirmationMissing(MagError):
         return f"{self.extension} asks for {', '.join(self.capabilities)}, which is critical: its name must be repeated"
 
 
+class AnotherWaits(MagError):
+    """The package that was looked at is not the one that an approval would count for by now."""
+
+    code = "MAG-EXT-321"
+    exit_code = 6
+    http_status = 409
+    remedy = "Look again with `mag extension:approve ID --dry-run`, then approve what you see there."
+
+    def __init__(self, extension: str, version: str) -> None:
+        super().__init__(extension, version)
+        self.extension, self.version = extension, version
+
+    def __str__(self) -> str:
+        return f"another package of {self.extension} waits by now ({self.version}); nothing was granted"
+
+
 class GrantRefused(MagError):
     """What was to be granted is not what the manifest asks for, or more than it; nothing was changed."""
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, PLANNED_CAPABILITIES
 from magmobo.extensions.lifecycle.core import Core
-from magmobo.extensions.lifecycle.errors import ConfirmationMissing, GrantRefused, LifecycleBusy
+from magmobo.extensions.lifecycle.errors import AnotherWaits, ConfirmationMissing, GrantRefused, LifecycleBusy
 from magmobo.extensions.lifecycle.grants import (
     critical,
     effective,
@@ -49,16 +49,25 @@ class Granting:
     # ------------------------------------------------------------ decisions
 
     async def approve(
-        self, extension_id: str, capabilities: Sequence[str], confirm: str, by: str, *, dry_run: bool = False
+        self,
+        extension_id: str,
+        capabilities: Sequence[str],
+        confirm: str,
+        by: str,
+        *,
+        sha256: str = "",
+        dry_run: bool = False,
     ) -> Entry:
         """Grant what an extension, or its pending upgrade, asks for; with all it needs, the upgrade goes on. The
-        extension as it is now, or would be.
+        extension as it is now, or would be. `sha256`: the version that was looked at, empty: whichever it is.
 
-        Raises: GrantRefused, ConfirmationMissing, UpgradeFailed; TierTooLow and other reasons not to try.
+        Raises: AnotherWaits, GrantRefused, ConfirmationMissing, UpgradeFailed; TierTooLow and other reasons not to try.
         """
         async with self._core.change() as connection:
             entry = self._core.entry(extension_id)
             version = entry.versions[entry.pending or entry.sha256]
+            if sha256 and sha256 != version.sha256:
+                raise AnotherWaits(extension_id, version.version)
             decisions = _approved(version, capabilities, confirm, by)
             approved = entry.with_decisions(version.sha256, decisions)
             goes_on = bool(entry.pending) and not missing(version.manifest, decisions, self._core.now_s)

@@ -187,10 +187,19 @@ class Lifecycle:
     # ------------------------------------------------------------ rights
 
     async def approve(
-        self, extension_id: str, capabilities: Sequence[str], confirm: str, actor: Actor, *, dry_run: bool = False
+        self,
+        extension_id: str,
+        capabilities: Sequence[str],
+        confirm: str,
+        actor: Actor,
+        *,
+        sha256: str = "",
+        dry_run: bool = False,
     ) -> ExtensionDetail:
         """Grant what an extension, or its pending upgrade, asks for. Raises: what `Granting.approve` raises."""
-        approval = self._granting.approve(extension_id, capabilities, confirm, actor.name, dry_run=dry_run)
+        approval = self._granting.approve(
+            extension_id, capabilities, confirm, actor.name, sha256=sha256, dry_run=dry_run
+        )
         return await self._views.detail(await self._core.whole(approval))
 
     async def grant(self, wanted: GrantCapability, actor: Actor) -> ExtensionDetail:

@@ -65,6 +65,7 @@ class Views:
             backlog=waiting,
             dead=dead,
             figures={} if running is None else running.worker.figures(),
+            pending_sha256=entry.pending,
         )
 
     def keys(self) -> TrustedKeys:
