@@ -71,7 +71,7 @@ ATTACKS = [
     attack(32, "becoming the superuser by a function", "select set_config('role', 'postgres', false)", GUARD, ROLE),
     attack(32, "making a superuser", "create role strong superuser", GUARD, ROLE),
     attack(33, "a program of the server's", "copy (select 1) to program 'cat >/dev/null'", GUARD, ROLE),
-    attack(33, "writing a file of the server's", "copy (select 1) to '/tmp/mag-hostile-copy'", GUARD, ROLE),
+    attack(33, "writing a file of the server's", "copy (select 1) to '/dev/null'", GUARD, ROLE),
     attack(33, "reading a file of the server's", "select pg_read_file('PG_VERSION')", GUARD, ROLE),
     attack(33, "listing the server's files", "select * from pg_ls_dir('.')", GUARD, ROLE),
     attack(33, "a file as a large object", "select lo_import('PG_VERSION')", GUARD, ROLE),

@@ -15,6 +15,7 @@ from magmobo.contracts.guests import Guests, Migration, Migrations, TableRight
 from magmobo.extensions.installed import Installed
 from magmobo.extensions.lifecycle.ports import Ports
 from magmobo.extensions.package.manifest import Manifest
+from magmobo.extensions.sql.migrations import guarded
 
 if TYPE_CHECKING:
     from magmobo.extensions.lifecycle.store import Connection
@@ -78,10 +79,12 @@ class Storage:
 
     async def migrate_up(self, version: Installed, migrations: Sequence[Migration]) -> None:
         """Run what has not run yet, where it may have a schema. Raises: MigrationFailed, MigrationChanged,
-        HookDenied.
+        HookDenied, StatementRefused.
         """
         if version.guest and migrations and SCHEMA_CAPABILITY in version.grants:
-            await self._migrations.up(version.id, migrations, guest=version.guest)
+            ran = {one.version for one in await self._migrations.applied(version.id, guest=version.guest)}
+            texts = await guarded(migrations, self._guests.schema_of(version.guest), ran)
+            await self._migrations.up(version.id, texts, guest=version.guest)
 
     async def migrate_back(self, version: Installed, migrations: Sequence[Migration]) -> Sequence[str]:
         """Undo what is not among `migrations`; the versions undone. Raises: MigrationIrreversible, MigrationFailed."""

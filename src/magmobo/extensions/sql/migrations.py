@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from magmobo.contracts.guests import Migration
 from magmobo.extensions.sql.errors import StatementRefused
 from magmobo.extensions.sql.guard import guard
 
 
-async def guarded(migrations: Sequence[Migration], schema: str) -> list[Migration]:
-    """The same, both ways, in the words that may run. Raises: StatementRefused, StatementTooLarge, naming the file."""
-    return await asyncio.to_thread(lambda: [_guarded(migration, schema) for migration in migrations])
+async def guarded(migrations: Sequence[Migration], schema: str, ran: Collection[str] = ()) -> list[Migration]:
+    """The same, both ways, in the words that may run; those of the versions `ran` as they are, to be compared alone.
+
+    Raises: StatementRefused, StatementTooLarge, naming the file.
+    """
+    if all(migration.version in ran for migration in migrations):
+        return list(migrations)
+    return await asyncio.to_thread(lambda: [one if one.version in ran else _guarded(one, schema) for one in migrations])
 
 
 def _guarded(migration: Migration, schema: str) -> Migration:
