@@ -7,8 +7,7 @@ of the journal found under the lock was left behind by somebody who is gone.
 from __future__ import annotations
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +26,7 @@ from magmobo.extensions.lifecycle.errors import (
     TierTooLow,
 )
 from magmobo.extensions.lifecycle.grants import effective, missing
+from magmobo.extensions.lifecycle.leftovers import remove_tree
 from magmobo.extensions.lifecycle.ports import Ports, Worker
 from magmobo.extensions.lifecycle.records import NOTHING, Entry, Registry, Version
 from magmobo.extensions.lifecycle.schema import NAMESPACE
@@ -203,8 +203,18 @@ class Core:
         goes now. Raises: MagError, OSError.
         """
         mine = self.data_dir(entry)
-        await asyncio.to_thread(_remove_others, mine)
+        await self._remove(_remove_others, mine)
         return await self.stage.started(installed, uid=entry.uid, data_dir=mine)
+
+    async def remove_data(self, entry: Entry) -> None:
+        """Remove the files that an extension kept on this node; its worker has ended."""
+        await self._remove(remove_tree, self.data_dir(entry))
+
+    async def _remove(self, remove: Callable[[Path], None], folder: Path) -> None:
+        try:
+            await asyncio.to_thread(remove, folder)
+        except OSError as error:
+            self.ports.log.warning("extensions.files_stay", error=str(error))
 
     async def sweep_files(self) -> None:
         """Remove files of versions that nobody knows."""
@@ -230,11 +240,11 @@ class Core:
 
 
 def _remove_others(mine: Path) -> None:
-    """Remove folders beside `mine` that were the same extension's."""
+    """Remove folders beside `mine` that were the same extension's. Raises: OSError."""
     name = mine.name.partition(".")[0]
     for one in mine.parent.glob(f"{name}.*"):
         if one != mine:
-            shutil.rmtree(one, ignore_errors=True)
+            remove_tree(one)
 
 
 def reason_of(error: BaseException) -> str:

@@ -8,7 +8,6 @@ done in one transaction; a node that dies in between leaves the state `uninstall
 from __future__ import annotations
 
 import asyncio
-import shutil
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -118,7 +117,7 @@ class Installing:
         keep_data = not entry.delete_data
         if not keep_data:
             await self._core.settings.forget(entry)
-            await asyncio.to_thread(shutil.rmtree, self._core.data_dir(entry), ignore_errors=True)
+            await self._core.remove_data(entry)
         async with connection.transaction():
             if not keep_data:
                 await self._core.ports.events.forget(connection, entry.id)
