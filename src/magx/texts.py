@@ -12,6 +12,7 @@ MAX_LINE_CHARACTERS = 4000
 MAX_MESSAGE_CHARACTERS = 500
 MAX_FIELD_CHARACTERS = 1000
 _TRACE_FRAMES = 8
+_OURS = __file__.removesuffix("texts.py")
 
 
 def said(value: Any, limit: int = MAX_FIELD_CHARACTERS) -> str:
@@ -23,9 +24,13 @@ def said(value: Any, limit: int = MAX_FIELD_CHARACTERS) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """Where an error was raised: the end of it."""
+    """Where in the author's code an error was raised: the end of it."""
     try:
-        return _sound("".join(traceback.format_exception(error, limit=-_TRACE_FRAMES))[-MAX_LINE_CHARACTERS:])
+        place = error.__traceback__
+        while place is not None and place.tb_frame.f_code.co_filename.startswith(_OURS):
+            place = place.tb_next
+        lines = traceback.format_exception(type(error), error, place, limit=-_TRACE_FRAMES)
+        return _sound("".join(lines)[-MAX_LINE_CHARACTERS:])
     except Exception:  # as above, in a note or a cause
         return ""
 

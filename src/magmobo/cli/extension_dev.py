@@ -102,6 +102,7 @@ class _Build:
     def __init__(self, client: AdminClient, folder: Path, pair: KeyPair) -> None:
         self._client, self._folder, self._pair = client, folder, pair
         self.extension_id, self._cursor = "", 0
+        self._asked: list[str] = []
 
     def bring(self) -> None:
         """Build, bring, approve, enable. Raises: MagError; then the node has what it had."""
@@ -118,8 +119,10 @@ class _Build:
             detail = ask(self._client, EnableExtension(id=self.extension_id), ExtensionDetail)
         took_s = time.monotonic() - began_s
         echo(f"{printable(detail.info.id)} {printable(detail.info.version)} serves  ({took_s:.2f} s)")
-        for line in ask_lines(detail):
-            echo(line)
+        asked = list(ask_lines(detail))
+        if asked and asked != self._asked:
+            echo("\n".join(asked))
+        self._asked = asked
 
     def _admit(self, digest: str) -> None:
         there = {one.id for one in ask(self._client, ListExtensions(), ExtensionPage).extensions}
@@ -148,21 +151,30 @@ class _Build:
 
 def _follow(build: _Build, sleep: Callable[[float], None] = time.sleep) -> None:
     seen: object = None
+    silence = ""
     while True:
         now = build.state()
         if now != seen:
             seen = now
-            _try(build.bring)
-        _try(build.show_log)
+            _say(_tried(build.bring, "not built"))
+        reason = _tried(build.show_log, "no log")
+        if reason != silence:  # a node that is away is said once
+            _say(reason)
+            silence = reason
         sleep(_POLL_S)
 
 
-def _try(step: Callable[[], None]) -> None:
-    """A build that does not work is said, and the next change is waited for."""
+def _tried(step: Callable[[], None], otherwise: str) -> str:
+    """Why a step was not done; then the next change is waited for."""
     try:
         step()
     except NodeRefused as error:
-        echo_error(f"not taken: {printable(str(error))}")
+        return f"not taken: {error}"
     except (MagError, OSError) as error:
-        code = f" [{error.code}]" if isinstance(error, MagError) else ""
-        echo_error(f"not built: {printable(str(error))}{code}")
+        return f"{otherwise}: {error}" + (f" [{error.code}]" if isinstance(error, MagError) else "")
+    return ""
+
+
+def _say(reason: str) -> None:
+    if reason:
+        echo_error(printable(reason))

@@ -22,6 +22,8 @@ LINES_PER_SECOND = 100
 MESSAGE_CHARS = 2000
 FIELDS = 20
 FIELD_CHARS = 500
+TRACE, TRACE_CHARS = "trace", 4000
+"""Where an error was raised is worth more room, and its end most."""
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -56,12 +58,13 @@ class ExtensionJournal:
             pages.left_out += 1
             return
         known = level if level in LEVELS else "info"
-        cut = {self._hide(str(key)[:60]): self._hide(str(value)[:FIELD_CHARS]) for key, value in _first(fields)}
+        cut = {self._hide(str(key)[:60]): self._hide(_cut(key, str(value))) for key, value in _first(fields)}
         self._write(pages, extension_id, now_s, known, self._hide(message[:MESSAGE_CHARS]), cut)
 
     async def read(self, extension_id: str, *, after: int, limit: int, wait_s: float) -> ExtensionLog:
         """At most `limit` lines behind `after`, waiting up to `wait_s` for the first."""
         pages = self._pages.setdefault(extension_id, _Pages())
+        after = after if after <= pages.number else 0  # of the node as it was before it started again
         if pages.number <= after and wait_s > 0:
             pages.grown.clear()
             try:
@@ -86,6 +89,10 @@ class ExtensionJournal:
         pages.lines.append((pages.number, LogLine(at, level, message, dict(fields))))
         pages.grown.set()
         getattr(self._log, level)(message, extension=extension_id, said=dict(fields))
+
+
+def _cut(key: object, value: str) -> str:
+    return value[-TRACE_CHARS:] if key == TRACE else value[:FIELD_CHARS]
 
 
 def _first(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:

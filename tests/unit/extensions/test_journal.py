@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from magmobo.extensions.journal import LINES_KEPT, LINES_PER_SECOND, MESSAGE_CHARS, ExtensionJournal
+from magmobo.extensions.journal import (
+    FIELD_CHARS,
+    LINES_KEPT,
+    LINES_PER_SECOND,
+    MESSAGE_CHARS,
+    TRACE_CHARS,
+    ExtensionJournal,
+)
 
 
 class NodeLog:
@@ -62,6 +69,21 @@ async def test_secrets_are_hidden_in_text_and_fields() -> None:
     page = await scene.journal.read("a", after=0, limit=10, wait_s=0)
     assert "s3cret" not in str(page)
     assert "s3cret" not in str(scene.log.lines)
+
+
+async def test_of_a_trace_the_end_is_kept() -> None:
+    scene = Scene()
+    scene.journal.add("a", "error", "x", {"trace": "first " + "x" * 10_000 + " last", "other": "first " + "x" * 10_000})
+    page = await scene.journal.read("a", after=0, limit=10, wait_s=0)
+    fields = page.lines[0].fields
+    assert (fields["trace"][-5:], len(fields["trace"])) == (" last", TRACE_CHARS)
+    assert (fields["other"][:6], len(fields["other"])) == ("first ", FIELD_CHARS)
+
+
+async def test_who_asks_behind_what_a_former_node_had_begins_anew() -> None:
+    scene = Scene()
+    scene.journal.add("a", "info", "after the restart", {})
+    assert await scene.lines(after=50) == ["after the restart"]
 
 
 async def test_an_unknown_level_is_info() -> None:
