@@ -2,6 +2,7 @@
 
 One timer watches everything of a link: answers that are due, a frame that does not become whole, a loop that does not
 answer a ping. It runs only while something is due and is set anew only for something earlier, so a call costs no timer.
+Both loops read before they run timers: a loop that was held up takes what has come for in time.
 Boundary: what a broken rule, a question of the worker or its end means is for the `Keeper`. Invariant: every question
 is answered once, here with an error if not there; after a fault nothing more is read.
 """
@@ -38,7 +39,7 @@ STALL_S, WHOLE_S = 0.5, 5.0
 PING_S, DEAF_S = 1.0, 5.0
 """How long a ping may go unanswered, and what is written to a worker unread."""
 UNREAD_BYTES = 4 * wire.MAX_FRAME_BYTES
-_LATE_S, _TICK_S = 0.02, 0.005
+_TICK_S = 0.005
 _LATE_ANSWERS = 4096
 
 
@@ -58,7 +59,7 @@ class Link(asyncio.Protocol):
         self._taken = self._unasked = 0
         self._late: OrderedDict[int, None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
-        self._due_s, self._was_late = inf, False
+        self._due_s = inf
         self._ping_id, self._ping_due_s, self._deaf_due_s = 0, inf, inf
         self._stall_due_s, self._whole_due_s = inf, inf
         self._pauses = 0
@@ -354,12 +355,6 @@ class Link(asyncio.Protocol):
     def _check(self) -> None:
         self._timer = None
         now_s = self._loop.time()
-        if now_s - self._due_s > _LATE_S and not self._was_late:
-            # The loop was held up: what is late may have come meanwhile, and is read before the next timer.
-            self._was_late = True
-            self._watch(now_s + 0.001)
-            return
-        self._was_late = False
         if min(self._stall_due_s, self._whole_due_s) <= now_s:
             self._fault("a frame that does not become whole")
             return

@@ -283,8 +283,7 @@ async def test_it_is_tried_again_after_a_while_and_with_a_new_worker_at_once(
         await stage.chain("plain").before(NOTE)
     player.move = adds("b")
     assert (await stage.chain("plain").before(NOTE)).text == "a"
-    loop_time_s = asyncio.get_running_loop().time()
-    monkeypatch.setattr("magmobo.extensions.hooks.binding.Breaker.lets", lambda self, now_s: now_s > loop_time_s)
+    monkeypatch.setattr("magmobo.extensions.hooks.binding.Breaker.lets", lambda self, now_s: True)  # time passed
     assert (await stage.chain("plain").before(NOTE)).text == "ab"
     monkeypatch.undo()
     assert (await stage.chain("plain").before(NOTE)).text == "ab", "it is closed again"
