@@ -82,13 +82,6 @@ class Staging:
             raise StageRefused(f"{MAX_PACKAGES} others are being brought at this moment")
         del self._parcels[min(whole)[1]]
 
-    def _make_room(self) -> None:
-        """The whole package that waits longest goes; perhaps it was refused. Raises: StageRefused when none is whole."""
-        whole = [key for key, parcel in self._parcels.items() if parcel.is_whole]
-        if not whole:
-            raise StageRefused(f"{MAX_PACKAGES} others are on their way")
-        del self._parcels[min(whole, key=lambda key: self._parcels[key].touched_s)]
-
     def _forget_old(self) -> None:
         oldest_s = self._monotonic_s() - KEPT_S
         for sha256 in [key for key, parcel in self._parcels.items() if parcel.touched_s < oldest_s]:
