@@ -6,7 +6,6 @@ once in the extension's log. Source: CONTRACTS section 8.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 
@@ -14,6 +13,8 @@ from magmobo.contracts.metrics import Counter, Histogram, Metrics
 from magmobo.extensions.installed import Installed
 
 NAMES_PER_EXTENSION = 50
+MAX_VALUE = 1e15
+"""Of one value. Sums of any number of them stay numbers that can be written down."""
 CAPABILITY = "system.metrics"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
@@ -77,8 +78,8 @@ class ExtensionFigures:
             return f"{CAPABILITY} is not granted"
         if not _NAME.fullmatch(name):
             return "its name is not lower-case words"
-        if not math.isfinite(value):
-            return "it is no finite number"
+        if not abs(value) <= MAX_VALUE:
+            return f"it is no finite number up to {MAX_VALUE:g}"
         known = {own for owner, own in (*self._counters, *self._histograms) if owner == installed.id}
         if name not in known and len(known) >= NAMES_PER_EXTENSION:
             return f"there are {NAMES_PER_EXTENSION} already"

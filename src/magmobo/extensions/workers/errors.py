@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from magmobo.contracts.errors import MagError
 
+REASON_CHARS, MESSAGE_CHARS, NAME_CHARS, TRACE_CHARS = 300, 500, 100, 4000
+"""Of what an extension says of a no or an error: clients, logs and operators get it."""
 _SEE = "`mag extension:logs ID` shows what it logged, `mag extension:show ID` how it is."
 
 
@@ -96,6 +98,7 @@ class HandlerFailed(MagError):
     remedy = _SEE
 
     def __init__(self, extension: str, handler: str, error: str, message: str, trace: str = "") -> None:
+        error, message, trace = _line(error, NAME_CHARS), _line(message, MESSAGE_CHARS), trace[-TRACE_CHARS:]
         super().__init__(extension, handler, error, message, trace)
         self.extension, self.handler, self.error, self.message, self.trace = extension, handler, error, message, trace
 
@@ -111,6 +114,7 @@ class HandlerDenied(MagError):
     remedy = "The extension says why; `mag extension:show ID` shows what it guards."
 
     def __init__(self, extension: str, reason: str) -> None:
+        reason = _line(reason, REASON_CHARS)
         super().__init__(extension, reason)
         self.extension, self.reason = extension, reason
 
@@ -147,3 +151,9 @@ class CallTooLarge(MagError):
 
     def __str__(self) -> str:
         return f"{self.handler} of {self.extension} cannot be told so much: {self.reason}"
+
+
+def _line(text: str, chars: int) -> str:
+    """One bounded line of what an extension says, with nothing in it that a terminal or a log would obey."""
+    cut = text if len(text) <= chars else f"{text[: chars - 1]}…"
+    return "".join(char if char.isprintable() else " " for char in cut).strip()

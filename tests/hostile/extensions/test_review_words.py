@@ -1,0 +1,63 @@
+"""What an extension says reaches clients, operators and machines as one bounded line, and spoils no page of figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.extensions.mediation import installed, mediation
+
+from magmobo.contracts.errors import HookDenied, HookUnavailable
+from magmobo.contracts.hooks import EndpointContext, RequestContext
+from magmobo.extensions.figures import MAX_VALUE, ExtensionFigures
+from magmobo.kernel.observe.metrics import MetricsRegistry
+
+CODE = r"""
+SHOUT = "\x1b]0;owned\x07\r\nHTTP/1.1 200 \u202e" + "x" * 700_000
+
+@ext.hook("api.register_endpoint")
+async def denies(call):
+    raise HookDenied(SHOUT)
+
+@ext.hook("api.rbac_check")
+async def fails(call):
+    raise type("E" * 90_000, (Exception,), {})(SHOUT)
+"""
+REQUEST: dict[str, Any] = dict.fromkeys(
+    ("request_id", "method", "path", "query", "table", "role", "claims", "body"), ""
+)
+
+
+def is_calm(text: str) -> bool:
+    return len(text) < 1000 and text.isprintable()
+
+
+async def test_a_no_and_an_error_are_one_bounded_line(tmp_path: Path) -> None:
+    points = ["api.register_endpoint", "api.rbac_check"]
+    async with mediation(tmp_path) as plane:
+        await plane.running(installed(tmp_path, "loud", CODE, hooks=[{"point": point} for point in points]))
+        denies, fails = (plane.board.point(point).chain for point in points)
+        assert denies is not None
+        assert fails is not None
+        with pytest.raises(HookDenied) as denied:
+            await denies.before(EndpointContext(extension="a", method="GET", path="/"))
+        assert is_calm(str(denied.value)), str(denied.value)[:200]
+        request = RequestContext(**REQUEST, anonymous=True, headers={}, body_bytes=0)
+        with pytest.raises(HookUnavailable) as failed:
+            await fails.before(request)
+        assert is_calm(str(failed.value)), str(failed.value)[:200]
+
+
+def test_figures_that_no_number_holds_spoil_no_page(tmp_path: Path) -> None:
+    registry = MetricsRegistry()
+    said: list[tuple[str, str, str]] = []
+    figures = ExtensionFigures(registry.scoped("extensions"), lambda _, name: True, lambda *line: said.append(line))
+    extension = installed(tmp_path, "demo", "")
+    for kind in ("inc", "observe"):
+        for value in (1e308, 1e308, -1e308, float("inf"), float("nan"), MAX_VALUE, MAX_VALUE, 2.0):
+            figures.take(extension, f"name_{kind}", kind, value)
+    _, page = registry.exposition()
+    assert b"name_inc" in page
+    assert b"inf" not in page.lower().replace(b'le="+inf"', b"")
+    assert len(said) == 1
