@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from tests.integration.extensions.event_support import (
     FakeWorker,
+    Node,
     TestNoted,
     binding,
     execute,
@@ -18,6 +19,7 @@ from tests.integration.extensions.event_support import (
 
 from magmobo.contracts.events import SecurityBreakglass
 from magmobo.extensions.events import backlog
+from magmobo.extensions.events.line import Line
 from magmobo.extensions.workers.errors import WorkerEnded, WorkerUnavailable
 
 
@@ -111,7 +113,7 @@ async def test_one_that_fails_holds_back_its_key_alone_and_is_tried_again(dsn: s
         await node.router.attach(worker)
         for number in range(6):
             node.emit(TestNoted(number, "odd" if number % 2 else "even"))
-        await until(lambda: len(set(worker.numbers())) == 6)
+        await until(lambda: len(set(worker.numbers())) == 6 and not _line(node, "heard").backlog.waiting)
         even = [number for number in worker.numbers() if number % 2 == 0]
         assert even == [0, 2, 4]
         last = {number: place for place, number in enumerate(worker.numbers())}
@@ -261,6 +263,23 @@ async def test_security_topics_take_the_capability_at_that_moment(dsn: str) -> N
         assert await try_it(3) == 1
 
 
+async def test_nothing_is_told_from_the_moment_it_is_detached(dsn: str) -> None:
+    async with running_node(dsn) as node:
+        worker, other = (
+            FakeWorker(installed("listener", binding())),
+            FakeWorker(installed("other", binding(name="too"))),
+        )
+        await node.router.attach(worker)
+        await node.router.attach(other)
+        node.emit(TestNoted(0))
+        await until(lambda: worker.told and other.told)
+        await node.router.detach("listener")
+        assert _line(node, "heard").worker is None
+        node.emit(TestNoted(1))
+        await until(lambda: len(other.told) == 2)
+        assert worker.numbers() == [0]
+
+
 async def test_what_is_forgotten_is_gone_and_nothing_of_it_is_logged_any_more(dsn: str) -> None:
     async with running_node(dsn) as node:
         worker = FakeWorker(installed("listener", binding()))
@@ -318,6 +337,7 @@ async def test_an_orderly_end_leaves_no_gap(dsn: str) -> None:
         assert set(range(101)) >= set(worker.numbers())
 
 
-def _line(node: object, name: str) -> object:
-    [line] = [one for one in node.router._delivery._lines.values() if one.name == name]  # type: ignore[attr-defined]
+def _line(node: Node, name: str) -> Line:
+    assert node.router._delivery is not None
+    [line] = [one for one in node.router._delivery._lines.values() if one.name == name]
     return line
