@@ -38,7 +38,6 @@ from magmobo.extensions.journal import ExtensionJournal
 from magmobo.extensions.lifecycle.manager import Lifecycle
 from magmobo.extensions.lifecycle.ports import Ports
 from magmobo.extensions.lifecycle.schema import MIGRATIONS as TABLES
-from magmobo.extensions.migrating import GuardedMigrations
 from magmobo.extensions.sandbox import tiers
 from magmobo.extensions.sandbox.spawner import Spawner
 from magmobo.extensions.sql.methods import SqlMethods, rights_of
@@ -103,7 +102,7 @@ class Plane:
         ports = Ports(
             database=database,
             guests=guests,
-            migrations=GuardedMigrations(migrations, guests),
+            migrations=migrations,
             make_worker=housing.worker,
             hooks=HookRouter(context.hooks, gatekeeper, context.log),
             events=self._events,
