@@ -22,6 +22,7 @@ async def ensure(gate: Gate) -> None:
         await gate.admit("neighbour")
         await gate.admit(ID)
         await ask(gate, "neighbour", "select 1")  # the first statement of a node loads the parser
+        await gate.sql("create table ext_neighbour.kept (note text)")
         gate.beat.begin()
 
 

@@ -155,7 +155,11 @@ class Gate:
 
     async def admit(self, extension_id: str, **changed: Any) -> None:
         """Install, approve and enable one of the corpus."""
-        digest = await self.stage(await self.package(extension_id, **changed))
+        await self.admit_package(extension_id, await self.package(extension_id, **changed))
+
+    async def admit_package(self, extension_id: str, data: bytes) -> None:
+        """Install, approve and enable a package."""
+        digest = await self.stage(data)
         shown = await self.command("extension:install", sha256=digest)
         if any(grant["state"] == "pending" for grant in shown["grants"]):
             await self.command("extension:approve", id=extension_id, confirm=extension_id)
@@ -232,15 +236,17 @@ class Gate:
 
 
 @asynccontextmanager
-async def gate(folder: Path) -> AsyncIterator[Gate]:
-    """A node on a new embedded Postgres below `folder`, with a trusted key and an extension that warmed it up."""
+async def gate(folder: Path, **more: Mapping[str, Any]) -> AsyncIterator[Gate]:
+    """A node on a new embedded Postgres below `folder`, with a trusted key and an extension that warmed it up. `more`
+    are sections of its settings.
+    """
     (folder / "authors").mkdir()
-    config = {
+    config: dict[str, Mapping[str, Any]] = {
         "listener": {"port": 0},
         "magds": {"system_dir": str(folder / "system")},
         "magws": {"apps": [{"id": "1", "key": "gate-key", "secret": "gate-secret"}], "tables": []},
         "extensions": {"http_networks": [f"{ALLOWED}/32"]},
-        "logging": {"level": "error"},
+        **more,
     }
     parts = (ListenerComponent, MagDS, MagGate, MagWS, ExtensionPlane)
     os.environ["MAG_HOSTILE_SECRET"] = marker()
