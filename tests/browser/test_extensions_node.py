@@ -18,6 +18,8 @@ async def order(page: Page, button: str, *, typed: str = "") -> None:
     await page.get_by_role("region", name=GUARD).get_by_role("button", name=button).click()
     dialog = page.get_by_role("dialog")
     if typed:
+        await expect(dialog).to_contain_text("It would read its own tables")
+        await expect(dialog.locator(".grants")).to_contain_text("waits for approval")
         await dialog.get_by_label("Type the extension's id").fill(typed)
     await dialog.get_by_role("button", name="Do it").click()
     await expect(dialog).to_be_hidden()

@@ -48,7 +48,7 @@ export async function openOrder(wanted, title, words, whenDone, grants = []) {
     order = { ...order, sha256: detail.pending_sha256 || detail.sha256 };
     const waits = grants.map((one) => one.capability);
     const waiting = detail.grants.filter((one) => one.new || waits.includes(one.capability));
-    drawGrants(waiting);
+    drawGrants(waiting.map((one) => ({ ...one, state: "pending" }))); // the answer has them granted already
     const [reads, writes] = [detail.reads, detail.writes].map((names) => names.map(visible).join(", ") || "nothing");
     say(waiting.length ? `It would read ${reads} and write ${writes}.` : "Nothing waits for approval.");
     byId("order-do").disabled = waiting.length === 0 || !canDo();
