@@ -59,6 +59,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "frames": ("send",),
     "hooks": ("start", "said"),
     "slow": ("publish", "count"),
+    "busy": ("spin", "flood"),
     "quiet": ("hello",),
 }
 """The commands that each file of `code/` has."""
@@ -108,6 +109,7 @@ CORPUS: Sequence[Hostile] = (
     Hostile("circle", (39,), "answers the other's message with one of its own", "hooks", _LOOP, _HOOK),
     Hostile("calls", (40,), "asks for what it may not, or may no more, and as somebody else", "api",
             (asks("api.emit_events"), asks("realtime.broadcast", channels=["news"]))),
+    Hostile("busy", (19, 38), "keeps a processor and the node busy for a time", "busy", (asks("api.emit_events"),)),
     Hostile("quiet", (25, 26, 27, 28, 29, 30), "is well-behaved: packages that lie are made of it", "quiet"),
 )  # fmt: skip
 
