@@ -430,8 +430,9 @@ def pass_descriptor(_target: Target) -> str:
 
 def _reap(pid: int) -> str:
     if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
+        _libc._exit(0)
+    with contextlib.suppress(OSError):  # whether one may wait for it is not the question
+        os.waitpid(pid, 0)
     return "forked"
 
 
@@ -440,20 +441,12 @@ def fork(_target: Target) -> str:
 
 
 def fork_by_clone(_target: Target) -> str:
-    pid = call("clone", signal.SIGCHLD, 0, 0, 0, 0)
-    if pid == 0:
-        _libc._exit(0)
-    os.waitpid(pid, 0)
-    return "forked"
+    return _reap(call("clone", signal.SIGCHLD, 0, 0, 0, 0))
 
 
 def fork_by_clone3(_target: Target) -> str:
     arguments = struct.pack("11Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, 0)
-    pid = call("clone3", arguments, len(arguments))
-    if pid == 0:
-        _libc._exit(0)
-    os.waitpid(pid, 0)
-    return "forked"
+    return _reap(call("clone3", arguments, len(arguments)))
 
 
 def spawn_program(_target: Target) -> str:
@@ -601,11 +594,7 @@ def new_user_namespace(_target: Target) -> str:
 
 
 def clone_into_user_namespace(_target: Target) -> str:
-    pid = call("clone", 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0)
-    if pid == 0:
-        _libc._exit(0)
-    os.waitpid(pid, 0)
-    return "entered"
+    return _reap(call("clone", 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0))
 
 
 def enter_namespace_of_node(target: Target) -> int:

@@ -277,7 +277,39 @@ async def test_closing_ends_everything(made: Callable[[], Spawner], spec: Worker
     assert not asyncio.all_tasks() - {asyncio.current_task()}
 
 
+async def test_nothing_of_the_host_is_left_in_the_minimal_root(made: Callable[[], Spawner], spec: WorkerSpec) -> None:
+    """Looked at without Landlock, which would hide it."""
+    spawner = made()
+    found = await spawner.tiers()
+    worker = await spawner.spawn(replaced(spec, layers=found.layers - {Layer.LANDLOCK}))
+
+    if Layer.ROOT in found.layers:
+        needed = {Path(path).parts[1] for path in (os.__file__, wire.__file__, str(spec.code_dir), sys.prefix)}
+        assert set(await ask(worker, "os.listdir('/')")) <= needed | {"dev", "tmp", "usr"}
+        assert await ask(worker, "sorted(os.listdir('/dev'))") == ["null", "urandom", "zero"]
+        assert await ask(worker, f"sorted(os.listdir({str(spec.code_dir.parent)!r}))") == ["code", "data"]
+        assert await ask(worker, "os.access('/', os.W_OK) or os.access('/dev', os.W_OK)") is False
+
+
+async def test_python_is_whole_after_the_fork(made: Callable[[], Spawner], spec: WorkerSpec) -> None:
+    """The lock on imports is free, numbers are random in each worker, and threads know who they are."""
+    spawner = made()
+    first, second = await spawner.spawn(spec), await spawner.spawn(spec)
+    number = "__import__('random').random()"
+
+    assert await ask(first, number) != await ask(second, number)
+    assert await ask(first, "__import__('uuid').uuid4().hex") != await ask(second, "__import__('uuid').uuid4().hex")
+    if (await spawner.tiers()).tier == "S3":
+        thread = "__import__('threading').Thread(target=__import__, args=('colorsys',), daemon=True)"
+        started = f"[(one.start(), one.join(5), one.is_alive()) for one in [{thread}]][0][2]"
+        assert await ask(first, started) is False
+        assert await ask(first, "'colorsys' in sys.modules") is True
+        assert await ask(first, "__import__('threading').get_native_id()") == 1
+
+
 async def test_workers_and_zygote_end_with_a_node_that_is_killed(tmp_path: Path, spec: WorkerSpec) -> None:
+    """Even one that never looks at its socket."""
+    (tmp_path / "spins.py").write_text("def run(fd):\n    while True:\n        pass\n")
     script = f"""
 import asyncio, os, structlog, sys
 from pathlib import Path
@@ -285,7 +317,7 @@ from magmobo.extensions.sandbox.spawner import Spawner
 from magmobo.extensions.sandbox.worker import WorkerSpec
 async def main():
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    spawner = Spawner(log=structlog.get_logger())
+    spawner = Spawner(log=structlog.get_logger(), runtime="spins:run", import_from=[Path({str(tmp_path)!r})])
     worker = await spawner.spawn(WorkerSpec(extension_id="x", code_dir=Path({str(spec.code_dir)!r}), uid={UID!r}))
     print(worker.pid, flush=True)
     await asyncio.sleep(60)
