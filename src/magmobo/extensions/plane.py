@@ -85,7 +85,7 @@ class Plane:
             methods += RealtimeMethods(realtime, denied=gatekeeper.denied).methods()
         dispatcher = ApiDispatcher(methods, gatekeeper, context.log)
         self._spawner = Spawner(log=context.log, allow_unsandboxed=config.allow_unsandboxed)
-        housing = Housing(
+        self._housing = housing = Housing(
             self._spawner,
             dispatcher,
             gatekeeper,
@@ -99,12 +99,13 @@ class Plane:
             if listener is None
             else Endpoints(listener, gateway, context.hooks, holds=gatekeeper.holds, log=context.log, hide=context.hide)
         )
+        self._hooks = HookRouter(context.hooks, gatekeeper, context.log)
         ports = Ports(
             database=database,
             guests=guests,
             migrations=migrations,
             make_worker=housing.worker,
-            hooks=HookRouter(context.hooks, gatekeeper, context.log),
+            hooks=self._hooks,
             events=self._events,
             endpoints=self._endpoints,
             audit=context.audit,
@@ -127,9 +128,12 @@ class Plane:
     # ------------------------------------------------------------ life
 
     async def boot(self) -> None:
-        """Hold the places of extensions that must be asked. Raises: Unavailable."""
+        """Hold the places of extensions that must be asked, and no others: who switched extensions off switched their
+        guards off, too. Raises: Unavailable, and then what held a place goes on to do so.
+        """
         if self._config.enabled:
             await self._lifecycle.boot()
+        self._hooks.take_over()
 
     async def start(self) -> None:
         """Start what is enabled; calling it twice is fine."""
@@ -161,6 +165,7 @@ class Plane:
         """These settings count from now on; workers that run take theirs when they start again."""
         self._config = config
         self._http.adopt(config.http_networks)
+        self._housing.adopt(config)
 
     def check_on(self) -> None:
         """Raises: PlaneOff."""

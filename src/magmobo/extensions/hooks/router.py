@@ -62,6 +62,15 @@ class HookRouter:
         """Hold the place of an extension that is not there yet: hooks that fail closed deny, the others are skipped."""
         self._put(Absent(installed), only_guards=True)
 
+    def take_over(self) -> None:
+        """Points in which nobody of this router takes part are empty from now on: what is in them was left by the
+        plane before this one, which denied until its extensions were back.
+        """
+        for point in self._hooks.points():
+            place = self._places.get(point.spec.name)
+            if place is None or not place.bindings:
+                point.chain = None
+
     def detach(self, extension_id: str) -> None:
         """Leave an extension out, as a placeholder too; harmless when it is not there."""
         for place in self._places.values():
