@@ -18,7 +18,7 @@ from tests.integration.extensions.event_support import (
 )
 
 from magmobo.contracts.events import SecurityBreakglass
-from magmobo.extensions.events import backlog
+from magmobo.extensions.events import backlog, delivery
 from magmobo.extensions.events.line import Line
 from magmobo.extensions.workers.errors import WorkerEnded, WorkerUnavailable
 
@@ -309,8 +309,31 @@ async def test_old_events_are_removed_and_who_did_not_get_them_is_told(dsn: str)
         worker = FakeWorker(extension)
         await node.router.attach(worker)
         await until(lambda: len(worker.told) == 2)
-        assert [gap["reason"] for gap in worker.gaps()] == ["backlog"]
+        assert [(gap["reason"], gap["count"]) for gap in worker.gaps()] == [("expired", None)]
         assert worker.numbers() == [2]
+
+
+async def test_a_log_that_is_too_large_loses_its_oldest(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "MAX_LOG_BYTES", 100_000)
+    monkeypatch.setattr(delivery, "PURGE_EVERY_S", 0.05)
+    monkeypatch.setattr(delivery, "PURGE_ROWS", 10)
+    async with running_node(dsn) as node:
+        worker, idle = FakeWorker(installed("listener", binding())), FakeWorker(installed("idle", binding()))
+        await node.router.attach(worker)
+        await node.router.attach(idle)
+        await until(lambda: len(node.router._delivery._lines) == 2 if node.router._delivery else False)
+        await node.router.detach("idle")
+        for number in range(300):
+            node.emit(TestNoted(number, "x" * 1000))
+        await until(lambda: worker.numbers() == list(range(300)))
+        size = "select l.size_bytes, coalesce(sum(length(data) + 150), 0) from mag.extension_log l, mag.extension_event"
+        await until(lambda: query(dsn, f"{size} group by 1")[0][0] <= 100_000)
+        [(counted, measured)] = query(dsn, f"{size} group by 1")
+        assert 80_000 < counted == measured
+        await node.router.attach(idle)
+        await until(lambda: idle.numbers()[-1:] == [299])
+        assert [gap["reason"] for gap in idle.gaps()] == ["expired"]
+        assert len(idle.numbers()) + idle.gaps()[0]["count"] == 300
 
 
 async def test_without_subscriptions_nothing_runs(dsn: str) -> None:

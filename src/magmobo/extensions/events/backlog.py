@@ -15,19 +15,21 @@ RETRY_AFTER_S = (1.0, 5.0, 25.0)
 MAX_BATCH = 64
 NOT_TRIED = ""
 """The reason of an event that a worker did not come to, because one before it failed."""
+BACKLOG, EXPIRED = "backlog", "expired"
+"""Why a gap of ours stands for events: more waited than may, or they are no longer in the log."""
 _LOOK_AT = 2000
 
 
 class Waiting:
-    """One event that is not settled. `key` None: a gap, which nothing overtakes. `count` and the times are of what a
-    gap of ours stands for.
+    """One event that is not settled. `key` None: a gap, which nothing overtakes. `reason` is that of a gap of ours,
+    `backlog` or `expired`; then `count` and the times are of what it stands for, a count of 0 is not known.
     """
 
-    __slots__ = ("count", "due_s", "key", "seq", "settled", "since_s", "taken", "tries", "until_s")
+    __slots__ = ("count", "due_s", "key", "reason", "seq", "settled", "since_s", "taken", "tries", "until_s")
 
     def __init__(self, seq: int, key: str | None, since_s: float, until_s: float) -> None:
         self.seq, self.key, self.since_s, self.until_s = seq, key, since_s, until_s
-        self.tries, self.due_s, self.count = 0, 0.0, 0
+        self.tries, self.due_s, self.count, self.reason = 0, 0.0, 0, ""
         self.settled = self.taken = False
 
 
@@ -54,7 +56,7 @@ class Backlog:
         self.scanned = seq
         self._line.append(Waiting(seq, key, time_s if since_s is None else since_s, time_s))
         self.waiting += 1
-        while self.waiting > self.limit and self._drop_oldest():
+        while self.waiting > self.limit and self._drop_oldest(BACKLOG, seq):
             pass
 
     def pass_over(self, seq: int) -> None:
@@ -63,11 +65,11 @@ class Backlog:
 
     def lose(self, seq: int, now_s: float) -> None:
         """Rows up to here are no longer in the log: what of them waits, or was not looked at, becomes a gap."""
-        while self._drop_oldest(up_to=seq):
+        while self._drop_oldest(EXPIRED, seq):
             pass
         if self.scanned < seq:
             gap = Waiting(self.scanned + 1, None, 0.0, now_s)
-            gap.count = 1
+            gap.reason = EXPIRED
             self._line.append(gap)
             self.waiting += 1
             self.scanned = seq
@@ -188,25 +190,25 @@ class Backlog:
         while self._line and self._line[0].settled:
             self._line.popleft()
 
-    def _drop_oldest(self, up_to: int | None = None) -> bool:
+    def _drop_oldest(self, reason: str, up_to: int) -> bool:
         """Let the oldest event, not behind `up_to`, become a gap or part of the one before; whether there was one."""
         gap: Waiting | None = None
         oldest: tuple[int, Waiting] | None = None
         for place, one in enumerate(self._line):
             if one.settled or one.taken:
                 continue
-            if not one.count:
+            if not one.reason:
                 oldest = place, one
                 break
             gap = one
-        if oldest is None or (up_to is not None and oldest[1].seq > up_to):
+        if oldest is None or oldest[1].seq > up_to:
             return False
         place, one = oldest
         self.dropped += 1
         if gap is None:
-            one.key, one.count, one.tries, one.due_s = None, 1, 0, 0.0
+            one.key, one.reason, one.count, one.tries, one.due_s = None, reason, 1, 0, 0.0
             return True
-        gap.count += 1
+        gap.count += 1 if gap.count else 0
         gap.since_s, gap.until_s = min(gap.since_s, one.since_s), max(gap.until_s, one.until_s)
         self.waiting -= 1
         one.settled = True

@@ -27,6 +27,8 @@ from magmobo.extensions.events.log import Desk, Logged
 READ_ROWS, READ_BYTES = 512, 4 * 1_048_576
 POLL_S, SAVE_EVERY_S, LOOK_EVERY_S, PURGE_EVERY_S = 0.5, 0.1, 2.0, 60.0
 PURGE_ROWS = 5000
+MAX_LOG_BYTES = 2 * 1024**3
+"""Above this the oldest events go before their time: no extension fills the disk with what it subscribes to."""
 _YIELD_EVERY = 50
 
 _ROWS = "select extension_id, name, active, cursor_seq, replay_to_seq, rewound from mag.extension_subscription"
@@ -241,8 +243,8 @@ class Delivery:
         while True:
             retention_s = self._limits().retention_s
             while True:
-                async with self._desk.transaction() as connection:
-                    floor_seq, more = await log.purge(connection, retention_s, limit=PURGE_ROWS)
+                async with self._desk.use() as connection:
+                    floor_seq, more = await log.purge(connection, retention_s, MAX_LOG_BYTES, rows=PURGE_ROWS)
                 for line in self._lines.values():
                     if line.backlog.cursor < floor_seq:
                         line.lose(floor_seq)

@@ -18,7 +18,7 @@ from magmobo.contracts.errors import MagError, Unavailable
 from magmobo.contracts.events import ExtensionBackpressureCritical, ExtensionBackpressureWarning
 from magmobo.extensions.events import bodies
 from magmobo.extensions.events.access import Data, Viewer
-from magmobo.extensions.events.backlog import NOT_TRIED, Backlog, Waiting
+from magmobo.extensions.events.backlog import EXPIRED, NOT_TRIED, Backlog, Waiting
 from magmobo.extensions.events.dead import Dead
 from magmobo.extensions.events.log import Logged
 from magmobo.extensions.installed import Installed
@@ -227,7 +227,7 @@ class Line:
         self._held_bytes -= sum(len(row.data) for row in rows.values())
         while self._held and next(iter(self._held)) < batch[0].seq:  # became a gap, or waits behind one that failed
             self._held_bytes -= len(self._held.popitem(last=False)[1].data)
-        missing = [one.seq for one in batch if one.seq not in rows and not one.count]
+        missing = [one.seq for one in batch if one.seq not in rows and not one.reason]
         if missing:
             rows |= await self._around.load(missing)
         return rows
@@ -253,9 +253,9 @@ class Line:
         return items, places, left
 
     def _item(self, one: Waiting, row: Logged | None, time_s: float) -> wire.Item | None:
-        if row is None or one.count:
-            reason = "backlog" if one.count else "expired"
-            facts = bodies.gap_facts(reason, one.since_s, one.until_s, count=max(1, one.count))
+        if row is None or one.reason:
+            count = one.count if one.reason else 1
+            facts = bodies.gap_facts(one.reason or EXPIRED, one.since_s, one.until_s, count=count or None)
             gap_id = f"{self.extension_id}/{self.name}/{one.seq}"
             return wire.Item(gap_id, bodies.GAP_TOPIC, time_s, one.tries + 1, wire.raw(facts))
         seen = self.viewer.see(*bodies.opened(row))

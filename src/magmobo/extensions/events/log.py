@@ -22,6 +22,9 @@ LOCKS = 0x6D616765
 APPEND, LEAD = 0, 1
 PRESENCE = LOCKS + 1
 
+ROW_BYTES = 150
+"""Counted for each row beside its data."""
+
 _LOCK = "select pg_advisory_xact_lock(%s, %s)"
 _INSERT = """
 insert into mag.extension_event (id, topic, about, depth, time_s, logged_s, data)
@@ -41,9 +44,15 @@ _PURGE = """
 with old as (
   delete from mag.extension_event where seq in (
     select seq from mag.extension_event order by seq limit %s
-  ) and logged_s < extract(epoch from clock_timestamp()) - %s
-  returning seq
-) select max(seq), count(*) from old
+  ) and (
+    logged_s < extract(epoch from clock_timestamp()) - %s or (select size_bytes from mag.extension_log) > %s
+  )
+  returning seq, length(data) as size_bytes
+), gone as (select max(seq) as seq, count(*) as rows, sum(size_bytes) as size_bytes from old)
+update mag.extension_log l
+set floor_seq = greatest(l.floor_seq, coalesce(gone.seq, 0)),
+    size_bytes = l.size_bytes - coalesce(gone.size_bytes, 0) - gone.rows * %s
+from gone returning l.floor_seq, gone.rows
 """
 _SINCE = """
 select coalesce(min(seq), 0) from (
@@ -128,6 +137,8 @@ async def insert(connection: Connection, entries: Sequence[Entry]) -> None:
         await connection.execute(_LOCK, (LOCKS, APPEND))
         columns = zip(*((e.id, e.topic, e.about, e.depth, e.time_s, e.data) for e in entries), strict=True)
         await connection.execute(_INSERT, [list(column) for column in columns])
+        size_bytes = sum(len(one.data) for one in entries) + len(entries) * ROW_BYTES
+        await connection.execute("update mag.extension_log set size_bytes = size_bytes + %s", (size_bytes,))
 
 
 async def read_stand(connection: Connection) -> Stand:
@@ -169,12 +180,10 @@ async def first_since(connection: Connection, seconds: float) -> int:
     return 0 if row is None else int(row[0])
 
 
-async def purge(connection: Connection, retention_s: float, *, limit: int) -> tuple[int, bool]:
-    """Remove rows older than this, at most `limit`, inside of the caller's transaction; the floor, and whether more may
-    go.
+async def purge(connection: Connection, retention_s: float, limit_bytes: int, *, rows: int) -> tuple[int, bool]:
+    """Remove the oldest rows that are older than this, or that make the log larger than `limit_bytes`: at most `rows`
+    of them. The floor, and whether more may go.
     """
-    row = await (await connection.execute(_PURGE, (limit, retention_s))).fetchone()
-    top, count = (None, 0) if row is None else row
-    if top is not None:
-        await connection.execute("update mag.extension_log set floor_seq = greatest(floor_seq, %s)", (top,))
-    return await floor(connection), count == limit
+    values = (rows, retention_s, limit_bytes, ROW_BYTES)
+    row = await (await connection.execute(_PURGE, values)).fetchone()
+    return (0, False) if row is None else (int(row[0]), row[1] == rows)

@@ -1,8 +1,9 @@
 """Tables of the event log, jobs and values in schema `mag`: part of namespace `extensions`, beside the registry's.
 
 `extension_event.seq` grows in the order of commits, because writers append under one lock, so a reader that has seen a
-number has seen all before it. `extension_log` says how far: what was removed from the log, and what was taken from the
-change stream. Times are seconds since 1970 UTC; `logged_s` is the server's clock and never goes back along `seq`.
+number has seen all before it. `extension_log` says how far: what was removed from the log, how large it is, what was
+taken from the change stream. Times are seconds since 1970 UTC; `logged_s` is the server's clock and never goes back
+along `seq`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ _UP = """
 create table mag.extension_log (
   one_row boolean primary key default true check (one_row),
   floor_seq bigint not null default 0,
+  size_bytes bigint not null default 0,
   epoch text not null default '',
   position text not null default ''
 );

@@ -129,6 +129,7 @@ def test_too_many_become_one_gap_that_grows() -> None:
     assert (backlog.waiting, backlog.dropped) == (10, 6)
     [gap] = backlog.take(0.0)
     assert (gap.seq, gap.key, gap.count, gap.since_s, gap.until_s) == (1, None, 6, 1.0, 6.0)
+    assert gap.reason == "backlog"
     backlog.offer(16, "", 16.0)
     assert gap.count == 6, "it is being told, so another one begins"
     assert backlog.waiting == 10
@@ -172,7 +173,7 @@ def test_what_was_removed_from_the_log_becomes_a_gap() -> None:
     backlog = filled(5)
     backlog.lose(3, 100.0)
     [gap] = backlog.take(0.0)
-    assert (gap.seq, gap.count) == (1, 3)
+    assert (gap.seq, gap.count, gap.reason) == (1, 3, "expired")
     backlog.settle([gap], {}, 0.0)
     assert seqs(backlog.take(0.0)) == [4, 5]
     backlog.lose(9, 100.0)
@@ -184,7 +185,7 @@ def test_rows_removed_before_anybody_looked_are_a_gap_too() -> None:
     backlog = Backlog(4, 100)
     backlog.lose(9, 100.0)
     [gap] = backlog.take(0.0)
-    assert (gap.seq, gap.key, gap.until_s) == (5, None, 100.0)
+    assert (gap.seq, gap.key, gap.until_s, gap.reason, gap.count) == (5, None, 100.0, "expired", 0)
     assert backlog.cursor == 4
     backlog.settle([gap], {}, 0.0)
     assert backlog.cursor == 9
