@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from magmobo.extensions.config import MIB, ExtensionsConfig
 from magmobo.extensions.gate.dispatch import ApiDispatcher
@@ -44,6 +45,7 @@ class Housing:
     ) -> None:
         self._spawner, self._dispatcher, self._gatekeeper, self._config = spawner, dispatcher, gatekeeper, config
         self._log, self._on_log, self._on_figure = log, on_log, on_figure
+        self._workers: WeakSet[Worker] = WeakSet()
 
     def worker(
         self,
@@ -60,7 +62,7 @@ class Housing:
         async def spawn(wanted: Installed) -> WorkerProcess:
             return await self._spawn(wanted, uid, folder)
 
-        return Worker(
+        worker = Worker(
             installed,
             spawn,
             self._dispatcher,
@@ -73,6 +75,13 @@ class Housing:
             on_log=self._on_log,
             on_figure=self._on_figure,
         )
+        self._workers.add(worker)
+        return worker
+
+    def adopt(self, config: ExtensionsConfig) -> None:
+        """Workers that are there end after this time without a question; bounds count from their next start."""
+        for worker in self._workers:
+            worker.idle_stop_s = config.idle_stop_s
 
     async def _spawn(self, installed: Installed, uid: int, folder: Path | None) -> WorkerProcess:
         """Raises: what `Spawner.spawn` raises; OSError when the folder cannot be made."""

@@ -46,6 +46,7 @@ from magx import wire
 
 FOLDER = "extensions"
 SAMPLE_EVERY_S = 5.0
+NAMES_RECORDED, NAME_CHARS = 20, 60
 
 
 class Plane:
@@ -133,6 +134,8 @@ class Plane:
         """
         if self._config.enabled:
             await self._lifecycle.boot()
+        else:
+            await self._lifecycle.read()
         self._hooks.take_over()
 
     async def start(self) -> None:
@@ -245,6 +248,10 @@ class Plane:
         return (await self._spawner.tiers()).tier.value
 
     async def _configure(self, extension: Installed, values: Mapping[str, Any]) -> None:
+        """What an operator set may be changed here, so it is on record first. Raises: AuditUnavailable and others."""
+        names = [name[:NAME_CHARS] for name in sorted(values)[:NAMES_RECORDED]]
+        said = {"capability": "", "method": "config.set", "settings": names, "count": len(values)}
+        await self._context.audit.record("extension.call", actor=actor_of(extension.id), payload=said)
         await self._lifecycle.configure(extension.id, values, actor_of(extension.id))
 
 

@@ -279,6 +279,17 @@ async def test_one_that_is_asked_now_and_then_stays(plane: Mediation, tmp_path: 
     assert len(plane.processes) == 1
 
 
+async def test_questions_about_its_health_do_not_keep_it_from_being_idle(plane: Mediation, tmp_path: Path) -> None:
+    code = CODE + "\n@ext.health\ndef health():\n    return True\n"
+    worker = await plane.running(installed(tmp_path, "one", code, **BINDINGS), idle_stop_s=300)
+    worker.idle_stop_s = 0.2  # counts from now on, also for a process that is there
+    async with asyncio.timeout(20):
+        while not worker.is_idle:
+            await worker.ask(question("health", {}))
+            await asyncio.sleep(0.01)
+    assert len(plane.processes) == 1
+
+
 async def test_a_drain_lets_it_finish(plane: Mediation, worker: Worker) -> None:
     asking = asyncio.create_task(worker.ask(question(f"hook:{POINT}", {"wait": 0.2})))
     await asyncio.sleep(0)

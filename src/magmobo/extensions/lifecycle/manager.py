@@ -57,6 +57,10 @@ class Lifecycle:
         """
         return await self._following.boot()
 
+    async def read(self) -> None:
+        """Read the registry alone: nothing is guarded or started by this. Raises: Unavailable."""
+        await self._core.refresh()
+
     async def start(self) -> None:
         """End or lead back what a killed node left, start what is enabled, follow what other nodes change."""
         if self._core.registry.generation == NOTHING.generation:

@@ -84,7 +84,7 @@ class Worker:
         on_log: Callable[[Installed, str, str, Mapping[str, Any]], None] = _nobody,
         on_figure: Callable[[Installed, str, str, float], None] = _nobody,
     ) -> None:
-        self.installed, self.idle_stop_s = installed, idle_stop_s
+        self.installed, self._idle_stop_s = installed, idle_stop_s
         self.state = WorkerState.NEW
         self.handlers: frozenset[str] = frozenset()
         self.lives = 0
@@ -105,6 +105,7 @@ class Worker:
         self._backoff = Backoff()
         self._tallies: dict[str, Tally] = {}
         self._totals, self._restarts = Totals(), 0
+        self._asked_for_health = 0
 
     # ------------------------------------------------------------ asking
 
@@ -113,6 +114,21 @@ class Worker:
 
         Raises: HandlerDenied, HandlerFailed, CallTimedOut, WorkerEnded, WorkerUnavailable, WorkerBusy, CallTooLarge.
         """
+        if question.handler == "health":
+            return await self._ask_for_health(question)
+        return await self._ask(question)
+
+    async def _ask_for_health(self, question: Question) -> Raw:
+        """What is asked, and asked back, for this alone does not say that anybody needs the worker."""
+        life = self._life
+        before = 0 if life is None else life.link.last_id + life.api.asked
+        try:
+            return await self._ask(question)
+        finally:
+            if life is not None and life is self._life:
+                self._asked_for_health += life.link.last_id + life.api.asked - before
+
+    async def _ask(self, question: Question) -> Raw:
         handler = question.handler
         hook = handler.startswith("hook:")
         tally = self._tallies.get(handler) or self._tally(handler)
@@ -265,6 +281,7 @@ class Worker:
             self._check_escape(life)
             raise
         self._life, self._link, self.handlers = life, life.link, life.handlers
+        self._asked_for_health = 0
         self.state = WorkerState.READY
         self.lives += 1
         self._up.set_result(None)
@@ -315,6 +332,16 @@ class Worker:
             self._on_escape(self.installed, what)
         return bool(what)
 
+    @property
+    def idle_stop_s(self) -> float:
+        """Seconds without a question after which the process ends; set anew, they count from now."""
+        return self._idle_stop_s
+
+    @idle_stop_s.setter
+    def idle_stop_s(self, idle_stop_s: float) -> None:
+        self._idle_stop_s = idle_stop_s
+        self._watch_idle(-1)
+
     # ------------------------------------------------------------ being gone
 
     def _watch_idle(self, asked_before: int) -> None:
@@ -324,12 +351,12 @@ class Worker:
             self._idle_timer.cancel()
         if life is None:
             return
-        asked = life.link.last_id + life.api.asked
+        asked = life.link.last_id + life.api.asked - self._asked_for_health
         if asked == asked_before and not life.link.pending and not life.api.in_flight:
             self.state = WorkerState.IDLE
             self._let_finish(life, IDLE_FINISH_S)
             return
-        self._idle_timer = self._loop.call_later(self.idle_stop_s, self._watch_idle, asked)
+        self._idle_timer = self._loop.call_later(self._idle_stop_s, self._watch_idle, asked)
 
     def _let_finish(self, life: Life, timeout_s: float) -> None:
         """It is told to end; nothing is asked of it from here on."""
