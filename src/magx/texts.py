@@ -26,11 +26,10 @@ def said(value: Any, limit: int = MAX_FIELD_CHARACTERS) -> str:
 def trace_of(error: BaseException) -> str:
     """Where in the author's code an error was raised: the end of it."""
     try:
-        place = error.__traceback__
-        while place is not None and place.tb_frame.f_code.co_filename.startswith(_OURS):
-            place = place.tb_next
-        lines = traceback.format_exception(type(error), error, place, limit=-_TRACE_FRAMES)
-        return _sound("".join(lines)[-MAX_LINE_CHARACTERS:])
+        found = traceback.TracebackException.from_exception(error)
+        theirs = [frame for frame in found.stack if not frame.filename.startswith(_OURS)]
+        found.stack = traceback.StackSummary.from_list(theirs[-_TRACE_FRAMES:])
+        return _sound("".join(found.format())[-MAX_LINE_CHARACTERS:])
     except Exception:  # as above, in a note or a cause
         return ""
 

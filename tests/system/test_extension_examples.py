@@ -247,4 +247,8 @@ async def test_what_an_operator_gets_wrong_is_said_and_changes_nothing(data_dir:
         denied = await operator.refused("extension:run", "slow-query-log", "top")
         assert "ApiError" in denied
         await operator.mag("extension:grant", "slow-query-log", "database.schema")
+        bounds = ("--budget", "1000", "--hours", "09:00-17:00", "--ttl", "8h")
+        await operator.mag("extension:grant", "slow-query-log", "realtime.broadcast", *bounds)
+        shown = await operator.mag("extension:show", "slow-query-log")
+        assert "1000 a day; at 09:00-17:00 UTC; until 20" in shown
         assert (await operator.answer("extension:run", "slow-query-log", "top"))["result"] == []

@@ -96,7 +96,7 @@ class _Order:
 _ORDERS = (
     _Order(EnableExtension, "be enabled", "enabled"),
     _Order(DisableExtension, "be disabled", "disabled", "Stop it until it is enabled again?"),
-    _Order(RollbackExtension, "go back", "is the version before", "Go back a version, its migrations undone?"),
+    _Order(RollbackExtension, "go back", "is back", "Go back a version, its migrations undone?"),
 )  # fmt: skip
 
 

@@ -247,6 +247,8 @@ def trust(
     public = _text_of(key_file).strip() if key_file is not None else ""
     if public:
         options.confirm(f"Trust everything that {printable(name or public)} signs?", yes=yes, alone=False)
+    if remove:
+        options.confirm(f"Trust {printable(remove)} no more, and disable what it signed?", yes=yes)
     command = TrustKeys(public=public, label=name or _called(key_file), remove=remove)
     keys = ask(client_of(data_dir, timeout_s), command, TrustedKeys)
     return tell("extension:trust", keys, key_lines(keys), as_json=as_json)

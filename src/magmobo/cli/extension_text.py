@@ -101,12 +101,14 @@ def ask_lines(detail: ExtensionDetail) -> Iterator[str]:
 def _grant_line(grant: GrantInfo) -> str:
     known = EXTENSION_CAPABILITIES.get(grant.capability)
     risk = styled(f"{printable(grant.risk):<9}", _RISKS.get(grant.risk, "dim"))
-    scope = "; ".join(f"{', '.join(names)}" for names in grant.scope.values() if names)
+    scope = "; ".join(", ".join(names) for names in grant.scope.values() if names and list(names) != ["**"])
     about = [
         scope or (known.summary if known else ""),
         f'"{grant.reason}"' if grant.reason else "",
         _GRANT_STATES.get(grant.state, grant.state) + (", new" if grant.new else ""),
         f"{grant.rate_per_minute} a minute",
+        f"{grant.budget_per_day} a day" if grant.budget_per_day else "",
+        f"at {grant.hours} UTC" if grant.hours else "",
         f"until {grant.expires_at}" if grant.expires_at else "",
         "it runs without" if grant.optional else "",
     ]

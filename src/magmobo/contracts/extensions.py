@@ -88,7 +88,7 @@ MAX_PACKAGE_BYTES = 8 * 1_048_576
 class GrantInfo(Struct, frozen=True):
     """What an extension asks for, or has. `state`: `granted`, `pending` (asked, not approved), `revoked`, `refused`
     (an optional one that is planned). `scope` names tables, hosts, channels, topics; `new`: the running version does
-    not ask for it; `used`: calls since the node started.
+    not ask for it; `used`: calls since the node started; `hours`: only then, in UTC.
     """
 
     capability: str
@@ -101,6 +101,8 @@ class GrantInfo(Struct, frozen=True):
     expires_at: str = ""
     new: bool = False
     used: int = 0
+    budget_per_day: int | None = None
+    hours: str = ""
 
 
 class ExtensionInfo(Struct, frozen=True):

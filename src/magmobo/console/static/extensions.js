@@ -32,7 +32,8 @@ export function grantRow(grant, ...last) {
   risk.append(pill(grant.risk, RISKS));
   const scope = Object.values(grant.scope).flat().map(visible).join(", ");
   const about = element("td", "", scope || "–");
-  const limits = [`${grant.rate_per_minute} a minute`, grant.expires_at && `until ${timeText(grant.expires_at)}`,
+  const limits = [`${grant.rate_per_minute} a minute`, grant.budget_per_day && `${grant.budget_per_day} a day`,
+    grant.hours && `at ${visible(grant.hours)} UTC`, grant.expires_at && `until ${timeText(grant.expires_at)}`,
     grant.optional && "it runs without"].filter(Boolean).join(" · ");
   about.append(element("span", "detail", `${visible(grant.reason)} (${limits})`));
   const state = element("td", "", (GRANTS[grant.state] ?? visible(grant.state)) + (grant.new ? ", new" : ""));

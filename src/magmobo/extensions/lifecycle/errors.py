@@ -224,7 +224,7 @@ class SignerNotTrusted(MagError):
     code = "MAG-EXT-313"
     exit_code = 6
     http_status = 403
-    remedy = "Uninstall it, or trust the key again: `mag extension:trust --add KEY`."
+    remedy = "Uninstall it, or trust the key again: `mag extension:trust --add FILE`."
 
     def __init__(self, extension: str, key_id: str) -> None:
         super().__init__(extension, key_id)

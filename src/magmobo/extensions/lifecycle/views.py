@@ -129,6 +129,8 @@ class Views:
             expires_at="" if ends_s is None else _rfc3339(ends_s),
             new=new,
             used=0 if new else self._core.ports.used(entry.id, request.name),
+            budget_per_day=None if decision is None else decision.budget_per_day,
+            hours="" if decision is None else decision.hours,
         )
 
     def _tables(self, entry: Entry) -> tuple[Sequence[str], Sequence[str]]:

@@ -111,6 +111,7 @@ async def test_the_trace_says_where(tmp_path: Path) -> None:
         failed = await end.next(wire.Failed)
         assert (failed.error, failed.message) == ("ZeroDivisionError", "division by zero")
         assert 'extension.py", line 5, in c' in failed.trace
+        assert "session.py" not in failed.trace
 
 
 async def test_questions_to_the_node_name_the_call_they_are_asked_in(tmp_path: Path) -> None:
