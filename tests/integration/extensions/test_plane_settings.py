@@ -1,4 +1,4 @@
-"""Settings of the plane on a real node: those that are live count while workers run, and the switch counts at a start."""
+"""Settings of the plane on a real node: live ones count while workers run, and the switch counts at a start."""
 
 from __future__ import annotations
 
