@@ -547,11 +547,16 @@ def _stay(target: Target) -> None:
 
 def fill_temp(target: Target) -> str:
     """Twice what is allowed, where temporary files go."""
-    folder = tempfile.gettempdir()
-    for number in range(2 * target["temp_bytes"] // MIB):
-        with open(os.path.join(folder, f"mag-hostile-{number}"), "wb") as file:
-            file.write(bytes(MIB))
-    _stay(target)
+    made: list[str] = []
+    try:
+        for number in range(2 * target["temp_bytes"] // MIB):
+            made.append(os.path.join(tempfile.gettempdir(), f"mag-hostile-{os.getpid()}-{number}"))
+            with open(made[-1], "wb") as file:
+                file.write(bytes(MIB))
+        _stay(target)
+    finally:
+        for path in made:
+            os.unlink(path)
     return f"{2 * target['temp_bytes']} bytes"
 
 

@@ -43,6 +43,7 @@ def main(control_fd: int, node_pid: int, runtime: str, standard: list[str]) -> N
     except ConnectionError:  # the node went while it was told something
         spawned = None
     if spawned is None:
+        zygote.end_children()
         os._exit(0)
     del zygote
     _work(spawned, run)
@@ -133,12 +134,22 @@ class _Zygote:
             groups=self._groups,
         )
 
-    def _reap(self, pidfd: int) -> None:
+    def end_children(self) -> None:
+        """End all of them, and leave no group behind. They would end with us, but after us."""
+        for pidfd in list(self._children):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            self._take_down(pidfd)
+
+    def _take_down(self, pidfd: int) -> tuple[int, int, bool]:
+        """Wait for a child. Returns: the number of its spawn, its status, whether it ran out of memory."""
         number, pid = self._children.pop(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
         ran_out = self._groups.remove(number) if self._groups else False
-        code = os.waitstatus_to_exitcode(status)
+        return number, os.waitstatus_to_exitcode(status), ran_out
+
+    def _reap(self, pidfd: int) -> None:
+        number, code, ran_out = self._take_down(pidfd)
         self._say(control.Ended(number, code if code >= 0 else None, -code if code < 0 else None, ran_out))
 
 
