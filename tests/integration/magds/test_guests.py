@@ -463,3 +463,15 @@ async def test_a_password_that_another_node_changed_is_read_again(login: str) ->
         for name in ("", "One", "1a", "a-b", "a" * 42, "a;drop", 'a"'):
             with pytest.raises(ValueError, match="no name"):
                 node.guests.role_of(name)
+
+
+async def test_other_settings_reach_sessions_by_new_connections(login: str) -> None:
+    query = "select current_setting('application_name'), pg_backend_pid()"
+    async with node_at(login) as node:
+        await node.make("one")
+        [(name, pid)] = await node.ask("one", query)
+        node.guests.adjust(f"{login} application_name=other", acquire_timeout_s=5, renew=False)
+        assert await node.ask("one", query) == [(name, pid)]
+        node.guests.adjust(f"{login} application_name=other", acquire_timeout_s=5, renew=True)
+        [(renamed, another)] = await node.ask("one", query)
+        assert (renamed, another == pid) == ("other", False)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from magmobo.components.magds.component import MagDS
+from magmobo.components.magds.config import MagDSConfig
 from magmobo.components.magds.query_watch import sql_hash
 from magmobo.contracts.component import Component, Context, Needs
 from magmobo.contracts.errors import DeadlineExceeded
@@ -20,6 +21,7 @@ from magmobo.contracts.guests import Guests, Migration, Migrations
 from magmobo.contracts.health import HealthStatus
 from magmobo.contracts.hooks import HealthContext, HookDenied, QueryContext
 from magmobo.contracts.planes import Database, Identity, Statement
+from magmobo.contracts.secret import Secret
 from magmobo.kernel.kernel import Kernel
 from magmobo.testing.harness import running_kernel
 
@@ -114,6 +116,18 @@ async def test_slow_queries_are_told_also_those_that_did_not_end(dsn: str) -> No
             ("select pg_sleep(0.06)::text", 1), ("select pg_sleep(20)::text", 0),
         ]  # fmt: skip
         assert all(event.duration_s > 0.05 for event in slow)
+
+
+async def test_what_counts_as_slow_changes_while_it_serves(dsn: str) -> None:
+    async with plane_at(dsn) as (kernel, plane):
+        slow: list[DatabaseSlowQueryDetected] = []
+        plane.context.bus.on(DatabaseSlowQueryDetected, lambda envelope: slow.append(envelope.data))
+        magds = next(slot.component for slot in kernel.slots if slot.component.name == "magds")
+        await plane.database.run(*reader("select pg_sleep(0.02)::text"), read_only=True)
+        await magds.prepare_reload(MagDSConfig(dsn=Secret(dsn), slow_query_s=0.01), {"slow_query_s"})
+        magds.commit_reload()
+        await plane.database.run(*reader("select pg_sleep(0.03)::text"), read_only=True)
+        assert [event.sql for event in slow] == ["select pg_sleep(0.03)::text"]
 
 
 async def test_who_stands_around_queries_may_refuse_them(dsn: str) -> None:
