@@ -74,6 +74,7 @@ class Line:
         self._births: dict[int, _Birth] = {}
         self._hello: asyncio.Future[control.Hello] = self._loop.create_future()
         self.is_over = self.is_root = False
+        self.tiers = tiers.judge([])
         self._last_words = ""
         self._said = asyncio.create_task(self._hear_words(), name="zygote's words")
         self._loop.add_reader(ours.fileno(), self._on_readable)
@@ -110,8 +111,6 @@ class Line:
             raise
         line.tiers, line.is_root = tiers.judge(hello.findings), hello.uid == 0
         return line
-
-    tiers: tiers.Tiers
 
     async def spawn(self, spec: WorkerSpec, layers: frozenset[Layer], timeout_s: float) -> WorkerProcess:
         """A worker with these layers around it. Raises: SandboxFailed, ZygoteFailed."""
