@@ -1,4 +1,6 @@
-"""Guards hold while the plane is away, and go with it when somebody switched extensions off."""
+"""What operators decided: guards hold while the plane is away, and go with it when somebody switched extensions off;
+settings that an extension changes by itself are on record, without their values.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,24 @@ ext = Extension()
 async def judge(call):
     return None
 """
+SETTER = """
+from magx import ApiError, Extension
+
+ext = Extension()
+
+
+@ext.command("set")
+async def set_(arguments):
+    try:
+        return await ext.config.set(arguments["values"])
+    except ApiError as error:
+        return {"refused": str(error)}
+"""
+SECRET = "correct-horse-battery-staple"
+SETTINGS = {
+    "type": "object",
+    "properties": {"mode": {"type": "string"}, "token": {"type": "string", "x-secret": True}},
+}
 REQUEST = RequestContext(
     **dict.fromkeys(("request_id", "method", "path", "query", "table", "role", "claims", "body"), ""),
     anonymous=True,
@@ -46,11 +66,15 @@ def folder() -> Iterator[Path]:
 
 
 def guard(node: Gate) -> bytes:
-    author = node.folder / "authors" / "guard"
+    hooks = [{"point": "api.rbac_check"}]
+    return packed(node, GUARD, id="guard", capabilities=[asked("api.intercept_request")], hooks=hooks)
+
+
+def packed(node: Gate, code: str, **manifest: Any) -> bytes:
+    author = node.folder / "authors" / str(manifest["id"])
     author.mkdir()
-    said = fields(id="guard", capabilities=[asked("api.intercept_request")], hooks=[{"point": "api.rbac_check"}])
-    (author / "manifest.json").write_text(json.dumps(said))
-    (author / "extension.py").write_text(GUARD)
+    (author / "manifest.json").write_text(json.dumps(fields(**manifest)))
+    (author / "extension.py").write_text(code)
     return sign(pack(author), node.key)
 
 
@@ -90,3 +114,28 @@ async def test_guards_hold_while_the_plane_is_away_and_go_when_it_is_switched_of
         assert await outcome(point) == "asked"
         await node.command("extension:kill", id="guard")
         assert await outcome(point) == "nobody is asked", "an operator took it out of the way"
+
+
+async def test_settings_that_an_extension_changes_are_on_record_without_their_values(folder: Path) -> None:
+    async with gate(folder) as node:
+        commands = [{"name": "set", "summary": "sets"}]
+        await node.admit_package("setter", packed(node, SETTER, id="setter", settings=SETTINGS, commands=commands))
+        await node.command("extension:configure", id="setter", values={"mode": "enforce"})
+        since = node.head
+        await node.run("setter", "set", values={"mode": "off"})
+        found = await node.record(since, "extension.call", "setter", lambda said: said["method"] == "config.set")
+        assert found is not None
+        assert found.payload["settings"] == ["mode"]
+        shown = await node.command("extension:show", id="setter")
+        assert shown["settings"]["mode"] == "off"
+        refused = await node.run("setter", "set", values={"mode": "late", "token": SECRET})
+        assert "vault" in refused["refused"], "this node has none"
+        shown = await node.command("extension:show", id="setter")
+        assert shown["settings"] == {"mode": "off"}, "nothing half done"
+        assert not any(SECRET in str(one.payload) for one in await node.records(0))
+        refused = await node.run("setter", "set", values={"mode": "x", "n" * 10_000: 1, "token": SECRET})
+        assert "there is no setting" in refused["refused"]
+        assert SECRET not in str(refused)
+        long = await node.record(since, "extension.call", "n" * 60)
+        assert long is not None
+        assert "n" * 61 not in str(long.payload)
