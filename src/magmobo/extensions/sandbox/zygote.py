@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import os
-import random
 import resource
 import select
 import signal
@@ -205,6 +204,5 @@ def _settle(plan: Plan) -> None:
     if temp:
         os.environ["TMPDIR"] = temp[0]
     sys.argv[:] = ["worker"]
-    random.seed()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.enable()
