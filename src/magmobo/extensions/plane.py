@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import msgpack
+import msgspec
+from msgspec import Raw, msgpack
 
 from magmobo import __version__
 from magmobo.contracts.component import Announcement, Context
@@ -42,6 +43,7 @@ from magmobo.extensions.sandbox import tiers
 from magmobo.extensions.sandbox.spawner import Spawner
 from magmobo.extensions.sql.methods import SqlMethods, rights_of
 from magmobo.extensions.staging import Staging
+from magmobo.extensions.workers.errors import HandlerFailed
 from magx import wire
 
 FOLDER = "extensions"
@@ -226,7 +228,7 @@ class Plane:
             raise NoSuchCommand(extension_id, command, known)
         timeout_s = max(0.001, deadline_s - self._context.clock.monotonic_s())
         question = Question(f"command:{command}", wire.raw({"arguments": dict(arguments)}), timeout_s)
-        return msgpack.decode(await worker.ask(question))
+        return _in_json(extension_id, question.handler, await worker.ask(question))
 
     # ------------------------------------------------------------ inside
 
@@ -253,6 +255,14 @@ class Plane:
         said = {"capability": "", "method": "config.set", "settings": names, "count": len(values)}
         await self._context.audit.record("extension.call", actor=actor_of(extension.id), payload=said)
         await self._lifecycle.configure(extension.id, values, actor_of(extension.id))
+
+
+def _in_json(extension_id: str, handler: str, said: Raw) -> Raw:
+    """What a handler answered, for those who read JSON. Raises: HandlerFailed when JSON has no words for it."""
+    try:
+        return Raw(msgspec.json.encode(msgpack.decode(said)))
+    except (msgspec.MsgspecError, TypeError, ValueError, NotImplementedError, RecursionError) as error:
+        raise HandlerFailed(extension_id, handler, type(error).__name__, "its answer cannot be said in JSON") from error
 
 
 class _NoEndpoints:

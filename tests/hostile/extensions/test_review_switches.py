@@ -5,20 +5,18 @@ settings that an extension changes by itself are on record, without their values
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.hostile.extensions.node_gate import ADMIN, Gate, gate
-from tests.unit.extensions.package.making import asked, fields
+from tests.hostile.extensions.review_parts import packed, passable_folder
+from tests.unit.extensions.package.making import asked
 
 from magmobo.contracts.errors import HookUnavailable, MagError
 from magmobo.contracts.hooks import HookPoint, RequestContext
 from magmobo.extensions.config import ExtensionsConfig
-from magmobo.extensions.package.build import pack, sign
 
 GUARD = """
 from magx import Extension
@@ -58,24 +56,12 @@ REQUEST = RequestContext(
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that uids of extensions may pass."""
-    folder = Path(tempfile.mkdtemp(prefix="mag-switches-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    yield from passable_folder()
 
 
 def guard(node: Gate) -> bytes:
     hooks = [{"point": "api.rbac_check"}]
     return packed(node, GUARD, id="guard", capabilities=[asked("api.intercept_request")], hooks=hooks)
-
-
-def packed(node: Gate, code: str, **manifest: Any) -> bytes:
-    author = node.folder / "authors" / str(manifest["id"])
-    author.mkdir()
-    (author / "manifest.json").write_text(json.dumps(fields(**manifest)))
-    (author / "extension.py").write_text(code)
-    return sign(pack(author), node.key)
 
 
 async def component(node: Gate, verb: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.hostile.extensions.node_gate import gate
+from tests.hostile.extensions.review_parts import packed, passable_folder
 from tests.integration.extensions.mediation import installed, mediation
 
-from magmobo.contracts.errors import HookDenied, HookUnavailable
+from magmobo.contracts.errors import HookDenied, HookUnavailable, MagError
 from magmobo.contracts.hooks import EndpointContext, RequestContext
 from magmobo.extensions.figures import MAX_VALUE, ExtensionFigures
 from magmobo.kernel.observe.metrics import MetricsRegistry
@@ -27,6 +30,11 @@ async def fails(call):
 REQUEST: dict[str, Any] = dict.fromkeys(
     ("request_id", "method", "path", "query", "table", "role", "claims", "body"), ""
 )
+
+
+@pytest.fixture
+def passable() -> Iterator[Path]:
+    yield from passable_folder()
 
 
 def is_calm(text: str) -> bool:
@@ -61,3 +69,31 @@ def test_figures_that_no_number_holds_spoil_no_page(tmp_path: Path) -> None:
     assert b"name_inc" in page
     assert b"inf" not in page.lower().replace(b'le="+inf"', b"")
     assert len(said) == 1
+
+
+SAYS = """
+from magx import Extension
+
+ext = Extension()
+DEEP = []
+for _ in range(450):
+    DEEP = [DEEP]
+ANSWERS = {"keys": {(1, 2): 3}, "deep": DEEP, "nan": float("nan"), "control": {"\\x00": "\\x1b]0;owned\\x07"}}
+
+
+@ext.command("say")
+async def say(arguments):
+    return ANSWERS[arguments["what"]]
+"""
+
+
+async def test_an_answer_that_json_has_no_words_for_is_the_extensions_failure(passable: Path) -> None:
+    async with gate(passable) as node:
+        await node.admit_package("sayer", packed(node, SAYS, id="sayer", commands=[{"name": "say", "summary": "says"}]))
+        with pytest.raises(MagError) as refused:
+            await node.run("sayer", "say", what="keys")
+        assert refused.value.code == "MAG-EXT-135"
+        assert await node.run("sayer", "say", what="deep")
+        assert await node.run("sayer", "say", what="nan") is None
+        assert await node.run("sayer", "say", what="control") == {"\x00": "\x1b]0;owned\x07"}
+        assert not any("failed" in warning for warning in node.warnings), node.warnings
