@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= flights
 .DEFAULT_GOAL := help
-.PHONY: help install tools up test lint format bench smoke lock clean
+.PHONY: help install tools up test lint format bench bench-hostile smoke lock clean
 
 help: ## List the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 24
 
 install: $(STAMP) ## Make .venv with everything, from hash-locked requirements
 $(STAMP): pyproject.toml requirements/dev.txt requirements/demo.txt scripts/venv.sh
@@ -38,6 +38,9 @@ format: install ## Rewrite the code in the project's style
 bench: install ## Measure and write docs/performance.md (BENCH_ARGS=--quick only prints)
 	@scripts/need.sh wrk
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+bench-hostile: install ## How little a flooding and a spinning extension cost a good one
+	@$(BIN)/python -m benchmarks.hostile $(BENCH_ARGS)
 
 smoke: install ## Boot a throw-away node, read a row, receive a change, stop
 	@$(BIN)/python scripts/smoke.py
