@@ -8,7 +8,7 @@ DEMO ?= flights
 .PHONY: help install tools up test lint format bench bench-hostile smoke lock clean
 
 help: ## List the commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 24
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 install: $(STAMP) ## Make .venv with everything, from hash-locked requirements
 $(STAMP): pyproject.toml requirements/dev.txt requirements/demo.txt scripts/venv.sh
