@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.hostile.extensions.node_gate import ALLOWED, Gate, Scene
+from tests.unit.extensions.api.support import Names
 
 from magmobo.contracts.errors import MagError
+from magmobo.extensions.component import ExtensionPlane
 
 FAULTS = (
     "four gigabytes", "nothing", "garbage", "deep", "wrong type", "unknown kind", "unknown id", "as the node",
@@ -34,12 +36,13 @@ async def denied(gate: Gate, scene: Scene, what: str, answer: Mapping[str, Any],
 
 
 @asynccontextmanager
-async def redirecting(to: str) -> AsyncIterator[int]:
-    """A server at the one address that may be reached, which sends everybody on."""
+async def redirecting(places: list[str]) -> AsyncIterator[int]:
+    """A server at the one address that may be reached, which sends everybody on: to the next place each time."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode())
+        head = f"HTTP/1.1 302 Found\r\nLocation: {places.pop(0)}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
         await writer.drain()
         writer.close()
 
@@ -49,19 +52,55 @@ async def redirecting(to: str) -> AsyncIterator[int]:
 
 
 async def outward(gate: Gate, scene: Scene) -> None:
+    """First what is refused as it stands, then names that lead inside, by a hostile name server and by redirects."""
     since = gate.head
-    await gate.admit("outward")
-    port = gate.kernel.status().urls["http"].rstrip("/").rpartition(":")[2]
-    for url in (
-        f"http://localhost:{port}/", f"http://127.0.0.1:{port}/", "http://169.254.169.254/latest/meta-data/",
-        f"http://[::ffff:127.0.0.1]:{port}/", f"http://2130706433:{port}/", f"http://0x7f.1:{port}/",
-        "http://0.0.0.0/", "file:///etc/passwd", f"http://localtest.example@127.0.0.1:{port}/",
-        "gopher://localhost/", "http://metadata.internal.example.evil.example/",
-    ):  # fmt: skip
-        answer = await ask(gate, "outward", "http.request", method="GET", url=url)
-        codes = [f"MAG-EXT-{number}" for number in (280, 281, 282)]
-        await denied(gate, scene, url, answer, *codes)
-    await gate.must_record(scene, since, "extension.denied", "outward", "http.request")
+    own = gate.kernel.status().urls["http"].rstrip("/").rpartition(":")[2]
+    async with redirecting(places := []) as port:
+        names = {
+            "inside.test": "127.0.0.1", "mapped.test": "::ffff:127.0.0.1", "metadata.test": "169.254.169.254",
+            "evil.test": ALLOWED, "rebinding.test": [ALLOWED, "127.0.0.1"], "both.test": [["127.0.0.1", "10.0.0.1"]],
+        }  # fmt: skip
+        hosts = [f"{name}:{number}" for name in ("localhost", *names) for number in (own, port)]
+        asked = [{"name": "network.outbound", "reason": "It would do harm with it.", "hosts": hosts}]
+        await gate.admit("outward", capabilities=asked)
+        for url in (
+            f"http://127.0.0.1:{own}/", "http://169.254.169.254/latest/meta-data/", f"http://[::ffff:127.0.0.1]:{own}/",
+            f"http://2130706433:{own}/", f"http://0x7f.1:{own}/", "http://0.0.0.0/", "file:///etc/passwd",
+            f"http://evil.test:{port}@127.0.0.1:{own}/", "gopher://localhost/",
+        ):  # fmt: skip
+            await fetch(gate, scene, url, "MAG-EXT-280")
+        await fetch(gate, scene, f"http://evil.test.example:{port}/", "MAG-EXT-281")
+        await fetch(gate, scene, f"http://localhost:{own}/", "MAG-EXT-282")
+        believe(gate, names)
+        for name in ("inside", "mapped", "metadata", "both"):
+            await fetch(gate, scene, f"http://{name}.test:{own}/", "MAG-EXT-282")
+        for place, code in (
+            (f"http://inside.test:{own}/", "MAG-EXT-282"), ("http://elsewhere.test/", "MAG-EXT-281"),
+            (f"http://127.0.0.1:{own}/", "MAG-EXT-280"), ("file:///etc/passwd", "MAG-EXT-280"),
+        ):  # fmt: skip
+            places.append(place)
+            await fetch(gate, scene, f"http://evil.test:{port}/", code)
+        places.append(f"http://rebinding.test:{port}/again")
+        await fetch(gate, scene, f"http://rebinding.test:{port}/", "MAG-EXT-282")
+        assert not places, "nobody came to where the redirects are"
+    await gate.must_record(scene, since, "extension.denied", "outward", "address")
+    await gate.must_record(scene, since, "extension.denied", "outward", "host")
+
+
+async def fetch(gate: Gate, scene: Scene, url: str, code: str) -> None:
+    """One request, which is refused for this reason."""
+    await denied(gate, scene, url, await ask(gate, "outward", "http.request", method="GET", url=url), code)
+
+
+def believe(gate: Gate, names: Mapping[str, Any]) -> None:
+    """Have the node ask a name server of the attacker."""
+    component = gate.kernel.assembly.board.slot("extensions").component
+    assert isinstance(component, ExtensionPlane)
+    server = Names()
+    server.names = dict(names)
+    http = component.plane()._http
+    http._resolve = server
+    http.forget("outward")  # its connections were made with the other one
 
 
 # ---------------------------------------------------------------- 37: frames

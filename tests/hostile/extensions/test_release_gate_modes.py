@@ -27,6 +27,13 @@ MODES = {"root": "S3", "unprivileged": "S3", "container": "S2"}
 """Mode -> the tier that it gives."""
 LEAKS = {("container", 6): {"look_at_metadata"}}
 """What a tier does not stop: in S2 there is no minimal root, and Landlock does not hide that a file is there."""
+ESCAPES, DENIALS = (8, 21, 22, 23, 37), (15, 31, 38, 40)
+RECORDS = {
+    **dict.fromkeys(range(1, 41), "extension.calls"), **dict.fromkeys(ESCAPES, "extension.escape_attempt"),
+    **dict.fromkeys(DENIALS, "extension.denied"), **dict.fromkeys((25, 26, 27, 30), "extension.install"),
+    **dict.fromkeys((28, 29), "extension.upgrade"),
+}  # fmt: skip
+"""The record that a case must leave, whatever else it leaves."""
 RUN_S = 240.0
 
 
@@ -77,6 +84,7 @@ def test_a_hostile_case_is_contained_on_record_and_noticed_by_nobody(
     expected = LEAKS.get((mode, case), set())
     assert {leak.partition(":")[0] for leak in result["leaked"]} == expected, result["leaked"]
     assert result["stopped"], f"nothing was tried: {result['absent']}"
-    assert result["recorded"], "nothing is on record"
+    recorded = {record.partition(" ")[0] for record in result["recorded"]}
+    assert RECORDS[case] in recorded, f"on record are only {recorded}"
     assert not result["wanting"], f"not on record: {result['wanting']}"
     assert result["late_ms"] < LATE_MS, f"the loop was {result['late_ms']} ms late ({result['raw_ms']} ms by the clock)"
