@@ -132,8 +132,11 @@ class Following:
         """What section [vault] says now: another token for a server, or another key, under which the local file is
         encrypted anew. Settings that the vault cannot follow are taken back.
         """
-        store, taken = kernel.services.secrets, self._source.vault_settings
-        while store is not None:
+        store = kernel.services.secrets
+        if store is None:
+            return
+        taken = self._source.vault_settings
+        while True:
             await self._vault_changed.wait()
             self._vault_changed.clear()
             config: VaultConfig = self._config.section("vault")

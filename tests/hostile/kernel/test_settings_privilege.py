@@ -212,6 +212,7 @@ def test_every_key_that_opens_something_is_reserved() -> None:
         "admin",
         "security",
         "cache",
+        "extensions",
         "vault",
         "listener",
         "magds",
