@@ -294,6 +294,18 @@ async def test_answers_are_bounded_and_what_is_too_large_ends_on_the_server(
                 await asyncio.sleep(0.01)
 
 
+async def test_what_works_on_after_too_many_rows_is_cancelled(dsn: str, postgres: PostgresServer) -> None:
+    """It never writes to the closed connection again, so nothing else would end it."""
+    counting = "(select count(*) from generate_series(1, 100000) a, generate_series(i, 100000) b)"
+    async with sql_node(dsn) as node:
+        one = await node.author("one")
+        with pytest.raises(ResultTooLarge):
+            await one.fetch(f"select i, case when i > 15000 then {counting} end from generate_series(1, 20000) as g(i)")
+        async with asyncio.timeout(5):
+            while await active(postgres, node.guests.role_of("one")):
+                await asyncio.sleep(0.01)
+
+
 async def active(postgres: PostgresServer, role: str) -> int:
     """Statements of the role that run now."""
     async with await psycopg.AsyncConnection.connect(postgres.dsn()) as watcher:

@@ -75,7 +75,13 @@ async def test_a_guest_logs_in_with_its_password_and_is_gone_without_a_trace(
         dsn = embedded_access(data_dir).dsn
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(dsn, user=role, password="guessed")
-        async with plane.database.session() as connection:
+        async with plane.guests.session("shop") as held, plane.database.session() as connection:
+            await connection.execute(f"alter role {role} password 'another'".encode())
+            await connection.execute("update mag.guest set password = 'another'")
+            async with plane.guests.session(
+                "shop"
+            ) as fresh:  # by a login of its own, with the password that counts now
+                assert fresh.info.backend_pid != held.info.backend_pid
             await connection.execute("update mag.guest set password = 'not this one'")
         await plane.guests.forget("shop")
         with pytest.raises(GuestsRefused, match=r"pg_hba|lets"):
