@@ -7,6 +7,7 @@ measures how late the node's event loop is; time in which the machine ran somebo
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -259,6 +260,8 @@ async def gate(folder: Path, **more: Mapping[str, Any]) -> AsyncIterator[Gate]:
         await node.command("extension:trust", public=public_text(node.key.public), label="the gate")
         await node.admit("quiet")
         await node.run("quiet", "hello")
+        gc.collect()
+        gc.freeze()  # as a node does when it is ready
         node.tier = (await node.command("extension:doctor"))["tier"]
         beating = asyncio.create_task(node.beat.run(), name="beat")
         try:
