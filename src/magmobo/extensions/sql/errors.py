@@ -10,7 +10,7 @@ class StatementRefused(MagError):
 
     code = "MAG-EXT-200"
     http_status = 422
-    remedy = "docs/extension-sql.md lists the statements and functions that extensions may use; values go into parameters."
+    remedy = "docs/extension-sql.md lists the statements and functions there are; values go into parameters."
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
