@@ -52,7 +52,7 @@ class Guarded(Struct, frozen=True):
 def guard(sql: str, *, schema: str, allow: Allow) -> Guarded:
     """The statement as it may run: one for `query`, any number for `migration`.
 
-    Takes up to 100 ms for a text that is as long as it may be, so call it in a thread, or ask `GuardCache`.
+    Takes about half a second for a text that is as long as it may be: call it in a thread, or ask `GuardCache`.
     Args:
         schema: the extension's own, to which names without a schema belong; empty: it has none.
     Raises: StatementRefused, StatementTooLarge.

@@ -19,7 +19,7 @@ from sqlglot.tokenizer_core import TokenType
 from magmobo.extensions.sql.errors import StatementRefused, StatementTooLarge
 from magmobo.extensions.sql.words import FIELDS
 
-STEPS_PER_TOKEN, STEPS_AT_LEAST = 60, 5_000
+STEPS_PER_TOKEN, STEPS_AT_LEAST = 5, 500  # what people write takes one or two for each
 _DIALECT = Postgres()
 _DIALECT.INDEX_OFFSET = 0  # an index stays the number that was written
 
