@@ -1,5 +1,5 @@
-"""The way of a new author, as typed: `extension:new`, an edit, `extension:test`, `:pack`, `:sign`, `:trust`, `:install` with
-`--enable`, and the first event that the extension handled, on a node that runs already. Ten commands, each a process of
+"""The way of a new author, as typed: `extension:new`, an edit, `extension:test`, `:pack`, `:sign`, `:trust`, `:install`
+with `--enable`, and the first event that the extension handled, on a node that runs already. Ten commands, each a process of
 its own; the yardstick is Python started as often.
 """
 
