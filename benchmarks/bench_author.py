@@ -1,6 +1,6 @@
 """The way of a new author, as typed: `extension:new`, an edit, `extension:test`, `:pack`, `:sign`, `:trust`, `:install`
-with `--enable`, and the first event that the extension handled, on a node that runs already. Ten commands, each a process of
-its own; the yardstick is Python started as often.
+with `--enable`, and the first event that the extension handled, on a node that runs already. Ten commands, each a
+process of its own; the yardstick is Python started as often.
 """
 
 from __future__ import annotations

@@ -149,6 +149,7 @@ class PlayedEvents:
         self._world = world
         self.workers: dict[str, Any] = {}
         self.forgotten: list[str] = []
+        self.unfollowed: list[str] = []
 
     async def attach(self, worker: Any) -> None:
         await asyncio.sleep(0)
@@ -160,6 +161,10 @@ class PlayedEvents:
     async def forget(self, connection: Any, extension_id: str) -> None:
         await self._world.at("forget", extension_id)
         self.forgotten.append(extension_id)
+
+    async def unfollow(self, connection: Any, extension_id: str) -> None:
+        await self._world.at("unfollow", extension_id)
+        self.unfollowed.append(extension_id)
 
     async def waiting(self, extension_id: str) -> tuple[int, int]:
         return 3, 1

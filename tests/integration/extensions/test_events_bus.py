@@ -280,17 +280,23 @@ async def test_nothing_is_told_from_the_moment_it_is_detached(dsn: str) -> None:
         assert worker.numbers() == [0]
 
 
-async def test_what_is_forgotten_is_gone_and_nothing_of_it_is_logged_any_more(dsn: str) -> None:
+@pytest.mark.parametrize("with_values", [True, False])
+async def test_what_is_forgotten_is_gone_and_nothing_of_it_is_logged_any_more(dsn: str, with_values: bool) -> None:
     async with running_node(dsn) as node:
         worker = FakeWorker(installed("listener", binding()))
         await node.router.attach(worker)
         node.emit(TestNoted(1))
         await until(lambda: worker.told)
         async with node.host.database.session() as connection, connection.transaction():
-            await node.router.forget(connection, "listener")
+            await connection.execute(
+                "insert into mag.extension_kv (extension_id, key, value) values ('listener', 'a', 'b')"
+            )
+            leave = node.router.forget if with_values else node.router.unfollow
+            await leave(connection, "listener")
         bus = node.host.context.bus
         await until(lambda: not bus.has_listeners(TestNoted), timeout_s=15)
         assert query(dsn, "select * from mag.extension_subscription") == []
+        assert query(dsn, "select key from mag.extension_kv") == ([] if with_values else [("a",)])
 
 
 async def test_old_events_are_removed_and_who_did_not_get_them_is_told(dsn: str) -> None:

@@ -123,6 +123,12 @@ class EventRouter:
         await subscriptions.forget(connection, extension_id)
         self._look()
 
+    async def unfollow(self, connection: Connection, extension_id: str) -> None:
+        """Log nothing for it any more and remove what waits; its values stay. Inside of the caller's transaction."""
+        self._workers.pop(extension_id, None)
+        await subscriptions.unfollow(connection, extension_id)
+        self._look()
+
     async def waiting(self, extension_id: str) -> tuple[int, int]:
         """Events that wait for it, and events and jobs that it could not take."""
         async with self._database.session() as connection:

@@ -35,10 +35,13 @@ _WAITING = """
 select coalesce((select sum(waiting) from mag.extension_subscription where extension_id = %s), 0)::bigint,
        (select count(*) from mag.extension_dead where extension_id = %s)
 """
-_FORGET = (
+_UNFOLLOW = (
     "delete from mag.extension_subscription where extension_id = %s",
     "delete from mag.extension_dead where extension_id = %s",
     "delete from mag.extension_job where extension_id = %s",
+)
+_FORGET = (
+    *_UNFOLLOW,
     "delete from mag.extension_kv where extension_id = %s",
     "delete from mag.extension_kv_total where extension_id = %s",
 )
@@ -108,6 +111,12 @@ async def waiting(connection: Connection, extension_id: str) -> tuple[int, int]:
     """Events that wait for an extension, and what it could not take."""
     row = await (await connection.execute(_WAITING, (extension_id, extension_id))).fetchone()
     return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
+
+async def unfollow(connection: Connection, extension_id: str) -> None:
+    """Remove what an extension was to be told and to do, not its values; inside the caller's transaction."""
+    for statement in _UNFOLLOW:
+        await connection.execute(statement, (extension_id,))
 
 
 async def forget(connection: Connection, extension_id: str) -> None:

@@ -119,7 +119,9 @@ class Installing:
             await self._core.settings.forget(entry)
             await self._core.remove_data(entry)
         async with connection.transaction():
-            if not keep_data:
+            if keep_data:
+                await self._core.ports.events.unfollow(connection, entry.id)
+            else:
                 await self._core.ports.events.forget(connection, entry.id)
             await self._storage.drop(connection, entry.guest, keep_schema=keep_data)
             await self._store.remove(connection, entry, keep_data=keep_data)

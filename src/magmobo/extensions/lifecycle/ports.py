@@ -121,6 +121,10 @@ class EventRouter(Protocol):
         """Remove all that is kept of it: subscriptions, jobs, values. In the caller's transaction."""
         ...
 
+    async def unfollow(self, connection: AsyncConnection[Any], extension_id: str) -> None:
+        """Log nothing for it any more; its values stay. In the caller's transaction."""
+        ...
+
     async def waiting(self, extension_id: str) -> tuple[int, int]:
         """Events that wait for it, and those it could not take."""
         ...
