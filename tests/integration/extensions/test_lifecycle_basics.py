@@ -108,6 +108,7 @@ async def test_kept_data_waits_for_the_same_signer(database: str, tmp_path: Path
         execute(database, "insert into ext_demo.seen values (7)")
         await node.lifecycle.disable("demo", ADMIN)
         await node.lifecycle.uninstall("demo", False, ADMIN)
+        assert (node.router.events.unfollowed, node.router.events.forgotten) == (["demo"], [])
         assert traces(database, tmp_path)["roles"] == []
         execute(database, "update mag.extension_kept set signer = 'somebody'")
         with pytest.raises(DataOfAnother):
