@@ -83,12 +83,14 @@ def _bind(folder: Folder) -> None:
 
 
 def _make(folder: str) -> None:
-    """A folder with those above it. Without pathlib, whose objects each worker would have memory of its own for."""
+    """A folder with those above it, which nobody writes to: where they lie in /tmp, that is the worker's own. Without
+    pathlib, whose objects each worker would have memory of its own for.
+    """
     at = 0
     while at >= 0:
         at = folder.find("/", at + 1)
         with suppress(FileExistsError):
-            os.mkdir(folder if at < 0 else folder[:at])  # noqa: PTH102
+            os.mkdir(folder if at < 0 else folder[:at], 0o555)  # noqa: PTH102
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
