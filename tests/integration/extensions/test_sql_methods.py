@@ -319,7 +319,9 @@ async def active(postgres: PostgresServer, role: str) -> int:
 
 
 async def test_a_value_that_fills_the_memory_is_not_taken_in(dsn: str) -> None:
-    """One value of 150 MB: the node holds some of it at most."""
+    """One value of 150 MB: the node holds some of it at most. Whoever took it in would hold it twice or more; libpq's
+    buffer doubles, and a process that has run a while has other peaks of its own.
+    """
     async with sql_node(dsn, TABLES) as node:
         one = await node.author("one", read=["public.orders"])
         with psycopg.connect(dsn, autocommit=True) as admin:
@@ -329,7 +331,7 @@ async def test_a_value_that_fills_the_memory_is_not_taken_in(dsn: str) -> None:
         before_kib = _status_kib("VmRSS")
         with pytest.raises(ResultTooLarge):
             await one.fetch("select note from public.orders where id = 1")
-        assert _status_kib("VmHWM") - before_kib < 64 * 1024
+        assert _status_kib("VmHWM") - before_kib < 128 * 1024
         assert await one.value("select length(note) from public.orders where id = 1") == 150_000_000
 
 
