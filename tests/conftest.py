@@ -1,13 +1,20 @@
-"""Fixtures every test may use: one real Postgres a session, one fresh database a test."""
+"""Fixtures every test may use: one real Postgres a session, one fresh database a test.
+
+Properties are tried without a clock: how long an example takes says how busy the machine is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from magmobo.testing.node import disposable_system_dir
 from magmobo.testing.postgres import PostgresServer, running_postgres
+
+settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

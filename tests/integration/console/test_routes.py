@@ -275,7 +275,9 @@ async def test_a_stopped_console_is_gone_and_forgets_its_sessions() -> None:
         assert (await browser.request("GET", "/console/api/session")).status == 401
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(body=st.binary(max_size=200) | st.recursive(st.none() | st.text(), st.lists).map(lambda x: repr(x).encode()))
 def test_any_body_is_answered_and_never_lets_anybody_in(body: bytes) -> None:
     async def attempt() -> None:

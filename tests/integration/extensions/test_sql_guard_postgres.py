@@ -111,7 +111,9 @@ def queries(draw: st.DrawFn, depth: int = 2) -> str:
     return f"{with_}select 1 as id from {listed}{where}{tail}"
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.data())
 def test_names_stand_for_the_tables_that_postgres_takes_them_for(
     connection: psycopg.Connection[tuple[Any, ...]], data: st.DataObject

@@ -292,7 +292,7 @@ STARTS = [
 ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=200)
 @given(st.binary(max_size=300), st.sampled_from(STARTS))
 def test_any_bytes_are_read_or_refused(tmp_path: Path, identity: Path, data: bytes, start: bytes) -> None:
     found, refusal = outcome(written(tmp_path / "any", start + data), identity=identity)

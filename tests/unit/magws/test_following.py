@@ -413,7 +413,9 @@ async def test_a_client_that_reads_nothing_is_closed() -> None:
 STEP = st.sampled_from(["commit", "settle", "drop", "return", "slow", "drain", "lose", "restart"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(STEP, max_size=40), st.booleans())
 async def test_every_change_arrives_once_in_order_or_inside_a_gap(steps: list[str], filtered: bool) -> None:
     """Whatever happens, a client that keeps its position sees each committed row once, unless a gap covers it."""
