@@ -16,11 +16,16 @@ T = TypeVar("T", bound=Mapping[str, Any])
 
 
 class HookDenied(Exception):
-    """Raised by a hook handler: the operation must not happen. `reason` is told to whoever asked for it."""
+    """Raised by a hook handler: the operation must not happen. `reason` is told to whoever asked for it; `retry_s`,
+    where it is known, is how long to wait before asking again (clients of REST read it in Retry-After).
+    """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, reason: str, retry_s: float = 0.0) -> None:
+        super().__init__(reason, retry_s)
+        self.reason, self.retry_s = reason, retry_s
+
+    def __str__(self) -> str:
+        return str(self.reason)
 
 
 class ApiError(Exception):

@@ -24,7 +24,7 @@ from magx.texts import MAX_LINE_CHARACTERS, MAX_MESSAGE_CHARACTERS, said, trace_
 
 MAX_FIELDS_BYTES = 16_384
 LONGEST_WAIT_S = 10.0
-"""A limit that lasts longer is not waited for: the event comes again."""
+"""A limit that lasts longer is not waited for: the node gives the event again when it is over."""
 GAP_TOPIC = "extension.gap"
 """Topic of what stands in a subscription for events that it did not get."""
 _call_id: ContextVar[int] = ContextVar("magx_call_id", default=0)
@@ -116,7 +116,7 @@ class Session:
             frame = wire.Done(call.id, say(result))
         except HookDenied as denied:
             if handler.kind == "hook":
-                frame = wire.Denied(call.id, said(denied.reason, MAX_MESSAGE_CHARACTERS))
+                frame = wire.Denied(call.id, said(denied.reason, MAX_MESSAGE_CHARACTERS), _seconds(denied.retry_s))
             else:
                 frame = _failure(call.id, denied)
         except BaseException as error:  # also SystemExit: a handler's end is not the worker's
@@ -126,25 +126,36 @@ class Session:
     async def _consume(self, delivery: wire.Deliver, handler: Handler, gap: Handler | None) -> None:
         _call_id.set(delivery.id)
         failed: list[tuple[int, str]] = []
+        later: list[tuple[int, float]] = []
+        met = ""
+        wait_until_s = self._loop.time() + self._longest_wait_s
         for place, item in enumerate(delivery.events):
             taker = gap if item.topic == GAP_TOPIC else handler
             try:
                 if taker is None:
                     self.log("warning", f"events of {delivery.subscription} may be missing", wire.value(item.data))
                     continue
-                await self._hand_over(taker, delivery.subscription, item)
+                await self._hand_over(taker, delivery.subscription, item, wait_until_s)
             except BaseException as error:  # the other events are not to suffer for it
                 if delivery.id not in self._running:
                     return
+                if isinstance(error, RateLimited) and (retry_s := _seconds(error.retry_s)):
+                    later.append((place, retry_s))
+                    met = said(error)
+                    continue
                 reason = f"{type(error).__name__}: {said(error)}"[:MAX_MESSAGE_CHARACTERS]
                 failed.append((place, reason))
                 facts = {"event": item.id, "tries": item.tries, "trace": trace_of(error)}
                 self.log("warning", f"{delivery.subscription} could not take an event: {reason}", facts)
-        self._finish(delivery.id, wire.Acked(delivery.id, failed))
+        if later:
+            facts = {"events": len(later), "retry_s": later[-1][1], "error": met}
+            self.log("info", f"{delivery.subscription} waits for a limit of the node", facts)
+        self._finish(delivery.id, wire.Acked(delivery.id, failed, later))
 
-    async def _hand_over(self, taker: Handler, subscription: str, item: wire.Item) -> None:
-        """One event to its handler, and again when all that stopped it was a limit of the node: that must not use up
-        its tries. The delivery's deadline bounds it.
+    async def _hand_over(self, taker: Handler, subscription: str, item: wire.Item, wait_until_s: float) -> None:
+        """One event to its handler, and again when all that stopped it was a limit of the node that is soon over.
+
+        Raises: RateLimited for one that lasts longer; what the handler raises.
         """
         while True:
             try:
@@ -152,9 +163,10 @@ class Session:
                 if taker.is_async:
                     await result
             except RateLimited as limited:
-                if not 0 < limited.retry_s <= self._longest_wait_s:
+                retry_s = _seconds(limited.retry_s)
+                if not retry_s or self._loop.time() + retry_s > wait_until_s:
                     raise
-                await asyncio.sleep(limited.retry_s)
+                await asyncio.sleep(retry_s)
             else:
                 return
 
@@ -256,6 +268,11 @@ class Session:
     def figure(self, name: str, kind: str, value: float) -> None:
         """One figure."""
         self._offer(wire.Figure(name, kind, float(value)))
+
+
+def _seconds(value: object) -> float:
+    """What an author said of a time, 0 for what is none."""
+    return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else 0.0
 
 
 def _pack(method: str, args: Mapping[str, Any]) -> Raw:

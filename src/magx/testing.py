@@ -246,8 +246,8 @@ class FakeKernel:
         match self._ask(frame):
             case wire.Done(result=result):
                 return wire.value(result)
-            case wire.Denied(reason=reason):
-                raise HookDenied(reason)
+            case wire.Denied(reason=reason, retry_s=retry_s):
+                raise HookDenied(reason, retry_s)
             case wire.Failed(error=error, message=message, trace=trace):
                 raise HandlerFailed(error, message, trace)
 
@@ -260,6 +260,8 @@ class FakeKernel:
             case wire.Acked(failed=[(_, reason), *_]):
                 error, _, message = reason.partition(": ")
                 raise HandlerFailed(error, message)
+            case wire.Acked(later=[_, *_]):
+                raise HandlerFailed("RateLimited", self.lines[-1][2]["error"])  # said before it answered
             case wire.Failed(error=error, message=message, trace=trace):
                 raise HandlerFailed(error, message, trace)
 

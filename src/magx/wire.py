@@ -142,10 +142,11 @@ class Done(Frame, frozen=True, tag=21, gc=False):
 
 
 class Denied(Frame, frozen=True, tag=22, gc=False):
-    """A hook's no."""
+    """A hook's no; `retry_s` is how long it stays one, 0 where that is not known."""
 
     id: int
     reason: str
+    retry_s: float = 0.0
 
 
 class Failed(Frame, frozen=True, tag=23, gc=False):
@@ -158,12 +159,13 @@ class Failed(Frame, frozen=True, tag=23, gc=False):
 
 
 class Acked(Frame, frozen=True, tag=24, gc=False):
-    """The answer to a `Deliver`: events that could not be taken, by their place in it, with the reason; all others
-    were.
+    """The answer to a `Deliver`: events that could not be taken, by their place in it, with the reason; those that a
+    limit of the node kept from being taken, with the seconds until they may come again; all others were.
     """
 
     id: int
     failed: Sequence[tuple[int, str]] = ()
+    later: Sequence[tuple[int, float]] = ()
 
 
 class Api(Frame, frozen=True, tag=25, gc=False):

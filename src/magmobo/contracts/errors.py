@@ -205,15 +205,15 @@ class UnknownAuditAction(MagError):
 
 
 class HookDenied(MagError):
-    """An extension that guards this operation refused it."""
+    """An extension that guards this operation refused it; `retry_s`: for so long, 0 where it did not say."""
 
     code = "MAG-EXT-001"
     http_status = 403
     remedy = "The named extension says why; `mag extension:show ID` shows what it guards and who approved that."
 
-    def __init__(self, point: str, extension: str, reason: str) -> None:
-        super().__init__(point, extension, reason)
-        self.point, self.extension, self.reason = point, extension, reason
+    def __init__(self, point: str, extension: str, reason: str, retry_s: float = 0.0) -> None:
+        super().__init__(point, extension, reason, retry_s)
+        self.point, self.extension, self.reason, self.retry_s = point, extension, reason, retry_s
 
     def __str__(self) -> str:
         return f"{self.extension} denied it: {self.reason}"

@@ -162,6 +162,15 @@ async def _fail_events_that_were_not_given(worker: Worker, peer: Played) -> None
         await delivering
 
 
+async def _put_off_an_event_that_failed(worker: Worker, peer: Played) -> None:
+    item = wire.Item("1", "a.b", 0.0, 1, wire.raw({}))
+    delivering = asyncio.create_task(worker.deliver("all", [item], 5.0))
+    delivery = await peer.next(wire.Deliver)
+    await peer.send(wire.Acked(delivery.id, [(0, "once")], [(0, 1.0)]))
+    with pytest.raises(WorkerEnded):
+        await delivering
+
+
 async def _fail_an_event_twice(worker: Worker, peer: Played) -> None:
     item = wire.Item("1", "a.b", 0.0, 1, wire.raw({}))
     delivering = asyncio.create_task(worker.deliver("all", [item], 5.0))
@@ -217,6 +226,7 @@ MOVES: dict[str, Moves] = {
     "an answer of another kind": _answer_of_another_kind,
     "failing events that were not given": _fail_events_that_were_not_given,
     "failing an event twice": _fail_an_event_twice,
+    "putting off an event that failed": _put_off_an_event_that_failed,
     "letting go on what is not around": _let_go_on_what_is_not_around,
     "letting go on twice": _let_go_on_twice,
     "answering late, twice": _answer_late_twice,

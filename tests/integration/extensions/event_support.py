@@ -145,7 +145,9 @@ def binding(topic: str = TestNoted.topic, name: str = "heard", **more: Any) -> E
 
 
 class FakeWorker:
-    """Takes what it is told; `fail` says of an event why not, `before` may wait or raise for a whole batch."""
+    """Takes what it is told; `fail` says of an event why not, `limit` in how many seconds; `before` may wait or raise
+    for a whole batch.
+    """
 
     def __init__(self, extension: Installed) -> None:
         self.installed = extension
@@ -154,27 +156,29 @@ class FakeWorker:
         self.batches: list[int] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.fail: Callable[[dict[str, Any]], str | None] = lambda data: None
+        self.limit: Callable[[dict[str, Any]], float] = lambda data: 0.0
         self.before: Callable[[Sequence[wire.Item]], Any] | None = None
         self.answer: Callable[[Question], Any] | None = None
 
-    async def deliver(
-        self, subscription: str, items: Sequence[wire.Item], timeout_s: float
-    ) -> Sequence[tuple[int, str]]:
+    async def deliver(self, subscription: str, items: Sequence[wire.Item], timeout_s: float) -> wire.Acked:
         assert 1 <= len(items) <= wire.MAX_EVENTS
         wire.encode(wire.Deliver(1, subscription, 1000, items))  # it fits into a frame
         if self.before is not None:
             await self.before(items)
         self.batches.append(len(items))
         failed: list[tuple[int, str]] = []
+        later: list[tuple[int, float]] = []
         for place, item in enumerate(items):
             data = wire.value(item.data)
             self.tries.append((item.id, item.tries))
             reason = self.fail(data)
             if reason is not None:
                 failed.append((place, reason))
+            elif retry_s := self.limit(data):
+                later.append((place, retry_s))
             else:
                 self.told.append((subscription, item, data))
-        return failed
+        return wire.Acked(1, failed, later)
 
     async def ask(self, question: Question) -> Raw:
         self.asked.append((question.handler, wire.value(question.argument)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.integration.extensions.event_support import (
@@ -164,6 +165,48 @@ async def test_a_worker_that_is_not_there_costs_no_try(dsn: str) -> None:
         node.emit(TestNoted(1))
         await until(lambda: worker.told)
         assert worker.tries == [(worker.told[0][1].id, 1)]
+
+
+async def test_a_limit_of_the_node_is_waited_for_without_a_try_and_costs_no_event(dsn: str) -> None:
+    async with running_node(dsn) as node:
+        worker = FakeWorker(installed("listener", binding()))
+        met = 0
+
+        def limit(data: dict[str, Any]) -> float:
+            nonlocal met
+            met += data["number"] == 2
+            return 0.01 if data["number"] == 2 and met <= 8 else 0.0  # more often than there are tries
+
+        worker.limit = limit
+        await node.router.attach(worker)
+        for number in range(5):
+            node.emit(TestNoted(number))
+        await until(lambda: 2 in worker.numbers() and not _line(node, "heard").backlog.waiting)
+        assert met == 9
+        assert {tries for _, tries in worker.tries} == {1}
+        first = {number: worker.numbers().index(number) for number in range(5)}
+        assert sorted(first) == list(range(5))
+        last = {number: place for place, number in enumerate(worker.numbers())}
+        assert last[2] < last[3] < last[4], "what is behind it comes again behind it"
+        assert query(dsn, "select count(*) from mag.extension_dead") == [(0,)]
+
+
+async def test_what_waits_for_a_limit_beyond_the_bound_is_a_gap_and_a_restart_forgets_none(dsn: str) -> None:
+    async with running_node(dsn, event_backlog=100) as node:
+        worker = FakeWorker(installed("listener", binding()))
+        worker.limit = lambda _: 3600.0
+        await node.router.attach(worker)
+        for number in range(250):
+            node.emit(TestNoted(number))
+        await until(lambda: query(dsn, "select count(*) from mag.extension_event") == [(250,)])
+        await until(lambda: _line(node, "heard").backlog.dropped)
+        assert _line(node, "heard").backlog.waiting <= 101
+    async with running_node(dsn, event_backlog=1000) as node:
+        again = FakeWorker(installed("listener", binding()))
+        await node.router.attach(again)
+        await until(lambda: len(again.told) >= 250)
+        assert again.numbers() == list(range(250)), "the cursor stands before what was not told"
+    assert query(dsn, "select count(*) from mag.extension_dead") == [(0,)]
 
 
 async def test_too_many_events_become_one_gap_and_the_node_is_told(dsn: str) -> None:

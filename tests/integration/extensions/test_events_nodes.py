@@ -23,6 +23,7 @@ from magmobo.components.magds.changes import service, slot
 from magmobo.extensions.events import delivery, intake, router, seat
 from magmobo.extensions.events.errors import EventsBusy
 from magmobo.extensions.package.manifest import JobBinding
+from magx import wire
 
 SEATS = "select pid from pg_locks where locktype = 'advisory' and classid = 1835100006 and granted"
 LEADER = "select pid from pg_locks where locktype = 'advisory' and classid = 1835100005 and objid = 1 and granted"
@@ -176,7 +177,7 @@ async def test_what_a_hostile_worker_answers_changes_nothing_for_others(
 
         async def deliver(self, subscription: str, items: Any, timeout_s: float) -> Any:
             await super().deliver(subscription, items, timeout_s)
-            return self.answer_with
+            return wire.Acked(1, self.answer_with)
 
     async with running_node(dsn) as node:
         liar, good = Liar(installed("liar", binding())), FakeWorker(installed("good", binding()))

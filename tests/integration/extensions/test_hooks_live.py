@@ -30,7 +30,7 @@ async def before(call):
 @ext.hook("database.before_migration")
 def guard(call):
     if "drop" in call.data["sql"]:
-        raise HookDenied("nothing is dropped here")
+        raise HookDenied("nothing is dropped here", 12.5)
 
 @ext.hook("database.around_query")
 async def around(call):
@@ -75,8 +75,9 @@ async def test_every_phase_through_a_real_worker(plane: Mediation, tmp_path: Pat
     assert health is not None
     async with asyncio.timeout(10):
         assert (await before.before(REQUEST)).query == "select=*&limit=1"
-        with pytest.raises(HookDenied, match="one denied it: nothing is dropped here"):
+        with pytest.raises(HookDenied, match="one denied it: nothing is dropped here") as denied:
             await guard.before(MIGRATION)
+        assert denied.value.retry_s == 12.5
 
         async def run() -> int:
             return 5

@@ -106,6 +106,19 @@ async def test_too_often_is_429_and_nobody_else_is_asked(stack: Stack) -> None:
     assert [chain.asked for chain in others] == [[], []]
 
 
+@pytest.mark.parametrize(
+    ("retry_s", "told"), [(0.0, "1"), (0.2, "1"), (12.0, "12"), (12.01, "13"), (86_400.0, "86400")]
+)
+async def test_too_often_says_when_as_the_guard_does(stack: Stack, retry_s: float, told: str) -> None:
+    def deny(_: Any) -> Any:
+        raise HookDenied("api.rate_limit_check", "counter", "ten a minute", retry_s)
+
+    put(stack, "api.rate_limit_check", deny)
+    answer = await stack.get("airlines")
+
+    assert (answer.status, answer.headers["retry-after"]) == (429, told)
+
+
 async def test_a_changed_query_is_what_runs_and_what_is_judged(stack: Stack) -> None:
     put(stack, "api.before_request", changing(query="carrier=eq.UA&select=carrier"))
     judge = put(stack, "api.rbac_check")

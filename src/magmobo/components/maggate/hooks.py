@@ -42,7 +42,7 @@ class Guards:
             try:
                 await limiter.before(context)
             except HookDenied as denial:
-                raise RequestRateLimited(denial.extension, denial.reason) from denial
+                raise RequestRateLimited(denial.extension, denial.reason, denial.retry_s) from denial
         if (changer := self.before_request.chain) is not None:
             changed = await changer.before(context)
             context = _adopt(call, context, changed, max_body_bytes)

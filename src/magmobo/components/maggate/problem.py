@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from magmobo.components.maggate.errors import (
     PermissionDenied,
     RangeNotSatisfiable,
     ReadOnly,
+    RequestRateLimited,
     StatementTimeout,
     TooManyAffected,
     TooMuch,
@@ -114,7 +116,8 @@ def problem(error: MagError, hide: Callable[[str], str] = str) -> tuple[int, lis
         challenge = error.challenge if isinstance(error, IdentityError) else "Bearer"
         headers.append((b"www-authenticate", challenge.encode()))
     if error.retryable:
-        headers.append((b"retry-after", b"1"))
+        wait_s = error.retry_s if isinstance(error, RequestRateLimited) else 0.0
+        headers.append((b"retry-after", b"%d" % max(1, ceil(wait_s))))  # whole seconds, never too few
     if isinstance(error, RangeNotSatisfiable) and error.total is not None:
         headers.append((b"content-range", b"*/%d" % error.total))
     return status, headers, msgspec.json.encode(document)

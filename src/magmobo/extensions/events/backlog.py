@@ -15,6 +15,8 @@ RETRY_AFTER_S = (1.0, 5.0, 25.0)
 MAX_BATCH = 64
 NOT_TRIED = ""
 """The reason of an event that a worker did not come to, because one before it failed."""
+LIMITED = "limited"
+"""The reason of an event that could not be taken because the node let its extension ask no more for a while."""
 BACKLOG, EXPIRED = "backlog", "expired"
 """Why a gap of ours stands for events: more waited than may, or they are no longer in the log."""
 _LOOK_AT = 2000
@@ -40,6 +42,7 @@ class Backlog:
         self.scanned, self.limit = cursor, limit
         self._line: deque[Waiting] = deque()
         self._batch_limit = MAX_BATCH
+        self._held_until_s = 0.0
         self.waiting = 0
         self.dropped = 0
 
@@ -79,6 +82,8 @@ class Backlog:
     def take(self, now_s: float) -> Sequence[Waiting]:
         """The next batch; empty when nothing is due. Everything taken is given back by `settle` or `put_back`."""
         self._trim()
+        if now_s < self._held_until_s:
+            return ()
         batch: list[Waiting] = []
         blocked: set[str] = set()
         for one in self._look():
@@ -119,6 +124,9 @@ class Backlog:
                 one.taken = False
                 continue
             again.add(one.key)
+            if reason == LIMITED:
+                one.taken = False
+                continue
             one.tries += 1
             if one.tries > len(RETRY_AFTER_S):
                 given_up.append((one, reason))
@@ -149,6 +157,12 @@ class Backlog:
         self._batch_limit = 1
         return given_up
 
+    def hold_until(self, until_s: float) -> None:
+        """Give nothing before: the node lets the extension ask no more until then. Then a batch is small, because such
+        a limit lets little through at its end.
+        """
+        self._held_until_s, self._batch_limit = until_s, 1
+
     def slow_down(self) -> None:
         """The last batch took long: the next ones are smaller."""
         self._batch_limit = max(1, self._batch_limit // 4)
@@ -165,7 +179,7 @@ class Backlog:
             if one.key not in seen:
                 seen.add(one.key)
                 due_s = one.due_s if due_s is None else min(due_s, one.due_s)
-        return None if due_s is None else max(0.0, due_s - now_s)
+        return None if due_s is None else max(0.0, max(due_s, self._held_until_s) - now_s)
 
     # ------------------------------------------------------------ inside
 

@@ -1,7 +1,8 @@
 """One subscription while this node delivers: what waits for it, and the task that hands it to the worker.
 
 One batch is under way at a time. An event is told if the extension may see it at that moment, not only when it came.
-What cannot be taken after three more tries is kept as a dead letter before the cursor passes it.
+What cannot be taken after three more tries is kept as a dead letter before the cursor passes it. What met a limit of
+the node on what the extension may ask waits for its end, and that is no try.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from magmobo.contracts.errors import MagError, Unavailable
 from magmobo.contracts.events import ExtensionBackpressureCritical, ExtensionBackpressureWarning
 from magmobo.extensions.events import bodies
 from magmobo.extensions.events.access import Data, Viewer
-from magmobo.extensions.events.backlog import EXPIRED, NOT_TRIED, Backlog, Waiting
+from magmobo.extensions.events.backlog import EXPIRED, LIMITED, NOT_TRIED, Backlog, Waiting
 from magmobo.extensions.events.dead import Dead
 from magmobo.extensions.events.log import Logged
 from magmobo.extensions.installed import Installed
@@ -31,6 +32,7 @@ REPLAY_WINDOW = 1000
 _NO_LIMIT = 2**31
 _MAX_HELD_BYTES = 4 * 1_048_576
 _PAUSE_S, _PAUSE_LIMIT_S = 0.25, 5.0
+_LIMIT_LEAST_S, _LIMIT_MOST_S = 0.25, 60.0
 _MAX_REASON_CHARS = 500
 
 
@@ -40,10 +42,8 @@ class Worker(Protocol):
     @property
     def installed(self) -> Installed: ...
 
-    async def deliver(
-        self, subscription: str, items: Sequence[wire.Item], timeout_s: float
-    ) -> Sequence[tuple[int, str]]:
-        """Hand over events; those it could not take, by place, with the reason. Raises: MagError."""
+    async def deliver(self, subscription: str, items: Sequence[wire.Item], timeout_s: float) -> wire.Acked:
+        """Hand over events; its answer says which of them it did not take. Raises: MagError."""
         ...
 
 
@@ -193,12 +193,15 @@ class Line:
         items, places, failed = self._items(batch, rows)
         began_s = self._now_s()
         given_up: Sequence[tuple[Waiting, str]]
+        answer = wire.Acked(0)
         try:
             if items:
                 self.depth = max((row.depth for row in rows.values()), default=0)
                 answer = await worker.deliver(self.name, items, DELIVER_TIMEOUT_S)
                 failed |= _understood(answer, places)
             given_up = backlog.settle(batch, failed, self._now_s())
+            if answer.later:
+                backlog.hold_until(self._now_s() + limit_s(answer.later))
             if self._now_s() - began_s > DELIVER_TIMEOUT_S / 4:
                 backlog.slow_down()
         except (Unavailable, WorkerUnavailable, WorkerBusy):
@@ -292,15 +295,21 @@ class Line:
             self._pressure = self.backlog.dropped = 0
 
 
-def _understood(answer: Sequence[tuple[int, str]], places: Sequence[int]) -> dict[int, str]:
+def _understood(answer: wire.Acked, places: Sequence[int]) -> dict[int, str]:
     """What a worker says of its items, by their place in the batch. That it did not come to one counts only behind one
     that failed: it must not put off everything for ever.
     """
     failed: dict[int, str] = {}
-    for at, reason in sorted(answer):
+    for at, reason in sorted(answer.failed):
         if 0 <= at < len(places):
             failed[places[at]] = NOT_TRIED if reason == NOT_TRIED and failed else _short(reason) or "no reason given"
-    return failed
+    return failed | {places[at]: LIMITED for at, _ in answer.later if 0 <= at < len(places)}
+
+
+def limit_s(later: Sequence[tuple[int, float]]) -> float:
+    """How long a limit of the node lasts. The worker says so, so it is believed within what a rate can be."""
+    believed = [retry_s for _, retry_s in later if retry_s > _LIMIT_LEAST_S]  # leaves out NaN
+    return min(max(believed, default=_LIMIT_LEAST_S), _LIMIT_MOST_S)
 
 
 def _short(text: str) -> str:

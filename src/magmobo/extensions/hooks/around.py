@@ -56,7 +56,7 @@ class Wrapped(Generic[T]):
         except HandlerDenied as denied:
             binding.answered()
             if not self._is_settled:
-                self._error = HookDenied(binding.point, binding.extension_id, denied.reason)
+                self._error = HookDenied(binding.point, binding.extension_id, denied.reason, denied.retry_s)
         except MagError as error:
             try:
                 binding.failed(error)

@@ -110,7 +110,7 @@ class Binding:
             answer = await self.worker.ask(Question(self._handler, packed, self._timeout_s, own))
         except HandlerDenied as denied:
             self.answered()
-            raise HookDenied(self.point, self.extension_id, denied.reason) from None
+            raise HookDenied(self.point, self.extension_id, denied.reason, denied.retry_s) from None
         except MagError as error:
             self.failed(error)
             return None

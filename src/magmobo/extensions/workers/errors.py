@@ -6,6 +6,8 @@ from magmobo.contracts.errors import MagError
 
 REASON_CHARS, MESSAGE_CHARS, NAME_CHARS, TRACE_CHARS = 300, 500, 100, 4000
 """Of what an extension says of a no or an error: clients, logs and operators get it."""
+MAX_RETRY_S = 86_400.0
+"""Of how long a no stays one, as an extension says; more is not believed."""
 _SEE = "`mag extension:logs ID` shows what it logged, `mag extension:show ID` how it is."
 
 
@@ -113,10 +115,10 @@ class HandlerDenied(MagError):
     http_status = 403
     remedy = "The extension says why; `mag extension:show ID` shows what it guards."
 
-    def __init__(self, extension: str, reason: str) -> None:
-        reason = _line(reason, REASON_CHARS)
-        super().__init__(extension, reason)
-        self.extension, self.reason = extension, reason
+    def __init__(self, extension: str, reason: str, retry_s: float = 0.0) -> None:
+        reason, retry_s = _line(reason, REASON_CHARS), retry_s if 0 < retry_s <= MAX_RETRY_S else 0.0
+        super().__init__(extension, reason, retry_s)
+        self.extension, self.reason, self.retry_s = extension, reason, retry_s
 
     def __str__(self) -> str:
         return f"{self.extension} denied it: {self.reason}"

@@ -269,7 +269,7 @@ class Link(asyncio.Protocol):
     def _on_denied(self, denied: wire.Denied) -> None:
         asked = self._answered(denied.id, is_call=True)
         if asked is not None and not asked.answer.done():
-            asked.answer.set_exception(HandlerDenied(self._extension_id, denied.reason))
+            asked.answer.set_exception(HandlerDenied(self._extension_id, denied.reason, denied.retry_s))
 
     def _on_failed(self, failed: wire.Failed) -> None:
         asked = self.pending.get(failed.id)
@@ -284,12 +284,12 @@ class Link(asyncio.Protocol):
 
     def _on_acked(self, acked: wire.Acked) -> None:
         given = self.pending.get(acked.id)
-        places = [place for place, _ in acked.failed]
+        places = [place for place, _ in (*acked.failed, *acked.later)]
         if given is not None and (len(set(places)) < len(places) or any(not 0 <= one < given.events for one in places)):
             raise ProtocolFault("it failed events that it was not given")
         asked = self._answered(acked.id, is_call=False)
         if asked is not None and not asked.answer.done():
-            asked.answer.set_result(acked.failed)
+            asked.answer.set_result(acked)
 
     def _on_proceed(self, proceed: wire.Proceed) -> None:
         asked = self.pending.get(proceed.id)

@@ -158,10 +158,8 @@ class Worker:
         """
         return await self._counted(question.handler, self._around(question, proceed))
 
-    async def deliver(
-        self, subscription: str, items: Sequence[wire.Item], timeout_s: float
-    ) -> Sequence[tuple[int, str]]:
-        """Hand over 1 to `wire.MAX_EVENTS` events; those that it could not take, by their place, with the reason.
+    async def deliver(self, subscription: str, items: Sequence[wire.Item], timeout_s: float) -> wire.Acked:
+        """Hand over 1 to `wire.MAX_EVENTS` events; its answer says which of them it did not take.
 
         Raises: HandlerFailed, CallTimedOut, WorkerEnded, WorkerUnavailable, WorkerBusy; CallTooLarge: send fewer.
         """
@@ -193,18 +191,16 @@ class Worker:
             raise HandlerFailed(self.installed.id, question.handler, "RuntimeError", said)
         return answer
 
-    async def _deliver(
-        self, subscription: str, items: Sequence[wire.Item], timeout_s: float
-    ) -> Sequence[tuple[int, str]]:
+    async def _deliver(self, subscription: str, items: Sequence[wire.Item], timeout_s: float) -> wire.Acked:
         deadline_s = self._time_s() + timeout_s
         link = await self._reach(deadline_s, hook=False)
         asked = link.deliver(subscription, items, timeout_s, deadline_s)
         try:
-            failed: Sequence[tuple[int, str]] = await asked.answer
+            acked: wire.Acked = await asked.answer
         except asyncio.CancelledError:
             link.abandon(asked)
             raise
-        return failed
+        return acked
 
     async def _counted(self, handler: str, work: Coroutine[Any, Any, T]) -> T:
         tally = self._tallies.get(handler) or self._tally(handler)

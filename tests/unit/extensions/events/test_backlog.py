@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magmobo.extensions.events.backlog import MAX_BATCH, NOT_TRIED, Backlog, Waiting
+from magmobo.extensions.events.backlog import LIMITED, MAX_BATCH, NOT_TRIED, Backlog, Waiting
 
 
 def filled(count: int, *, limit: int = 10_000, keys: int = 1) -> Backlog:
@@ -83,6 +83,44 @@ def test_what_a_worker_did_not_come_to_is_no_try() -> None:
     assert [(one.seq, one.tries) for one in again] == [(2, 1)]
     backlog.settle(again, {}, 1.0)
     assert [(one.seq, one.tries) for one in backlog.take(1.0)] == [(4, 0)]
+
+
+def test_a_limit_of_the_node_is_no_try_however_often_it_is_met() -> None:
+    backlog, now_s = filled(6, keys=2), 0.0
+    batch = backlog.take(now_s)
+    assert backlog.settle(batch, {2: LIMITED}, now_s) == []  # 3, of key k1
+    backlog.hold_until(now_s + 30.0)
+    assert backlog.cursor == 2
+    assert backlog.due_in_s(now_s) == 30.0
+    backlog.offer(7, "other", 7.0)
+    for _ in range(20):
+        assert backlog.take(now_s + 29.9) == (), "nobody is told anything until it is over"
+        now_s += 30.0
+        batch = backlog.take(now_s)
+        assert seqs(batch) == [3], "alone: little is let through at its end"
+        assert backlog.settle(batch, {0: LIMITED}, now_s) == []
+        backlog.hold_until(now_s + 30.0)
+    now_s += 30.0
+    batch = backlog.take(now_s)
+    assert [one.tries for one in batch] == [0]
+    backlog.settle(batch, {}, now_s)
+    assert seqs(backlog.take(now_s)) == [5, 7], "what is of its key comes again behind it"
+
+
+def test_what_waits_for_a_limit_is_bounded_like_the_rest() -> None:
+    backlog = filled(10, limit=10)
+    backlog.settle(backlog.take(0.0), dict.fromkeys(range(10), LIMITED), 0.0)
+    backlog.hold_until(60.0)
+    for seq in range(11, 16):
+        backlog.offer(seq, "k0", float(seq))
+    [gap] = backlog.take(60.0)
+    assert (gap.key, gap.count, gap.since_s, gap.until_s) == (None, 6, 1.0, 6.0)
+    backlog.settle([gap], {}, 60.0)
+    taken = []
+    while batch := backlog.take(60.0):
+        taken += seqs(batch)
+        backlog.settle(batch, {}, 60.0)
+    assert taken == list(range(7, 16))
 
 
 def test_a_worker_that_ends_is_asked_for_one_at_a_time_until_it_is_known_which_one_ends_it() -> None:
@@ -218,7 +256,9 @@ def test_whatever_happens_order_holds_and_nothing_is_forgotten(data: st.DataObje
         else:
             order[one.key].append(one.seq)
 
-    steps = data.draw(st.lists(st.sampled_from(["offer", "deliver", "wait", "pass", "break", "back"]), max_size=60))
+    steps = data.draw(
+        st.lists(st.sampled_from(["offer", "deliver", "limit", "wait", "pass", "break", "back"]), max_size=60)
+    )
     for step in [*steps, *["drain"] * 400]:
         before = backlog.cursor
         if step == "offer":
@@ -245,6 +285,13 @@ def test_whatever_happens_order_holds_and_nothing_is_forgotten(data: st.DataObje
             elif step == "deliver":
                 failing = data.draw(st.sets(st.integers(0, len(batch) - 1), max_size=5))
                 given_up = backlog.settle(batch, dict.fromkeys(failing, "no"), now_s)
+            elif step == "limit":
+                met = data.draw(st.sets(st.integers(0, len(batch) - 1), min_size=1, max_size=5))
+                tries = [one.tries for one in batch]
+                given_up = backlog.settle(batch, dict.fromkeys(met, LIMITED), now_s)
+                assert [one.tries for one in batch] == tries
+                backlog.hold_until(now_s + data.draw(st.sampled_from([0.5, 40.0])))
+                assert not backlog.take(now_s)
             else:
                 given_up = backlog.settle(batch, {}, now_s)
             for one in batch:

@@ -208,7 +208,7 @@ def plainly(event):
 """
     async with serving(tmp_path, code) as end:
         delivery = end.deliver("numbers", {"n": 1}, {"n": 2}, {"n": 3})
-        assert await end.next(wire.Acked) == wire.Acked(delivery, [(1, "ValueError: not two")])
+        assert await end.next(wire.Acked) == wire.Acked(delivery, [(1, "ValueError: not two")], [])
         lines = [await end.next(wire.Log) for _ in range(4)]
         failure = lines.pop(2)
         assert failure.message == "numbers could not take an event: ValueError: not two"
@@ -221,9 +221,9 @@ def plainly(event):
         assert (await end.next(wire.Failed)).error == "LookupError"
 
 
-@pytest.mark.parametrize(("retry_s", "failed"), [(0.01, []), (3600.0, [(0, "RateLimited: too often [MAG-EXT-142]")])])
-async def test_a_limit_that_ends_soon_uses_up_no_try(
-    tmp_path: Path, retry_s: float, failed: list[tuple[int, str]]
+@pytest.mark.parametrize(("retry_s", "later"), [(0.01, []), (3600.0, [(0, 3600.0)])])
+async def test_a_limit_is_waited_for_here_or_by_the_node_and_is_no_failure(
+    tmp_path: Path, retry_s: float, later: list[tuple[int, float]]
 ) -> None:
     code = """
 @ext.on("rows")
@@ -234,9 +234,36 @@ async def take(event):
         delivery = end.deliver("rows", {})
         asked = await end.next(wire.Api)
         end.send(wire.Refuse(asked.id, "MAG-EXT-142", "too often", retry_s))
-        if not failed:
+        if not later:
             end.send(wire.Reply((await end.next(wire.Api)).id, wire.raw(None)))
-        assert await end.next(wire.Acked) == wire.Acked(delivery, failed)
+        assert await end.next(wire.Acked) == wire.Acked(delivery, [], later)
+
+
+async def test_all_limits_of_a_delivery_are_waited_for_together_only_so_long(tmp_path: Path) -> None:
+    code = """
+@ext.on("rows")
+async def take(event):
+    await ext.kv.put(event.id, True)
+"""
+    async with serving(tmp_path, code) as end:
+        delivery = end.deliver("rows", {}, {})
+        end.send(wire.Refuse((await end.next(wire.Api)).id, "MAG-EXT-142", "too often", 0.2))
+        end.send(wire.Reply((await end.next(wire.Api)).id, wire.raw(None)))
+        end.send(wire.Refuse((await end.next(wire.Api)).id, "MAG-EXT-142", "too often", 9.9))
+        assert await end.next(wire.Acked) == wire.Acked(delivery, [], [(1, 9.9)])
+
+
+@pytest.mark.parametrize("retry_s", ["0", "-1", "float('nan')", "'soon'", "None"])
+async def test_a_limit_without_an_end_is_a_failure(tmp_path: Path, retry_s: str) -> None:
+    code = f"""
+from magx import RateLimited
+@ext.on("rows")
+def take(event):
+    raise RateLimited("X", "mine", {retry_s})
+"""
+    async with serving(tmp_path, code) as end:
+        delivery = end.deliver("rows", {})
+        assert await end.next(wire.Acked) == wire.Acked(delivery, [(0, "RateLimited: mine [X]")], [])
 
 
 async def test_a_delivery_that_is_taken_back_goes_no_further(tmp_path: Path) -> None:

@@ -270,7 +270,9 @@ class UrlTooLong(GateError):
 
 
 class RequestRateLimited(GateError):
-    """An extension that counts requests has had enough of this caller's for now."""
+    """An extension that counts requests has had enough of this caller's for now; `retry_s`: for so long, 0 where it
+    did not say.
+    """
 
     code = "MAG-GATE-035"
     http_status = 429
@@ -279,9 +281,9 @@ class RequestRateLimited(GateError):
     title = "Too many requests"
     remedy = "Wait as long as Retry-After says, and ask less often."
 
-    def __init__(self, extension: str, reason: str) -> None:
-        super().__init__(extension, reason)
-        self.extension, self.reason = extension, reason
+    def __init__(self, extension: str, reason: str, retry_s: float = 0.0) -> None:
+        super().__init__(extension, reason, retry_s)
+        self.extension, self.reason, self.retry_s = extension, reason, retry_s
 
     def __str__(self) -> str:
         return f"{self.extension} refused it: {self.reason}"
