@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 
+OWN_SCHEMA, SCHEMA_PREFIX = "mag", "ext_"
+"""The schema where the node keeps its own tables, and what the name of a guest's begins with."""
+
+
+def is_private_schema(name: str) -> bool:
+    """Whether a schema of this name is the node's own, or a guest's: nothing in it is shown to anybody else."""
+    return name == OWN_SCHEMA or name.startswith(SCHEMA_PREFIX)
+
+
 class TableRight(Struct, frozen=True):
     """What a guest may do with one table: `rights` of `select, insert, update, delete`; `columns` empty: all."""
 

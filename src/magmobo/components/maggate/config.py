@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from magmobo.contracts.guests import is_private_schema
 from magmobo.contracts.secret import Secret
 from magmobo.contracts.settings import ADMINS_ONLY, LIVE
 
@@ -58,3 +59,12 @@ class MagGateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         LIVE,
         ADMINS_ONLY,
     ] = ()
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError."""
+        for schema in self.schemas:
+            if is_private_schema(schema):
+                raise ValueError(
+                    f"schemas names {schema!r}, which is private: `mag` holds the node's own tables, and every `ext_…` "
+                    "those of an extension. Put a view of what may be seen into a schema of yours"
+                )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from magmobo.contracts.guests import is_private_schema
 from magmobo.contracts.secret import Secret
 from magmobo.contracts.settings import ADMINS_ONLY, LIVE
 
@@ -42,6 +43,15 @@ class TableConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Literal["refuse", "ignore"],
         Meta(description="refuse: not published while row level security is on; ignore: every row goes to everybody"),
     ] = "refuse"
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError."""
+        schema = self.table.rpartition(".")[0]
+        if is_private_schema(schema):
+            raise ValueError(
+                f"table names one of schema {schema!r}, which is private: `mag` holds the node's own tables, and every "
+                "`ext_…` those of an extension"
+            )
 
 
 class MagWSConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from magmobo.contracts.guests import SCHEMA_PREFIX
+
 ROLE_PREFIX = "mag_ext_"
-SCHEMA_PREFIX = "ext_"
 _GUEST = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 

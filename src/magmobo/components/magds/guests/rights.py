@@ -15,9 +15,8 @@ from msgspec import Struct
 from psycopg import sql
 
 from magmobo.components.magds.guests.errors import GuestRightRefused
-from magmobo.components.magds.guests.names import SCHEMA_PREFIX
 from magmobo.components.magds.own_schema import SCHEMA, quoted, rows
-from magmobo.contracts.guests import TableRight
+from magmobo.contracts.guests import SCHEMA_PREFIX, TableRight
 from magmobo.contracts.planes import TableName
 
 Connection = psycopg.AsyncConnection[Any]

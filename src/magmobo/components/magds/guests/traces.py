@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from magmobo.components.magds.guests import roles, schemas
 from magmobo.components.magds.guests.errors import GuestInUse
-from magmobo.components.magds.guests.names import ROLE_PREFIX, SCHEMA_PREFIX
+from magmobo.components.magds.guests.names import ROLE_PREFIX
 from magmobo.components.magds.own_schema import primary, rows
+from magmobo.contracts.guests import SCHEMA_PREFIX
 
 Connection = psycopg.AsyncConnection[Any]
 _OWNER = """
