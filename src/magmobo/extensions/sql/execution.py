@@ -1,14 +1,12 @@
 """Runs one statement on a connection and takes its answer while it comes, no more of it than is allowed.
 
-What the server sends is counted where it arrives, before libpq holds it: a single value can be a gigabyte. Past a limit
+What the server sends is counted before libpq reads it (see `valve`): a single value can be a gigabyte. Past a limit
 the statement is cancelled, and the connection is left for its pool to throw away. Boundary: knows nothing of who asks.
 """
 
 from __future__ import annotations
 
-import fcntl
-import struct
-import termios
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from msgspec import Struct
 from magmobo.contracts.errors import Unavailable
 from magmobo.extensions.sql.errors import ResultTooLarge, StatementFailed
 from magmobo.extensions.sql.values import Context, Parameters
+from magmobo.extensions.sql.valve import Valve
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, pq
@@ -46,28 +45,48 @@ async def run(connection: AsyncConnection[Any], sql: str, given: Parameters) -> 
 
     try:
         async with connection.lock:
-            return await connection.wait(_exchange(connection, sql.encode(), given))
-    except ResultTooLarge:
+            pgconn = connection.pgconn
+            pgconn.send_query_params(sql.encode(), given.values, param_types=given.types)
+            _receive_in_parts(pgconn)
+            await connection.wait(_send(pgconn))
+            with Valve(pgconn) as valve:
+                return await _receive(connection, valve)
+    except (ResultTooLarge, asyncio.CancelledError):
         with suppress(psycopg.Error):
             await connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
         raise
+    except OSError as error:
+        raise Unavailable("the database") from error
     except psycopg.Error as error:
         if error.sqlstate is None or connection.closed:
             raise Unavailable("the database") from error
         raise StatementFailed(error.sqlstate, error.diag.message_primary or type(error).__name__) from error
 
 
-def _exchange(connection: AsyncConnection[Any], sql: bytes, given: Parameters) -> PQGen[Answer]:
-    """Send, and receive until nothing is left. In the manner of psycopg's generators: it yields what to wait for."""
+def _receive_in_parts(pgconn: pq.abc.PGconn) -> None:
+    from psycopg import capabilities
+
+    if capabilities.has_stream_chunked():
+        pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
+    else:
+        pgconn.set_single_row_mode()
+
+
+def _send(pgconn: pq.abc.PGconn) -> PQGen[None]:
+    """Nothing is read meanwhile: before it has the whole statement the server says nothing that could hold it up."""
+    from psycopg.waiting import Wait
+
+    while pgconn.flush():
+        yield Wait.W
+
+
+async def _receive(connection: AsyncConnection[Any], valve: Valve) -> Answer:
+    """Receive until nothing is left."""
     from psycopg.errors import error_from_result
     from psycopg.pq import ExecStatus
 
-    pgconn, receiver = connection.pgconn, _Receiver(connection)
-    pgconn.send_query_params(sql, given.values, param_types=given.types)
-    _receive_in_parts(pgconn)
-    yield from _send(pgconn)
-    error = None
-    while (result := (yield from receiver.next_result())) is not None:
+    receiver, error = _Receiver(connection, valve), None
+    while (result := await receiver.next_result()) is not None:
         match result.status:
             case ExecStatus.TUPLES_OK | ExecStatus.SINGLE_TUPLE | ExecStatus.TUPLES_CHUNK:
                 receiver.take(result)
@@ -82,46 +101,25 @@ def _exchange(connection: AsyncConnection[Any], sql: bytes, given: Parameters) -
     return Answer(receiver.rows, receiver.count)
 
 
-def _receive_in_parts(pgconn: pq.abc.PGconn) -> None:
-    from psycopg import capabilities
-
-    if capabilities.has_stream_chunked():
-        pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
-    else:
-        pgconn.set_single_row_mode()
-
-
-def _send(pgconn: pq.abc.PGconn) -> PQGen[None]:
-    from psycopg.waiting import Ready, Wait
-
-    while pgconn.flush():
-        if (yield Wait.RW) & Ready.R:
-            pgconn.consume_input()
-
-
 class _Receiver:
     """The answer so far."""
 
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
+    def __init__(self, connection: AsyncConnection[Any], valve: Valve) -> None:
         from psycopg.adapt import Transformer
 
-        self._pgconn = connection.pgconn
+        self._pgconn, self._valve = connection.pgconn, valve
         self._transformer = Transformer(Context(connection))
         self._columns: list[str] | None = None
         self._wire_bytes = self._answer_bytes = 0
         self.rows: list[dict[str, Any]] = []
         self.count = 0
 
-    def next_result(self) -> PQGen[pq.abc.PGresult | None]:
+    async def next_result(self) -> pq.abc.PGresult | None:
         """The next part, once it is there. Raises: ResultTooLarge."""
-        from psycopg.waiting import Wait
-
         while self._pgconn.is_busy():
-            if (yield Wait.R):
-                self._wire_bytes += _waiting_bytes(self._pgconn.socket)
-                if self._wire_bytes > MAX_WIRE_BYTES:
-                    raise ResultTooLarge("bytes", MAX_BYTES)
-                self._pgconn.consume_input()
+            self._wire_bytes += await self._valve.let_through()
+            if self._wire_bytes > MAX_WIRE_BYTES:
+                raise ResultTooLarge("bytes", MAX_BYTES)
         return self._pgconn.get_result()
 
     def take(self, result: pq.abc.PGresult) -> None:
@@ -145,9 +143,3 @@ class _Receiver:
         if self._answer_bytes > MAX_BYTES:
             raise ResultTooLarge("bytes", MAX_BYTES)
         self.rows += loaded
-
-
-def _waiting_bytes(descriptor: int) -> int:
-    """How much the next read can bring; 1 at least, for what a layer above keeps back."""
-    answer = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0")
-    return max(1, int(struct.unpack("i", answer)[0]))
