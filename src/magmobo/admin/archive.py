@@ -165,7 +165,7 @@ def _listing(path: Path) -> str:
 
 
 def _audit(folder: DataFolder) -> str:
-    return "".join(json.dumps(to_builtins(record)) + "\n" for record in audit.tail(folder, _AUDIT_RECORDS))
+    return "".join(json.dumps(to_builtins(record)) + "\n" for record in audit.tail(folder, _AUDIT_RECORDS).records)
 
 
 def _crashes(log_dir: Path) -> Sequence[Path]:

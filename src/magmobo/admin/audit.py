@@ -7,20 +7,20 @@ file. A running node may be writing meanwhile: what it adds while the log is rea
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from magmobo.admin.data_folder import DataFolder
-from magmobo.contracts.audit import AuditRecord
 from magmobo.contracts.errors import AuditUnavailable, StateUnavailable
 from magmobo.kernel.audit.errors import AuditLogMissing
-from magmobo.kernel.audit.reader import lines_in, records_in
+from magmobo.kernel.audit.reader import lines_in
 from magmobo.kernel.audit.record import HEAD_KEY, Head, head_from
 from magmobo.kernel.audit.segments import segments_in
 from magmobo.kernel.audit.survey import last_link
 from magmobo.kernel.audit.verify import Extent, Verdict, measure
 from magmobo.kernel.audit.verify import verify as judge
+from magmobo.kernel.audit.view import View, Wanted, last_records
 from magmobo.kernel.places import audit_dir, state_file
 from magmobo.kernel.state.offline import read_offline
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 OWNER = "audit"
 _PAUSE_S = 0.02
+_ANY = Wanted()
 
 
 def verify(folder: DataFolder, *, patience_s: float = 1.0) -> Verdict:
@@ -58,7 +59,7 @@ def export(folder: DataFolder, *, after_seq: int = 0) -> Iterator[bytes]:
     return _readable(lines_in(place, after_seq=after_seq, up_to_seq=head.seq if head is not None else None))
 
 
-def tail(folder: DataFolder, limit: int) -> Sequence[AuditRecord]:
+def tail(folder: DataFolder, limit: int, wanted: Wanted = _ANY) -> View:
     """The last `limit` records, oldest first, up to the head where it can be read; not verified.
 
     Raises: AuditLogMissing, AuditUnavailable.
@@ -67,7 +68,10 @@ def tail(folder: DataFolder, limit: int) -> Sequence[AuditRecord]:
     head, _ = _head_of(folder)
     end_seq = last_link(segments_in(place))[0]
     last_seq = end_seq if head is None else min(head.seq, end_seq)  # a tail that was cut leaves a head that is too high
-    return list(_readable(records_in(place, after_seq=max(0, last_seq - limit), up_to_seq=last_seq)))
+    try:
+        return last_records(place, wanted, limit=limit, up_to_seq=last_seq)
+    except OSError as error:
+        raise AuditUnavailable(error.strerror or type(error).__name__) from error
 
 
 def _place(folder: DataFolder) -> Path:

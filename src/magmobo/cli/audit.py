@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
+from msgspec import structs
 
 from magmobo.admin import audit
-from magmobo.admin.data_folder import DataFolder
 from magmobo.admin.errors import NodeNotRunning
 from magmobo.cli import options
 from magmobo.cli.context import ask, client_of, fields_of, folder_of
 from magmobo.cli.errors import OutputFileExists, OutputFileRefused
 from magmobo.cli.kernel import page_that_fits
-from magmobo.cli.output import as_typed, echo, print_json, printable, shortened, styled
+from magmobo.cli.output import as_typed, echo, echo_error, print_json, printable, shortened, styled
 from magmobo.contracts.audit import AuditRecord
 from magmobo.contracts.operations import AuditPage, AuditTail
 from magmobo.kernel.audit.verify import Verdict
+from magmobo.kernel.audit.view import Wanted
 
 _MAX_LINES = 1000
 _POLL_S = 20.0
@@ -35,15 +36,31 @@ _COLOURS = {"info": "dim", "notice": "green", "warning": "yellow", "critical": "
     "--lines", type=click.IntRange(1, _MAX_LINES), default=50, show_default=True, help="How many of the last records."
 )
 @click.option("--follow", "--watch", "-f", "follow", is_flag=True, help="Go on with new records until interrupted.")
+@click.option("--action", metavar="NAME", help="Only these: a name, or the beginning of some and `*`.")
+@click.option("--extension", metavar="ID", help="Only what this extension did, and what was done to it.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also calls of extensions, which are summed up, and the log's own marks."
+)
 @options.timeout(10.0)
 @click.option("--json", "as_json", is_flag=True, help="One object; with --follow one in each line.")
-def tail(data_dir: Path | None, lines: int, follow: bool, timeout_s: float, as_json: bool) -> int:
+def tail(
+    data_dir: Path | None,
+    lines: int,
+    follow: bool,
+    action: str | None,
+    extension: str | None,
+    everything: bool,
+    timeout_s: float,
+    as_json: bool,
+) -> int:
     """The last records of the audit log; --follow needs a running node, the rest does not."""
     client = client_of(data_dir, timeout_s)
+    wanted = Wanted(action or "", extension or "", everything)
 
     def page(after: int, wait_s: float) -> AuditPage:
+        asked = AuditTail(after=after, wait_s=wait_s, **structs.asdict(wanted))
         return page_that_fits(
-            lambda limit: ask(client, AuditTail(after=after, limit=limit, wait_s=wait_s), AuditPage, wait_s=wait_s),
+            lambda limit: ask(client, structs.replace(asked, limit=limit), AuditPage, wait_s=wait_s),
             lines if after < 0 else _MAX_LINES,
         )
 
@@ -52,8 +69,11 @@ def tail(data_dir: Path | None, lines: int, follow: bool, timeout_s: float, as_j
     except NodeNotRunning:
         if follow:
             raise
-        found = _from_disk(folder_of(data_dir), lines)
+        seen = audit.tail(folder_of(data_dir), lines, wanted)
+        found = AuditPage(seen.records, seen.cursor, seen.left_out, seen.behind)
     _print_page(found, as_json=as_json)
+    if not as_json:
+        _say_what_is_missing(found, lines)
     while follow:
         found = page(found.cursor, _POLL_S)
         if found.records:
@@ -61,16 +81,18 @@ def tail(data_dir: Path | None, lines: int, follow: bool, timeout_s: float, as_j
     return 0
 
 
-def _from_disk(folder: DataFolder, lines: int) -> AuditPage:
-    records = audit.tail(folder, lines)
-    return AuditPage(records, records[-1].seq if records else 0)
-
-
 def _print_page(page: AuditPage, *, as_json: bool) -> None:
     if as_json:
         print_json("audit:tail", fields_of(page))
     elif page.records:
         echo("\n".join(map(record_line, page.records)))
+
+
+def _say_what_is_missing(page: AuditPage, lines: int) -> None:
+    if page.left_out:
+        echo_error(f"mag: {page.left_out} records of summed-up calls of extensions were left out; --all shows them")
+    if page.behind and len(page.records) < lines:
+        echo_error(f"mag: only records behind number {page.behind} were looked at; audit:export gives everything")
 
 
 def record_line(record: AuditRecord) -> str:

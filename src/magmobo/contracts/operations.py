@@ -288,14 +288,22 @@ class ComponentGraph(Command, frozen=True, kw_only=True):
 
 
 class AuditPage(Struct, frozen=True):
-    """Records, oldest first; `cursor` goes into the next question."""
+    """Records, oldest first; `cursor` goes into the next question. `left_out` counts records of summed-up calls of
+    extensions that are not among them, `behind` is the number behind which records were looked at.
+    """
 
     records: Sequence[AuditRecord]
     cursor: int
+    left_out: int = 0
+    behind: int = 0
 
 
 class AuditTail(Command, frozen=True, kw_only=True):
-    """Records behind `after`; -1 means the last `limit`. Waits up to `wait_s` for the first."""
+    """Records behind `after`; -1 means the last `limit`. Waits up to `wait_s` for the first.
+
+    Summed-up calls of extensions and the log's own checkpoints are left out without `everything`, unless `action` names
+    them. `action` is one, or the beginning of some and `*`; `extension` is who did it or to whom it was done.
+    """
 
     name = "audit:tail"
     summary = "The last records of the audit log."
@@ -304,6 +312,9 @@ class AuditTail(Command, frozen=True, kw_only=True):
     after: Annotated[int, Meta(ge=-1)] = -1
     limit: Limit = 50
     wait_s: Annotated[float, Meta(ge=0, le=30)] = 0.0
+    action: Annotated[str, Meta(max_length=100)] = ""
+    extension: Annotated[str, Meta(max_length=40)] = ""
+    everything: bool = False
 
 
 class DiagnosticsPart(Struct, frozen=True):

@@ -34,10 +34,12 @@ if TYPE_CHECKING:
         Graph,
     )
     from magmobo.contracts.planes import NodeStatus
+    from magmobo.kernel.audit.view import Wanted
     from magmobo.kernel.diagnostics import Sources
     from magmobo.kernel.kernel import Kernel
 
 _EVENTS_IN_DIAGNOSTICS = 100_000
+_AUDIT_PAUSE_S = 0.1
 
 
 class Facts(Struct, frozen=True):
@@ -155,16 +157,20 @@ class Inspection:
         mask = self._services.known.value
         return EventPage([operator_view(envelope, source, mask) for _, envelope in found], cursor, missed)
 
-    async def audit_page(self, after: int, limit: int, *, wait_s: float) -> AuditPage:
+    async def audit_page(self, wanted: Wanted, after: int, limit: int, *, wait_s: float) -> AuditPage:
         """Records of the audit log; waits up to `wait_s` for the first. Raises: AuditUnavailable."""
         from magmobo.contracts.operations import AuditPage
 
-        audit = self._services.audit
-        after = max(audit.head_seq - limit, 0) if after < 0 else after
-        if wait_s:
-            await audit.wait_beyond(after, wait_s)
-        records = await audit.read(after_seq=after, limit=limit)
-        return AuditPage(records, records[-1].seq if records else after)
+        audit, left_out = self._services.audit, 0
+        ends_at_s = self._clock.monotonic_s() + wait_s
+        while True:
+            found = await audit.look(wanted, after_seq=after, limit=limit)
+            after, left_out = found.cursor, left_out + found.left_out
+            left_s = ends_at_s - self._clock.monotonic_s()
+            if found.records or left_s <= 0:
+                return AuditPage(found.records, after, left_out, found.behind)
+            if await audit.wait_beyond(after, left_s):
+                await asyncio.sleep(_AUDIT_PAUSE_S)  # what comes all the time is looked at together
 
     async def diagnostics(self) -> Diagnostics:
         """Everything for who helps from afar, without secrets; the search for those runs in a thread."""

@@ -70,7 +70,10 @@ class Operations:
         return self._look.catalogue()
 
     async def _audit_tail(self, command: ops.AuditTail, call: Call) -> ops.AuditPage:
-        return await self._look.audit_page(command.after, command.limit, wait_s=command.wait_s)
+        from magmobo.kernel.audit.view import Wanted  # for who asks
+
+        wanted = Wanted(command.action, command.extension, command.everything)
+        return await self._look.audit_page(wanted, command.after, command.limit, wait_s=command.wait_s)
 
     async def _diagnostics(self, command: ops.DiagnosticsDump, call: Call) -> ops.Diagnostics:
         return await self._look.diagnostics()

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import json
 
@@ -19,6 +19,9 @@ from magmobo.kernel.audit.disk import Sealed
 from magmobo.kernel.audit.record import Draft, draft
 from magmobo.kernel.audit.segments import SEGMENT_BYTES
 from magmobo.kernel.audit.writer import GroupWriter, open_writer, reason_of
+
+if TYPE_CHECKING:
+    from magmobo.kernel.audit.view import View, Wanted
 
 
 class AuditLog:
@@ -134,6 +137,23 @@ class AuditLog:
             return []
         try:
             return await asyncio.to_thread(self._read, max(after_seq, 0), limit, head_seq)
+        except OSError as error:
+            raise AuditUnavailable(reason_of(error)) from error
+
+    async def look(self, wanted: Wanted, *, after_seq: int, limit: int) -> View:
+        """Durable records for people: at most `limit` behind `after_seq`, or the last ones where that is below 0.
+
+        Raises: AuditUnavailable.
+        """
+        from magmobo.kernel.audit import view  # for who asks
+
+        head_seq = self.head_seq
+        try:
+            if after_seq < 0:
+                return await asyncio.to_thread(view.last_records, self._folder, wanted, limit=limit, up_to_seq=head_seq)
+            return await asyncio.to_thread(
+                view.next_records, self._folder, wanted, after_seq=after_seq, limit=limit, up_to_seq=head_seq
+            )
         except OSError as error:
             raise AuditUnavailable(reason_of(error)) from error
 

@@ -1,0 +1,117 @@
+"""What an operator sees of the log: the last records, or those behind one, of what was asked for. Blocking I/O, for a
+thread.
+
+Records that come by themselves all the time are left out unless they are asked for: the log's own checkpoints, and
+calls of extensions, summed up ten times a second, of which it is said how many there were. Boundary: for people who
+look; `Audit.read` and the export give everything. Invariant: one look reads at most `LOOKED_AT` records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from magmobo.contracts.audit import AuditRecord
+from magmobo.kernel.audit.catalogue import CHECKPOINT
+from magmobo.kernel.audit.reader import lines_in
+from magmobo.kernel.audit.record import link_of, record_of
+
+CALLS = "extension.calls"
+QUIET = frozenset({CALLS, CHECKPOINT})
+LOOKED_AT = 50_000
+_FIRST_WINDOW = 200
+
+
+class Wanted(Struct, frozen=True):
+    """Which records; empty: any. `action`: a name of the catalogue, or the beginning of some and `*`; `extension`: what
+    this one did and what was done to it; `everything`: also those of `QUIET`, which naming one asks for, too.
+    """
+
+    action: str = ""
+    extension: str = ""
+    everything: bool = False
+
+
+class View(Struct, frozen=True):
+    """Records, oldest first. `cursor` is the last one looked at, `behind` the one before the first; `left_out` counts
+    records of calls that would have been shown else.
+    """
+
+    records: list[AuditRecord]
+    cursor: int
+    behind: int
+    left_out: int = 0
+
+
+def next_records(folder: Path, wanted: Wanted, *, after_seq: int, limit: int, up_to_seq: int) -> View:
+    """At most `limit` records behind `after_seq`. Raises: OSError."""
+    found: list[AuditRecord] = []
+    cursor, left_out = after_seq, 0
+    for looked_at, (seq, record) in enumerate(_chosen(folder, wanted, after_seq, up_to_seq), 1):
+        cursor = seq
+        if record is _LEFT_OUT:
+            left_out += 1
+        elif record is not None:
+            found.append(record)
+        if len(found) == limit or looked_at == LOOKED_AT:
+            break
+    return View(found, cursor, after_seq, left_out)
+
+
+def last_records(folder: Path, wanted: Wanted, *, limit: int, up_to_seq: int) -> View:
+    """The last `limit` records up to `up_to_seq`, found by looking at more and more of the end. Raises: OSError."""
+    found: list[AuditRecord] = []
+    left_out, window = 0, max(limit, _FIRST_WINDOW)
+    end, least = up_to_seq, max(0, up_to_seq - LOOKED_AT)
+    while end > least and len(found) < limit:
+        begin = max(least, end - window)
+        for seq, record in reversed(list(_chosen(folder, wanted, begin, end))):
+            if record is _LEFT_OUT:
+                left_out += 1
+            elif record is not None:
+                found.append(record)
+                if len(found) == limit:
+                    begin = seq - 1
+                    break
+        end, window = begin, window * 4
+    return View(found[::-1], up_to_seq, max(end, 0), left_out)
+
+
+_LEFT_OUT: Any = object()
+
+
+def _chosen(folder: Path, wanted: Wanted, after_seq: int, up_to_seq: int) -> Iterator[tuple[int, AuditRecord | None]]:
+    """Number and record of each line; `_LEFT_OUT` for calls that are not shown, None for one that is not wanted."""
+    for line in lines_in(folder, after_seq=after_seq, up_to_seq=up_to_seq):
+        link = link_of(line)
+        if link is None:
+            continue
+        record = _record(line, link.action, wanted) if _is_meant(link.action, wanted.action) else None
+        yield link.seq, record
+
+
+def _record(line: bytes, action: str, wanted: Wanted) -> AuditRecord | None:
+    is_left_out = action in QUIET and not wanted.everything and action != wanted.action
+    if is_left_out and (action != CALLS or not wanted.extension):
+        return _LEFT_OUT if action == CALLS else None  # under load these are many: they are not decoded
+    record = record_of(line)
+    if record is None or not _is_about(record, wanted.extension):
+        return None
+    return _LEFT_OUT if is_left_out else record
+
+
+def _is_meant(action: str, wanted: str) -> bool:
+    return action.startswith(wanted[:-1]) if wanted.endswith("*") else wanted in ("", action)
+
+
+def _is_about(record: AuditRecord, extension: str) -> bool:
+    """Whether it is by this extension, about it, asked for it, or sums up calls of it and of others."""
+    if not extension or record.actor == f"extension:{extension}" or record.payload.get("extension") == extension:
+        return True
+    params, calls = record.payload.get("params"), record.payload.get("calls")
+    if isinstance(params, dict) and record.action.startswith("extension.") and params.get("id") == extension:
+        return True
+    return isinstance(calls, list) and any(isinstance(one, dict) and one.get("extension") == extension for one in calls)

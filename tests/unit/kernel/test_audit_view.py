@@ -1,0 +1,118 @@
+"""What operators see of the log: never crowded by what comes by itself, and never without saying so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.kernel.audit_chain import sealed
+
+from magmobo.kernel.audit import view
+from magmobo.kernel.audit.catalogue import CHECKPOINT
+from magmobo.kernel.audit.record import GENESIS
+from magmobo.kernel.audit.view import View, Wanted, last_records, next_records
+
+CALLS = {"calls": [{"extension": "one", "kind": "api", "name": "kv.get", "result": "ok", "count": 3}]}
+ORDER = {"command": "extension:grant", "phase": "intent", "params": {"id": "one"}}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "calls": ("extension.calls", CALLS),
+    "checkpoint": (CHECKPOINT, {}),
+    "order": ("extension.grant", ORDER),
+    "denied": ("extension.denied", {"extension": "two", "capability": "database.read"}),
+    "restart": ("component.restart", {"params": {"id": "one"}}),
+}
+
+
+def written(folder: Path, kinds: Sequence[str]) -> Path:
+    """A log of these, in segments of 40."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = GENESIS
+    for seq, kind in enumerate(kinds, 1):
+        action, payload = KINDS[kind]
+        line, digest = sealed(seq, digest, action, payload)
+        first = (seq - 1) // 40 * 40 + 1
+        with (folder / f"audit-{first:012}.jsonl").open("ab") as file:
+            file.write(line)
+    return folder
+
+
+def seqs(found: View) -> list[int]:
+    return [record.seq for record in found.records]
+
+
+def test_the_last_ones_are_found_behind_thousands_of_calls(tmp_path: Path) -> None:
+    kinds = ["restart", "order", *["calls"] * 3000, "checkpoint", "denied", *["calls"] * 500]
+    log = written(tmp_path, kinds)
+    found = last_records(log, Wanted(), limit=2, up_to_seq=len(kinds))
+    assert [record.action for record in found.records] == ["extension.grant", "extension.denied"]
+    assert (found.cursor, found.behind, found.left_out) == (len(kinds), 1, 3500)
+    assert seqs(last_records(log, Wanted(everything=True), limit=2, up_to_seq=len(kinds))) == [
+        len(kinds) - 1,
+        len(kinds),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected", "left_out"),
+    [
+        (Wanted(), [1, 2, 3], 2),
+        (Wanted(everything=True), [1, 2, 3, 4, 5, 6], 0),
+        (Wanted(action="extension.denied"), [2], 0),
+        (Wanted(action="extension.*"), [1, 2], 2),
+        (Wanted(action="extension.calls"), [4, 6], 0),
+        (Wanted(action=CHECKPOINT), [5], 0),
+        (Wanted(action="extension"), [], 0),
+        (Wanted(extension="one"), [1], 2),
+        (Wanted(extension="one", everything=True), [1, 4, 6], 0),
+        (Wanted(extension="one", action="extension.calls"), [4, 6], 0),
+        (Wanted(extension="two"), [2], 0),
+        (Wanted(extension="on"), [], 0),
+    ],
+)
+def test_what_is_asked_for_is_shown(tmp_path: Path, wanted: Wanted, expected: list[int], left_out: int) -> None:
+    log = written(tmp_path, ["order", "denied", "restart", "calls", "checkpoint", "calls"])
+    for found in (
+        last_records(log, wanted, limit=10, up_to_seq=6),
+        next_records(log, wanted, after_seq=0, limit=10, up_to_seq=6),
+    ):
+        assert (seqs(found), found.left_out, found.cursor) == (expected, left_out, 6)
+
+
+def test_a_look_ends_somewhere_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "LOOKED_AT", 300)
+    log = written(tmp_path, ["order", *["calls"] * 999])
+    found = last_records(log, Wanted(), limit=5, up_to_seq=1000)
+    assert (seqs(found), found.behind, found.left_out) == ([], 700, 300)
+    found = next_records(log, Wanted(), after_seq=1, limit=5, up_to_seq=1000)
+    assert (seqs(found), found.cursor, found.left_out) == ([], 301, 300)
+
+
+def test_a_log_that_is_empty_or_damaged_is_looked_at(tmp_path: Path) -> None:
+    assert last_records(tmp_path / "none", Wanted(), limit=5, up_to_seq=0) == View([], 0, 0)
+    log = written(tmp_path / "log", ["order", "restart", "denied"])
+    (segment,) = log.glob("*.jsonl")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(lines[0] + b"{broken\n" + lines[2])
+    assert seqs(last_records(log, Wanted(), limit=5, up_to_seq=3)) == [1, 3]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(list(KINDS)), max_size=120), st.integers(1, 20), st.sampled_from(["", "one"]))
+def test_pages_and_the_last_page_are_what_reading_everything_gives(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], limit: int, extension: str
+) -> None:
+    log, wanted = written(tmp_path_factory.mktemp("log"), kinds), Wanted(extension=extension)
+    shown = ("order",) if extension else ("order", "denied", "restart")
+    expected = [seq for seq, kind in enumerate(kinds, 1) if kind in shown]
+    last = last_records(log, wanted, limit=limit, up_to_seq=len(kinds))
+    assert seqs(last) == expected[-limit:]
+    assert last.left_out == sum(kind == "calls" for kind in kinds[last.behind :])
+    paged, cursor, left_out = list[int](), 0, 0
+    while cursor < len(kinds):
+        page = next_records(log, wanted, after_seq=cursor, limit=limit, up_to_seq=len(kinds))
+        paged, cursor, left_out = paged + seqs(page), page.cursor, left_out + page.left_out
+    assert (paged, left_out) == (expected, kinds.count("calls"))
