@@ -95,6 +95,13 @@ class Entry(Struct, frozen=True, kw_only=True):
         return replace(self, versions={**self.versions, sha256: version})
 
 
+class Gone(Struct, frozen=True):
+    """An extension that was uninstalled with its data; `folder` as in `Entry`."""
+
+    id: str
+    folder: str
+
+
 class Key(Struct, frozen=True):
     """A trusted key; `public` are the 32 raw bytes."""
 
@@ -120,6 +127,11 @@ class Registry(Struct, frozen=True):
     def public_keys(self) -> Mapping[str, bytes]:
         """Key id -> raw public bytes."""
         return {key.key_id: key.public for key in self.keys.values()}
+
+    def is_without(self, entry: Entry) -> bool:
+        """Whether this extension was uninstalled since, also where another one of its name is there now."""
+        now = self.entries.get(entry.id)
+        return entry.id not in self.damaged if now is None else now.folder != entry.folder
 
     def enabled_manifests(self) -> Mapping[str, Manifest]:
         """Id -> manifest of every extension that is enabled."""

@@ -2,6 +2,8 @@
 
 Packages are kept whole, so that every node of the database gets the code it runs from there, signature included.
 Grants belong to one version of an extension: an upgrade brings its own along and takes nothing from the running one.
+`extension_gone` names folders that each node removes, in the order in which their extensions went; `extension_spent`
+counts the calls of a day (days since 1970 UTC) by capabilities that have a budget, of all nodes together.
 """
 
 from __future__ import annotations
@@ -95,5 +97,26 @@ drop table mag.extension_kept, mag.extension_setting, mag.extension_uid, mag.ext
   mag.extension_version, mag.extension, mag.extension_plane;
 """
 
-MIGRATIONS: Sequence[Migration] = (Migration("0001", "registry", _UP, _DOWN),)
+_NODES_UP = """
+create table mag.extension_gone (
+  number bigint generated always as identity primary key,
+  extension_id text not null,
+  folder text not null,
+  gone_at timestamptz not null default now()
+);
+
+create table mag.extension_spent (
+  day integer not null,
+  extension_id text not null,
+  capability text not null,
+  calls bigint not null,
+  primary key (day, extension_id, capability)
+);
+"""
+_NODES_DOWN = "drop table mag.extension_spent, mag.extension_gone;"
+
+MIGRATIONS: Sequence[Migration] = (
+    Migration("0001", "registry", _UP, _DOWN),
+    Migration("0003", "nodes", _NODES_UP, _NODES_DOWN),
+)
 """Those of the registry; the plane runs them together with those of the event log, in namespace `NAMESPACE`."""

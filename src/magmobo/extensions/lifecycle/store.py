@@ -16,7 +16,7 @@ from magmobo.contracts.errors import MagError, Unavailable
 from magmobo.contracts.planes import Database
 from magmobo.extensions.lifecycle.errors import ExtensionUnknown, LifecycleBusy, RegistryDamaged, StoppedMeanwhile
 from magmobo.extensions.lifecycle.reading import read_registry
-from magmobo.extensions.lifecycle.records import NOTHING, Decision, Decisions, Entry, Registry, Version
+from magmobo.extensions.lifecycle.records import NOTHING, Decision, Decisions, Entry, Gone, Registry, Version
 from magmobo.extensions.lifecycle.states import MAY_RUN, State, check
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ LOCK = 0x6D61_6765_7874  # "magext": one change of extensions at a time, all nod
 LOCK_WAIT_S = 10.0
 UIDS = range(56_000, 60_000)
 """Of those that Debian keeps free; below 65,536, because a container may have no others."""
+GONE_KEPT = 10_000
+"""Removals that are remembered for nodes that are down."""
 SCHEMA_CHANNEL = "mag_ddl"
 """The channel on which storage tells nodes of changed schemas: others hear of the first extension by it."""
 
@@ -41,12 +43,16 @@ class Store:
     # ------------------------------------------------------------ connections
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Connection]:
-        """A connection in autocommit. Raises: Unavailable, also when the database goes away inside the block."""
+    async def session(self, *, standing: bool = False) -> AsyncIterator[Connection]:
+        """A connection in autocommit; a `standing` one lets its holder use others meanwhile.
+
+        Raises: Unavailable, also when the database goes away inside the block.
+        """
         import psycopg
 
+        lease = self._database.standing_session if standing else self._database.session
         try:
-            async with self._database.session() as connection:
+            async with lease() as connection:
                 yield connection
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable("the database") from error
@@ -59,7 +65,7 @@ class Store:
         """
         import psycopg
 
-        async with self.session() as connection:
+        async with self.session(standing=True) as connection:
             await connection.execute(
                 "select set_config('lock_timeout', %s, false)", (f"{max(1, int(wait_s * 1000))}ms",)
             )
@@ -107,6 +113,18 @@ class Store:
         if row is None:
             raise RegistryDamaged(sha256[:12], "its package is not there")
         return bytes(row[0])
+
+    async def gone(self, *, behind: int) -> Sequence[tuple[int, Gone]]:
+        """Extensions that were uninstalled with their data, each under its number, behind this one, in that order."""
+        import psycopg
+
+        query = "select number, extension_id, folder from mag.extension_gone where number > %s order by number"
+        async with self.session() as connection:
+            try:
+                found = await (await connection.execute(query, (behind,))).fetchall()
+            except psycopg.errors.UndefinedTable:
+                return []  # a registry that no node of this version has served yet
+        return [(number, Gone(extension_id, folder)) for number, extension_id, folder in found]
 
     # ------------------------------------------------------------ the plane
 
@@ -209,15 +227,20 @@ class Store:
         )
 
     async def remove(self, connection: Connection, entry: Entry, *, keep_data: bool) -> None:
-        """Forget an extension and its versions; with its data also its uid and settings."""
+        """Forget an extension, its versions and what it spent; with its data also its uid and settings, and each node
+        is to remove its files.
+        """
         check(entry.id, entry.state, State.NOT_INSTALLED)
         await connection.execute("delete from mag.extension where id = %s", (entry.id,))
+        await connection.execute("delete from mag.extension_spent where extension_id = %s", (entry.id,))
         if keep_data:
             await connection.execute(
                 "insert into mag.extension_kept (extension_id, signer) values (%s, %s)",
                 (entry.id, entry.current.signer),
             )
         else:
+            await connection.execute(_NOTE_GONE, (entry.id,))
+            await connection.execute(_FORGET_GONE, (GONE_KEPT,))
             await connection.execute("delete from mag.extension_uid where extension_id = %s", (entry.id,))
             await connection.execute("delete from mag.extension_setting where extension_id = %s", (entry.id,))
         await self.touch(connection)
@@ -256,6 +279,11 @@ insert into mag.extension_grant
   (sha256, capability, state, scope, rate_per_minute, budget_per_day, expires_at, hours, decided_by)
 values (%s, %s, %s, %s::jsonb, %s, %s, to_timestamp(%s), %s, %s)
 """
+_NOTE_GONE = """
+insert into mag.extension_gone (extension_id, folder)
+select extension_id, folder from mag.extension_uid where extension_id = %s
+"""
+_FORGET_GONE = "delete from mag.extension_gone where number <= (select max(number) from mag.extension_gone) - %s"
 _GIVE_UID = """
 insert into mag.extension_uid (extension_id, uid)
 select %s, min(free) from generate_series(%s, %s) free
