@@ -13,9 +13,8 @@ import fcntl
 import os
 import pwd
 import secrets
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from magmobo.components.magds.errors import ClusterDamaged, DiskFull, PlaceRefused
+from magmobo.contracts.folders import exchangeable_at, make_passable
 
 FREE_UIDS = range(60_800, 61_184)  # assigned to nobody by Debian, Fedora or systemd
 NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
@@ -165,8 +165,7 @@ def _adopt(place: Place) -> Place:
 def _claim(records: Records, system_dir: Path) -> Place:
     """A new folder below `system_dir` with a uid that no account and no other cluster has."""
     with writing(system_dir):
-        for folder in (*reversed(system_dir.parents), system_dir):
-            _make_passable(folder)
+        make_passable(system_dir)
         check_unshared(system_dir)
         # Who can open the lock can take it, and keep the first start of every node waiting: nobody else may.
         lock = os.open(system_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -175,33 +174,17 @@ def _claim(records: Records, system_dir: Path) -> Place:
             fcntl.flock(lock, fcntl.LOCK_EX)
             uid = _free_uid(system_dir)
             home = system_dir / secrets.token_hex(6)
-            _make_passable(home)
+            make_passable(home)
             records.write(home / "owner", f"{uid}\n{records.folder.parent}\n".encode())  # for people: whose is this?
         finally:
             os.close(lock)
         return Place(home, Owner(uid, uid))
 
 
-def _make_passable(folder: Path) -> None:
-    """Make a folder that others may pass through, not list, whatever the umask says; one that is there stays."""
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o711)
-        folder.chmod(0o711)
-
-
 def check_unshared(folder: Path) -> None:
-    """See that only root and the caller's own user can exchange this folder or what is in it.
-
-    Whoever could might turn the next chown of a root node onto any file of the machine. A parent with the sticky bit
-    (/tmp) is fine: there nobody renames what is another's.
-    Raises: PlaceRefused.
-    """
-    place = folder.resolve()
-    for there in (place, *place.parents):
-        found = there.stat()
-        shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and (there == place or not found.st_mode & stat.S_ISVTX)
-        if shared or found.st_uid not in (0, os.geteuid()):
-            raise PlaceRefused(folder, f"others than root may write to {there}")
+    """See that only root and the caller's own user can exchange this folder or what is in it. Raises: PlaceRefused."""
+    if (there := exchangeable_at(folder)) is not None:
+        raise PlaceRefused(folder, f"others than root may write to {there}")
 
 
 def _free_uid(system_dir: Path) -> int:
