@@ -97,6 +97,12 @@ class Database(Protocol):
         """
         ...
 
+    def standing_session(self) -> AbstractAsyncContextManager[AsyncConnection[tuple[Any, ...]]]:
+        """The same, to be kept for as long as its caller lives, or while it uses others beside it: a lock that ends
+        with the connection, for instance. It takes none of those that `session` gives. Raises: Unavailable.
+        """
+        ...
+
     @property
     def database_name(self) -> str: ...
 

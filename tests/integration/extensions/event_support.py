@@ -93,11 +93,12 @@ class Node:
 
 
 @asynccontextmanager
-async def running_node(dsn: str, *, instance: str = "", **settings: Any) -> AsyncIterator[Node]:
+async def running_node(dsn: str, *, pool_size: int = 8, **settings: Any) -> AsyncIterator[Node]:
     """A node on this database, with the tables of the event log in it."""
     make_tables(dsn)
     Host.settings = ExtensionsConfig(**{"event_backlog": 10_000, **settings})
-    async with running_kernel(MagDS, Host, config={"magds": {"dsn": dsn, "keep_slot": True}}) as kernel:
+    magds = {"dsn": dsn, "keep_slot": True, "pool_size": pool_size}
+    async with running_kernel(MagDS, Host, config={"magds": magds}) as kernel:
         yield Node(kernel, dsn)
 
 

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from magmobo.components.magds.migrations.service import MigrationService
 
 DRAIN_S = 5.0
+STANDING_SESSIONS = 4
+"""Connections beside `pool_size` that are held for good; made when they are asked for."""
 
 
 class _Ways(Struct, frozen=True):
@@ -84,6 +86,7 @@ class MagDS(Component):
         self._database: MagDatabase
         self._multiplexer: Multiplexer | None = None
         self._pool: Pool | None = None
+        self._standing: Pool | None = None
         self._queries: QueryWatch
         self._health_point: HookPoint[HealthContext] = context.hooks.point("database.health_check")
         self._guests: GuestService | None = None
@@ -177,10 +180,9 @@ class MagDS(Component):
 
     def _adjust_connections(self, *, renew: bool) -> None:
         config, ways = self._config, self._ways
-        if self._pool is not None:
-            self._pool.adjust(
-                partial(connect, ways.node), size=config.pool_size, idle_s=config.pool_idle_s, renew=renew
-            )
+        for pool, size in ((self._pool, config.pool_size), (self._standing, STANDING_SESSIONS)):
+            if pool is not None:
+                pool.adjust(partial(connect, ways.node), size=size, idle_s=config.pool_idle_s, renew=renew)
         if self._multiplexer is not None:
             self._multiplexer.adjust(
                 ways.node,
@@ -305,6 +307,7 @@ class MagDS(Component):
     def _make_connections(self) -> None:
         config, conninfo = self._config, self._ways.node
         self._pool = Pool(partial(connect, conninfo), size=config.pool_size, idle_s=config.pool_idle_s)
+        self._standing = Pool(partial(connect, conninfo), size=STANDING_SESSIONS, idle_s=config.pool_idle_s)
         self._multiplexer = Multiplexer(
             conninfo,
             connections=config.multiplexer_connections,
@@ -321,6 +324,7 @@ class MagDS(Component):
             request_timeout_s=config.request_timeout_s,
             acquire_timeout_s=config.acquire_timeout_s,
             watch=self._queries,
+            standing=self._standing,
         )
 
     def _make_changes(self) -> None:
@@ -348,15 +352,17 @@ class MagDS(Component):
             await self._multiplexer.close()
         if self._guests is not None:
             await self._guests.close()
-        if self._pool is not None:
-            await self._pool.close()
+        for pool in (self._pool, self._standing):
+            if pool is not None:
+                await pool.close()
 
     def _connection_lost(self, error: Exception) -> None:
         self._context.log.warning("magds.connection_lost", error=" ".join(str(error).split())[:500])
         if self._multiplexer is not None and self._multiplexer.connected == 0:
             self._outage.begin(error)
-            if self._pool is not None:
-                self._pool.drop_idle()
+            for pool in (self._pool, self._standing):
+                if pool is not None:
+                    pool.drop_idle()
 
     async def _schema_changed(self, _: Envelope[DatabaseSchemaChanged]) -> None:
         await self._refresh_roles()

@@ -1,4 +1,4 @@
-"""The `Database` that other components use: requests on the multiplexer, sessions from the pool, roles checked.
+"""The `Database` that other components use: requests on the multiplexer, sessions from the pools, roles checked.
 
 Invariant: a request runs only under a role that is neither ours, nor a superuser, nor able to bypass row level
 security. The list is read at start, after every schema change, and again for the first request after it has become a
@@ -51,8 +51,10 @@ class MagDatabase:
         acquire_timeout_s: float,
         roles_trusted_for_s: float = TRUSTED_FOR_S,
         watch: QueryWatch | None = None,
+        standing: Pool | None = None,
     ) -> None:
         self._multiplexer, self._pool, self._watch = multiplexer, pool, watch
+        self._standing = standing or pool
         self._trusted_for_s = roles_trusted_for_s
         self._database_name = database_name
         self._request_timeout_s, self._acquire_timeout_s = request_timeout_s, acquire_timeout_s
@@ -98,6 +100,9 @@ class MagDatabase:
 
     def session(self, *, timeout_s: float | None = None) -> AbstractAsyncContextManager[Connection]:
         return self._pool.lease(timeout_s=timeout_s or self._acquire_timeout_s)
+
+    def standing_session(self) -> AbstractAsyncContextManager[Connection]:
+        return self._standing.lease(timeout_s=self._acquire_timeout_s)
 
     async def _look_again(self) -> None:
         """One request looks for all that come meanwhile. Where that fails the former list stays: the request itself

@@ -1,6 +1,6 @@
 """A node's seat at the event log: that it lives, and whether it is the one that delivers.
 
-One connection of the pool is held for it. Advisory locks on it end with the process, so a node that was killed is
+One connection beside the pool is held for it. Advisory locks on it end with the process, so a node that was killed is
 noticed at once: whoever delivers then writes the gap of what that node had not logged yet, and another node delivers.
 Everything that must not be done by two nodes is written over this connection: without it, no lease, no write.
 Invariant: a source that has no lock and no clean end is buried once, with a gap that begins before its first loss.
@@ -46,7 +46,7 @@ class Seat:
         self.taken.clear()
         while True:
             try:
-                async with self._database.session() as connection:
+                async with self._database.standing_session() as connection:
                     await self._sit(connection)
             except* (psycopg.Error, MagError) as errors:
                 self._logger.warning("the event log lost its connection", error=str(errors.exceptions[0])[:300])
