@@ -6,14 +6,15 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
 import pytest
 
 from magmobo.components.magds import libpq
+from magmobo.components.magds import multiplexer as multiplexer_module
 from magmobo.components.magds.errors import ConnectionLost, Overloaded, StatementUnsupported
 from magmobo.components.magds.multiplexer import Multiplexer
 from magmobo.contracts.errors import DeadlineExceeded, Unavailable
@@ -59,7 +60,7 @@ async def multiplexer(dsn: str, **options: Any) -> AsyncIterator[Multiplexer]:
 
 
 async def ask(mux: Multiplexer, sql: bytes, *params: bytes, who: Identity | None = None, **options: Any) -> Any:
-    options = {"read_only": True, "timeout_s": 10.0} | options
+    options = {"read_only": True, "timeout_s": 30.0} | options
     return (await mux.run(Statement(sql, params), who or user(1), **options)).rows
 
 
@@ -67,7 +68,18 @@ async def backend_pid(mux: Multiplexer) -> int:
     return int((await ask(mux, b"select pg_backend_pid()::text"))[0][0])
 
 
-async def until(condition: Any, timeout_s: float = 10.0) -> None:
+@contextmanager
+def held(dsn: str) -> Iterator[bytes]:
+    """A statement that ends with the block, however long that takes."""
+    with psycopg.connect(dsn, autocommit=True) as holder:
+        holder.execute("select pg_advisory_lock(1)")
+        try:
+            yield b"select pg_advisory_lock_shared(1)::text, pg_advisory_unlock_shared(1)::text"
+        finally:
+            holder.execute("select pg_advisory_unlock(1)")
+
+
+async def until(condition: Any, timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.001)
@@ -111,13 +123,14 @@ async def test_callers_cancelled_in_flight_leave_the_others_their_own_answers(ds
     """The thousands above are mostly cancelled while they wait; here every cancelled request is on the wire."""
     async with multiplexer(dsn, depth=12) as mux:
         for round_number in range(20):
-            slow = asyncio.ensure_future(ask(mux, b"select pg_sleep(0.02)::text"))
-            callers = [asyncio.ensure_future(ask(mux, b"select $1::text", b"%d" % n)) for n in range(11)]
-            await until(lambda: mux.in_flight == 12)
-            gone = {(round_number + step) % 11 for step in (0, 1, 5)}
-            for number in gone:
-                callers[number].cancel()
-            assert mux.in_flight == 12  # they are still on the server's side
+            with held(dsn) as lock:
+                slow = asyncio.ensure_future(ask(mux, lock))
+                callers = [asyncio.ensure_future(ask(mux, b"select $1::text", b"%d" % n)) for n in range(11)]
+                await until(lambda: mux.in_flight == 12)
+                gone = {(round_number + step) % 11 for step in (0, 1, 5)}
+                for number in gone:
+                    callers[number].cancel()
+                assert mux.in_flight == 12  # they are still on the server's side
             answers = await asyncio.gather(*callers, return_exceptions=True)
             for number, answer in enumerate(answers):
                 if number in gone:
@@ -127,13 +140,15 @@ async def test_callers_cancelled_in_flight_leave_the_others_their_own_answers(ds
             await slow
 
 
-async def test_a_write_cancelled_before_it_was_sent_never_happens(dsn: str) -> None:
+async def test_a_write_cancelled_before_it_was_sent_never_happens(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiplexer_module, "WATCH_EVERY_S", 60.0)  # the hand-out itself must see it
     async with multiplexer(dsn, depth=1) as mux:
-        for _ in range(10):  # short, so that the hand-out itself must see it, before the watch clears the queue
-            busy = asyncio.ensure_future(ask(mux, b"select pg_sleep(0.005)::text"))
-            write = asyncio.ensure_future(ask(mux, b"insert into late values (77)", read_only=False))
-            await until(lambda: mux.in_flight == 1 and mux.waiting == 1)
-            write.cancel()
+        for _ in range(10):
+            with held(dsn) as lock:
+                busy = asyncio.ensure_future(ask(mux, lock))
+                write = asyncio.ensure_future(ask(mux, b"insert into late values (77)", read_only=False))
+                await until(lambda: mux.in_flight == 1 and mux.waiting == 1)
+                write.cancel()
             await asyncio.gather(busy, write, return_exceptions=True)
         assert await ask(mux, b"select count(*)::text from late") == [(b"0",)]
 
@@ -263,23 +278,23 @@ async def test_copy_is_refused_and_the_connection_replaced(dsn: str) -> None:
 
 
 async def test_a_slow_statement_ends_at_its_deadline_on_the_server_too(dsn: str) -> None:
-    async with multiplexer(dsn) as mux:
+    async with multiplexer(dsn, statement_timeout_s=90.0) as mux:
         with pytest.raises(DeadlineExceeded):
             await ask(mux, b"select pg_sleep(60)::text", timeout_s=0.2)
-        async with asyncio.timeout(2):
-            assert await ask(mux, b"select '1'") == [(b"1",)]
+        assert await ask(mux, b"select '1'") == [(b"1",)]  # long before the other would have ended
 
 
 async def test_who_waits_behind_a_full_connection_is_told_in_time(dsn: str) -> None:
     async with multiplexer(dsn, depth=1, queue=2) as mux:
-        slow = asyncio.ensure_future(ask(mux, b"select pg_sleep(1)::text"))
-        await until(lambda: mux.in_flight == 1)
-        waiting = [asyncio.ensure_future(ask(mux, b"select '1'", timeout_s=limit_s)) for limit_s in (0.2, 5)]
-        await until(lambda: mux.waiting == 2)
-        with pytest.raises(Overloaded):
-            await ask(mux, b"select '1'")
-        with pytest.raises(Unavailable):
-            await waiting[0]
+        with held(dsn) as lock:
+            slow = asyncio.ensure_future(ask(mux, lock))
+            await until(lambda: mux.in_flight == 1)
+            waiting = [asyncio.ensure_future(ask(mux, b"select '1'", timeout_s=limit_s)) for limit_s in (1, 30)]
+            await until(lambda: mux.waiting == 2)
+            with pytest.raises(Overloaded):
+                await ask(mux, b"select '1'")
+            with pytest.raises(Unavailable):
+                await waiting[0]
         assert await waiting[1] == [(b"1",)]
         await slow
 
@@ -301,10 +316,11 @@ async def test_hostile_values_are_refused_or_stay_values(dsn: str) -> None:
 async def test_requests_go_around_a_connection_that_is_stuck_behind_a_slow_one(dsn: str) -> None:
     async with multiplexer(dsn, connections=2) as mux:
         await until(lambda: mux.connected == 2)
-        slow = asyncio.create_task(ask(mux, b"select pg_sleep(1.5)"))
-        started_s = asyncio.get_running_loop().time()
-        await until(lambda: asyncio.get_running_loop().time() - started_s > 0.2)  # by now it counts as stuck
-        rows = await asyncio.gather(*(ask(mux, b"select $1::text", b"%d" % number) for number in range(10)))
-        assert [row[0][0] for row in rows] == [b"%d" % number for number in range(10)]
-        assert not slow.done()
+        with held(dsn) as lock:
+            slow = asyncio.create_task(ask(mux, lock))
+            started_s = asyncio.get_running_loop().time()
+            await until(lambda: asyncio.get_running_loop().time() - started_s > 0.2)  # by now it counts as stuck
+            rows = await asyncio.gather(*(ask(mux, b"select $1::text", b"%d" % number) for number in range(10)))
+            assert [row[0][0] for row in rows] == [b"%d" % number for number in range(10)]
+            assert not slow.done()
         await slow
