@@ -34,7 +34,7 @@ from tests.integration.extensions.lifecycle_parts import (
     traces,
 )
 
-from magmobo.extensions.lifecycle import core, installing
+from magmobo.extensions.lifecycle import core, removals
 from magmobo.testing.postgres import PostgresServer
 
 assert cryptography  # imported before the forks, not by each
@@ -105,7 +105,7 @@ def tell_steps(step: Step) -> World:
         return done
 
     psycopg.AsyncTransaction.__aexit__ = left  # type: ignore[method-assign]
-    for module, name in ((core, "unpack"), (installing, "unpack"), (shutil, "rmtree")):
+    for module, name in ((core, "unpack"), (shutil, "rmtree"), (removals, "remove_tree")):
         setattr(module, name, _told(getattr(module, name), name, step))
     world = World()
     world.on_step = lambda name, _: step(name)
@@ -142,6 +142,7 @@ def look(dsn: str, place: Path) -> dict[str, Any]:
     async def start() -> None:
         async with node_at(dsn, place / "node") as node:
             await node.lifecycle._following.look()
+            await node.lifecycle._core.removals.settled()
             for entry in (await node.lifecycle.list()).extensions:
                 assert (node.in_place(entry.id) is not None) == (entry.state == "enabled"), entry
 
@@ -187,12 +188,14 @@ def one(server: PostgresServer, place: Path, name: str, kill_behind: int) -> tup
 def comparable(found: dict[str, Any], name: str) -> dict[str, Any]:
     """Without what differs for good reasons: names of roles hold the number of the database; migrations of one that is
     approved run once, whether it came up or not; what an operator decided before the kill stays decided; files of a
-    version that is there may be unpacked or not.
+    version that is there may be unpacked or not, and its worker may have kept some.
     """
     beside = {"enable": ["columns"], "approve": ["grants"]}.get(name, [])
     seen = {key: value for key, value in found.items() if key not in beside}
     known = {sha256 for sha256, _ in seen["versions"]}
-    return {**seen, "roles": len(seen["roles"]), "files": [one for one in seen["files"] if one not in known]}
+    files = [one for one in seen["files"] if one not in known]
+    kept = [one for one in seen["data"] if one not in {extension[0] for extension in seen["extensions"]}]
+    return {**seen, "roles": len(seen["roles"]), "files": files, "data": kept}
 
 
 def main(socket_dir: Path, folder: Path, name: str) -> None:

@@ -17,7 +17,7 @@ from magmobo.testing.postgres import PostgresServer
 PROGRAM = Path(__file__).with_name("lifecycle_killer.py")
 ROOT = Path(__file__).parents[2]
 LEAST_STEPS = {
-    "install": 2, "enable": 5, "upgrade": 7, "approve": 7, "rollback": 6, "disable": 3, "kill": 2, "uninstall": 3,
+    "install": 2, "enable": 5, "upgrade": 7, "approve": 7, "rollback": 6, "disable": 3, "kill": 2, "uninstall": 4,
     "uninstall and keep": 2,
 }  # fmt: skip
 

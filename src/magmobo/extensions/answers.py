@@ -86,10 +86,7 @@ class Answers:
         return await self._lifecycle.rollback(command.id, call.actor, dry_run=call.dry_run)
 
     async def uninstall(self, command: UninstallExtension, call: Call) -> ExtensionPage:
-        page = await self._lifecycle.uninstall(command.id, command.delete_data, call.actor, dry_run=call.dry_run)
-        if not call.dry_run:
-            self._plane.forget(command.id)
-        return page
+        return await self._lifecycle.uninstall(command.id, command.delete_data, call.actor, dry_run=call.dry_run)
 
     async def trust(self, command: TrustKeys, call: Call) -> TrustedKeys:
         return await self._lifecycle.trust(command.public, command.label, command.remove, call.actor)

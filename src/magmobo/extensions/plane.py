@@ -121,6 +121,7 @@ class Plane:
             tier=self._tier,
             rights_of=rights_of,
             used=lambda extension_id, capability: gatekeeper.used(extension_id).get(capability, 0),
+            forget=self.forget,
             tables=[*TABLES, *EVENT_TABLES],
             root=context.data_dir / FOLDER,
             node_version=__version__,

@@ -15,7 +15,7 @@ DEPTH = 3000
 
 def nest(folder: Path, depth: int) -> None:
     """Folders in each other, deeper than a path may say or a program may recurse."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     for _ in range(depth):
         os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=inner))

@@ -80,6 +80,8 @@ class PlayedWorker:
 
     async def start(self) -> None:
         await self.world.at("worker", self.installed)
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        (self.data_dir / "kept").write_text(self.installed.version)
         if self.installed.version in self.world.broken:
             raise Trouble
         self.state, self.handlers = "ready", self.installed.manifest.handlers() | {"health"}
@@ -269,6 +271,7 @@ class Node:
     root: Path
     config: ExtensionsConfig
     told: list[Event] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     clock: Clock = field(default_factory=SystemClock)
 
@@ -352,6 +355,7 @@ def _node(
     assert row is not None
     guests = GuestService(dsn, database.session, database_oid=row[0], acquire_timeout_s=5)
     router, told, tasks = Router(world), list[Event](), list[asyncio.Task[None]]()
+    forgotten: list[str] = []
     settings = ExtensionsConfig(drain_s=1.0, **config)
 
     board = HookBoard() if live is None else live.board
@@ -377,7 +381,7 @@ def _node(
         endpoints=router.endpoints, audit=audit, bus=bus, vault=lambda: vault, clock=clock,
         log=structlog.stdlib.get_logger(), spawn=spawn,
         config=lambda: settings, tier=tier, rights_of=rights_of, used=lambda *_: 0, tables=MIGRATIONS,
-        root=folder / "extensions", node_version="0.1.0",
+        forget=forgotten.append, root=folder / "extensions", node_version="0.1.0",
     )  # fmt: skip
     return Node(
         Lifecycle(ports),
@@ -390,6 +394,7 @@ def _node(
         folder / "extensions",
         settings,
         told,
+        forgotten,
         tasks,
         clock,
     )
@@ -434,6 +439,8 @@ def traces(dsn: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {name: rows(dsn, query) for name, query in _TRACES.items()}
     found |= {name: rows(dsn, query) if exists else [] for name, query in _REGISTRY.items()}
     versions = folder / "extensions" / "versions"
+    data = folder / "extensions" / "data"
+    found["data"] = sorted(one.name.partition(".")[0] for one in data.iterdir()) if data.is_dir() else []
     found["files"] = sorted(one.name for one in versions.iterdir()) if versions.is_dir() else []
     return found
 

@@ -28,7 +28,8 @@ from magmobo.extensions.lifecycle.errors import (
 from magmobo.extensions.lifecycle.grants import effective, missing
 from magmobo.extensions.lifecycle.leftovers import remove_tree
 from magmobo.extensions.lifecycle.ports import Ports, Worker
-from magmobo.extensions.lifecycle.records import NOTHING, Entry, Registry, Version
+from magmobo.extensions.lifecycle.records import NOTHING, Entry, Gone, Registry, Version
+from magmobo.extensions.lifecycle.removals import Removals
 from magmobo.extensions.lifecycle.schema import NAMESPACE
 from magmobo.extensions.lifecycle.settings import Settings
 from magmobo.extensions.lifecycle.stage import Stage
@@ -54,6 +55,7 @@ class Core:
         self.ports, self.stage = ports, stage
         self.store = Store(ports.database)
         self.settings = Settings(ports.vault)
+        self.removals = Removals(ports, self.store, place=self.data_dir, note=self.note)
         self.registry: Registry = NOTHING
         self.turn = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -90,8 +92,12 @@ class Core:
         await self.ports.migrations.up(NAMESPACE, self.ports.tables)
 
     async def refresh(self, connection: Connection | None = None) -> None:
-        """Read the registry again. Raises: Unavailable."""
-        self.registry = await self.store.load(connection)
+        """Read the registry again; of what is not in it any more, nothing goes on here. Raises: Unavailable."""
+        before, self.registry = self.registry, await self.store.load(connection)
+        for entry in before.entries.values():
+            if self.registry.is_without(entry):
+                await self.stage.kill(entry.id)
+                self.ports.forget(entry.id)
 
     async def whole(self, change: Coroutine[Any, Any, T]) -> T:
         """Run a change to its end, also when whoever asked does not wait for it any more."""
@@ -194,7 +200,7 @@ class Core:
             grants=effective(version.manifest, version.decisions, self.now_s),
         )  # fmt: skip
 
-    def data_dir(self, entry: Entry) -> Path:
+    def data_dir(self, entry: Entry | Gone) -> Path:
         """Where an extension keeps files on this node, if it may."""
         return self.ports.root / DATA / f"{entry.id}.{entry.folder}"
 
@@ -206,10 +212,6 @@ class Core:
         await self._remove(_remove_others, mine)
         return await self.stage.started(installed, uid=entry.uid, data_dir=mine)
 
-    async def remove_data(self, entry: Entry) -> None:
-        """Remove the files that an extension kept on this node; its worker has ended."""
-        await self._remove(remove_tree, self.data_dir(entry))
-
     async def _remove(self, remove: Callable[[Path], None], folder: Path) -> None:
         try:
             await asyncio.to_thread(remove, folder)
@@ -217,7 +219,8 @@ class Core:
             self.ports.log.warning("extensions.files_stay", error=str(error))
 
     async def sweep_files(self) -> None:
-        """Remove files of versions that nobody knows."""
+        """Remove files of versions that nobody knows; those that extensions kept follow soon."""
+        self.removals.wake()
         try:
             await asyncio.to_thread(sweep, self.ports.root, self.registry.digests())
         except MagError as error:

@@ -3,6 +3,7 @@
 Installing unpacks files, which are named by their content and swept when nobody knows them, then writes everything else
 (registry, grants, role, schema, rights) in one transaction: so there is no half of it. Removing is noted first, then
 done in one transaction; a node that dies in between leaves the state `uninstalling`, and whoever looks next ends it.
+Files go behind that transaction, on each node (`removals`).
 """
 
 from __future__ import annotations
@@ -117,7 +118,6 @@ class Installing:
         keep_data = not entry.delete_data
         if not keep_data:
             await self._core.settings.forget(entry)
-            await self._core.remove_data(entry)
         async with connection.transaction():
             if keep_data:
                 await self._core.ports.events.unfollow(connection, entry.id)

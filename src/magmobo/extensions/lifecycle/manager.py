@@ -58,8 +58,10 @@ class Lifecycle:
         return await self._following.boot()
 
     async def read(self) -> None:
-        """Read the registry alone: nothing is guarded or started by this. Raises: Unavailable."""
+        """Read the registry alone, and remove what is gone: nothing is guarded or started. Raises: Unavailable."""
         await self._core.refresh()
+        if self._core.registry.generation != NOTHING.generation:
+            await self._core.sweep_files()
 
     async def start(self) -> None:
         """End or lead back what a killed node left, start what is enabled, follow what other nodes change."""
@@ -72,6 +74,7 @@ class Lifecycle:
         """Let workers finish and end them; hooks that fail closed deny from here on."""
         await self._following.stop()
         await self._core.settle()
+        await self._core.removals.stop()
         await self._watching.stop()
         await self._core.stage.stop_all()
 
@@ -109,8 +112,9 @@ class Lifecycle:
     async def uninstall(
         self, extension_id: str, delete_data: bool, actor: Actor, *, dry_run: bool = False
     ) -> ExtensionPage:
-        """Remove an extension. Raises: StillHere and others."""
+        """Remove an extension; other nodes follow. Raises: StillHere and others."""
         await self._core.whole(self._installing.uninstall(extension_id, delete_data=delete_data, dry_run=dry_run))
+        await self._core.removals.settled()
         return await self.list()
 
     async def upgrade(self, data: bytes, actor: Actor, *, dry_run: bool = False) -> ExtensionDetail:

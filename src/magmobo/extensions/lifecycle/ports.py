@@ -148,7 +148,7 @@ class Ports:
 
     `root` is the plane's folder in the data folder. `tables` are the migrations of namespace `extensions`, those of the
     event log too. `tier` tells the sandbox that this machine gives; `used` counts calls of an extension by capability;
-    `spawn` runs a task that ends with the component.
+    `forget` is told of one that was uninstalled; `spawn` runs a task that ends with the component.
     """
 
     database: Database
@@ -168,6 +168,7 @@ class Ports:
     tier: Callable[[], Coroutine[Any, Any, str]]
     rights_of: Callable[[Installed], Sequence[TableRight]]
     used: Callable[[str, str], int]
+    forget: Callable[[str], None]
     tables: Sequence[Migration]
     root: Path
     node_version: str
