@@ -19,8 +19,9 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _without_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For nodes that have no MagDS: what the session says for its clusters would be an unknown section there."""
-    monkeypatch.delenv("MAG_MAGDS__SYSTEM_DIR", raising=False)
+    """For nodes without storage and extensions: what the session says for both would be unknown sections there."""
+    for component in ("MAGDS", "EXTENSIONS"):
+        monkeypatch.delenv(f"MAG_{component}__SYSTEM_DIR", raising=False)
 
 
 @pytest.fixture

@@ -94,7 +94,6 @@ class _Order:
 
 
 _ORDERS = (
-    _Order(EnableExtension, "be enabled", "enabled"),
     _Order(DisableExtension, "be disabled", "disabled", "Stop it until it is enabled again?"),
     _Order(RollbackExtension, "go back", "is back", "Go back a version, its migrations undone?"),
 )  # fmt: skip
@@ -118,7 +117,33 @@ def _order_command(order: _Order) -> click.Command:
     return run
 
 
-enable, disable, rollback = (_order_command(order) for order in _ORDERS)
+disable, rollback = (_order_command(order) for order in _ORDERS)
+
+
+@click.command("extension:enable")
+@_id
+@click.option("--empty-files", is_flag=True, help="Remove the files that it keeps on this node; there is no way back.")
+@options.data_dir
+@options.dry_run
+@options.yes
+@options.timeout(120.0)
+@options.as_json
+def enable(
+    extension_id: str,
+    empty_files: bool,
+    data_dir: Path | None,
+    dry_run: bool,
+    yes: bool,
+    timeout_s: float,
+    as_json: bool,
+) -> int:
+    """Start the extension ID. --dry-run only says what would be done."""
+    if empty_files and not dry_run:
+        question = "Remove the files that it keeps on this node, for good, and start it?"
+        options.confirm(f"{printable(extension_id)}: {question}", yes=yes, alone=False)
+    command = EnableExtension(id=extension_id, empty_files=empty_files)
+    detail = ask(client_of(data_dir, timeout_s), command, ExtensionDetail, dry_run=dry_run)
+    return told("extension:enable", detail, "would be enabled" if dry_run else "enabled", as_json=as_json)
 
 
 @click.command("extension:kill")

@@ -270,7 +270,9 @@ class RevokeCapability(Command, frozen=True, kw_only=True):
 
 
 class EnableExtension(Command, frozen=True, kw_only=True):
-    """Start an installed extension, also one that was disabled for its failures."""
+    """Start an installed extension, also one that was disabled for its failures. `empty_files`: without the files that
+    it kept on the node that is asked, which are removed for good; an enabled one is started anew there.
+    """
 
     name = "extension:enable"
     summary = "Start an extension."
@@ -279,6 +281,7 @@ class EnableExtension(Command, frozen=True, kw_only=True):
     reply = ExtensionDetail
     dry_run = True
     id: ExtensionId
+    empty_files: bool = False
 
 
 class DisableExtension(Command, frozen=True, kw_only=True):

@@ -95,7 +95,9 @@ class Answers:
 
     async def enable(self, command: EnableExtension, call: Call) -> ExtensionDetail:
         self._plane.check_on()
-        return await self._lifecycle.enable(command.id, call.actor, dry_run=call.dry_run)
+        return await self._lifecycle.enable(
+            command.id, call.actor, empty_files=command.empty_files, dry_run=call.dry_run
+        )
 
     async def disable(self, command: DisableExtension, call: Call) -> ExtensionDetail:
         return await self._lifecycle.disable(command.id, call.actor, dry_run=call.dry_run)

@@ -33,6 +33,15 @@ class ExtensionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         NEEDS_COMPONENT_RESTART,
         ADMINS_ONLY,
     ] = False
+    system_dir: Annotated[
+        str,
+        Meta(
+            description="where a node started by root keeps files of extensions; every parent open to others (o+x), "
+            "none writable by them"
+        ),
+        NEEDS_COMPONENT_RESTART,
+        ADMINS_ONLY,
+    ] = "/var/lib/magmobo/extensions"
     max_workers: Annotated[
         int, Meta(ge=1, le=1000, description="extensions that may be enabled at the same time"), LIVE
     ] = 50

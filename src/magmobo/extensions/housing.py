@@ -17,6 +17,9 @@ from magmobo.extensions.config import MIB, ExtensionsConfig
 from magmobo.extensions.gate.dispatch import ApiDispatcher
 from magmobo.extensions.gate.gatekeeper import Gatekeeper
 from magmobo.extensions.installed import Installed
+from magmobo.extensions.sandbox.errors import DataFolderFull
+from magmobo.extensions.sandbox.kinds import Layer
+from magmobo.extensions.sandbox.quota import find_excess
 from magmobo.extensions.sandbox.spawner import Spawner
 from magmobo.extensions.sandbox.worker import WorkerProcess, WorkerSpec
 from magmobo.extensions.workers.worker import Worker
@@ -84,10 +87,15 @@ class Housing:
             worker.idle_stop_s = config.idle_stop_s
 
     async def _spawn(self, installed: Installed, uid: int, folder: Path | None) -> WorkerProcess:
-        """Raises: what `Spawner.spawn` raises; OSError when the folder cannot be made."""
-        if folder is not None:
-            await asyncio.to_thread(_furnish, folder, uid)
+        """Raises: DataFolderFull, what `Spawner.spawn` raises; OSError when the folder cannot be made."""
         limits = installed.manifest.limits
+        owner = uid if Layer.USER in (await self._spawner.tiers()).layers else None
+        if owner is not None:
+            await asyncio.to_thread(_let_in, installed.code_dir, owner)
+        if folder is not None:
+            excess = await asyncio.to_thread(_furnish, folder, owner, limits.data_bytes)
+            if excess:
+                raise DataFolderFull(installed.id, excess)
         return await self._spawner.spawn(
             WorkerSpec(
                 extension_id=installed.id,
@@ -96,7 +104,7 @@ class Housing:
                 memory_bytes=min(limits.memory_bytes, self._config().max_memory_bytes),
                 data_bytes=limits.data_bytes,
                 temp_bytes=TEMP_BYTES if self._has(installed, TEMP_CAPABILITIES) else LEAST_TEMP_BYTES,
-                uid=uid if os.geteuid() == 0 else None,
+                uid=owner,
             )
         )
 
@@ -104,7 +112,19 @@ class Housing:
         return any(self._gatekeeper.holds(installed, one) for one in capabilities)
 
 
-def _furnish(folder: Path, uid: int) -> None:
+def _let_in(code_dir: Path, uid: int) -> None:
+    """Code is read by the group of its extension, which its worker is in, and by nobody else."""
+    os.chown(code_dir, 0, uid, follow_symlinks=False)
+    code_dir.chmod(0o750)
+
+
+def _furnish(folder: Path, uid: int | None, bound_bytes: int) -> str:
+    """Make a folder of its own where it is not there, closed to all others. Returns: what is too much in it, or an
+    empty text.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
     if os.geteuid() == 0:
-        os.chown(folder, uid, uid, follow_symlinks=False)
+        owner = 0 if uid is None else uid
+        os.chown(folder, owner, owner, follow_symlinks=False)
+    return find_excess(folder, bound_bytes)

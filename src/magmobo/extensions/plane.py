@@ -39,6 +39,7 @@ from magmobo.extensions.journal import ExtensionJournal
 from magmobo.extensions.lifecycle.manager import Lifecycle
 from magmobo.extensions.lifecycle.ports import Ports
 from magmobo.extensions.lifecycle.schema import MIGRATIONS as TABLES
+from magmobo.extensions.premises import Premises
 from magmobo.extensions.sandbox import tiers
 from magmobo.extensions.sandbox.spawner import Spawner
 from magmobo.extensions.sql.methods import SqlMethods, rights_of
@@ -46,7 +47,6 @@ from magmobo.extensions.staging import Staging
 from magmobo.extensions.workers.errors import HandlerFailed
 from magx import wire
 
-FOLDER = "extensions"
 SAMPLE_EVERY_S = 5.0
 NAMES_RECORDED, NAME_CHARS = 20, 60
 
@@ -102,6 +102,7 @@ class Plane:
             if listener is None
             else Endpoints(listener, gateway, context.hooks, holds=gatekeeper.holds, log=context.log, hide=context.hide)
         )
+        self._premises = Premises(context.data_dir, lambda: self._config.system_dir, context.log)
         self._hooks = HookRouter(context.hooks, gatekeeper, context.log)
         ports = Ports(
             database=database,
@@ -123,7 +124,7 @@ class Plane:
             used=lambda extension_id, capability: gatekeeper.used(extension_id).get(capability, 0),
             forget=self.forget,
             tables=[*TABLES, *EVENT_TABLES],
-            root=context.data_dir / FOLDER,
+            premises=self._premises,
             node_version=__version__,
         )
         self._lifecycle = Lifecycle(ports)
@@ -166,6 +167,7 @@ class Plane:
             await self._gatekeeper.close()
             await self._http.close()
             await self._spawner.close()
+            self._premises.leave()
 
     def adopt(self, config: ExtensionsConfig) -> None:
         """These settings count from now on; workers that run take theirs when they start again."""
@@ -203,8 +205,9 @@ class Plane:
         return Announcement(notices=notices[:5])
 
     async def sandbox_report(self) -> SandboxReport:
-        """What this machine's sandbox is."""
-        return tiers.report(await self._spawner.tiers())
+        """What this machine's sandbox is, and whether workers come to their files."""
+        report = tiers.report(await self._spawner.tiers())
+        return SandboxReport(report.tier, [*report.lines, await asyncio.to_thread(self._premises.look)])
 
     # ------------------------------------------------------------ work
 

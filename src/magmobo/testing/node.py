@@ -22,7 +22,7 @@ from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.planes import NodeStatus
 
-_SYSTEM_DIR = "MAG_MAGDS__SYSTEM_DIR"
+_SYSTEM_DIRS = {"MAG_MAGDS__SYSTEM_DIR": ".", "MAG_EXTENSIONS__SYSTEM_DIR": "extensions"}
 
 
 class NodeFailed(Exception):
@@ -93,21 +93,23 @@ class NodeProcess:
 
 @contextmanager
 def disposable_system_dir() -> Iterator[Path]:
-    """Let the nodes of this block keep their clusters in a folder that goes away with it, by way of the environment.
+    """Let nodes of this block keep what they have outside of their data folder in one that goes away with it, by way of
+    the environment.
 
-    Only nodes run by root have a cluster outside of their data folder; see `magds.system_dir`.
+    Only nodes run by root do, with clusters and files of extensions; see `magds.system_dir`, `extensions.system_dir`.
     """
     folder = Path(tempfile.mkdtemp(prefix="mag-system-"))
     folder.chmod(0o711)
-    former = os.environ.get(_SYSTEM_DIR)
-    os.environ[_SYSTEM_DIR] = str(folder)
+    former = {name: os.environ.get(name) for name in _SYSTEM_DIRS}
+    os.environ.update({name: str(folder / below) for name, below in _SYSTEM_DIRS.items()})
     try:
         yield folder
     finally:
-        if former is None:
-            del os.environ[_SYSTEM_DIR]
-        else:
-            os.environ[_SYSTEM_DIR] = former
+        for name, value in former.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -25,8 +25,8 @@ WORKER_ENDED = "MAG-EXT-134"
 @asynccontextmanager
 async def world(gate: Gate) -> AsyncIterator[dict[str, Any]]:
     """What there is to attack: a secret of the node that every user may read, places to connect to, the node itself."""
-    secret = gate.folder / "node" / "extensions" / "node" / "kept.txt"
-    secret.parent.mkdir()
+    secret = gate.premises / "data" / "node" / "kept.txt"  # beside the folders of extensions, from which some go up
+    secret.parent.mkdir(parents=True)
     secret.write_text("what the node keeps to itself", encoding="utf-8")
     secret.chmod(0o666)
     secret.parent.chmod(0o777)

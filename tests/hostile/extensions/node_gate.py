@@ -178,6 +178,12 @@ class Gate:
         shown = await self.command("extension:show", id=extension_id)
         return str(shown["info"]["state"])
 
+    @property
+    def premises(self) -> Path:
+        """Where files of extensions lie, once there are some."""
+        homes = list((self.folder / "system" / "extensions").glob("*"))
+        return homes[0] if homes else self.folder / "node" / "extensions"
+
     # ------------------------------------------------------------ audit
 
     @property
@@ -246,13 +252,13 @@ async def gate(folder: Path, **more: Mapping[str, Any]) -> AsyncIterator[Gate]:
         "listener": {"port": 0},
         "magds": {"system_dir": str(folder / "system")},
         "magws": {"apps": [{"id": "1", "key": "gate-key", "secret": "gate-secret"}], "tables": []},
-        "extensions": {"http_networks": [f"{ALLOWED}/32"]},
+        "extensions": {"http_networks": [f"{ALLOWED}/32"], "system_dir": str(folder / "system" / "extensions")},
         **more,
     }
     parts = (ListenerComponent, MagDS, MagGate, MagWS, ExtensionPlane)
     os.environ["MAG_HOSTILE_SECRET"] = marker()
     data_dir = folder / "node"
-    data_dir.mkdir(mode=0o755)
+    data_dir.mkdir(mode=0o700)
     async with running_kernel(*parts, config=config, data_dir=data_dir) as kernel:
         node = Gate(kernel, folder, embedded_access(data_dir).dsn)
         structlog.get_config()["processors"].insert(0, node.hear)  # in place: loggers hold this very list

@@ -258,6 +258,18 @@ class PlayedDatabase:
 
 
 @dataclass
+class FixedPremises:
+    """A folder that is there whoever runs the tests."""
+
+    place: Path
+
+    def root(self) -> Path:
+        return self.place
+
+    known = root
+
+
+@dataclass
 class Node:
     """One node's lifecycle and what a test looks at."""
 
@@ -381,7 +393,7 @@ def _node(
         endpoints=router.endpoints, audit=audit, bus=bus, vault=lambda: vault, clock=clock,
         log=structlog.stdlib.get_logger(), spawn=spawn,
         config=lambda: settings, tier=tier, rights_of=rights_of, used=lambda *_: 0, tables=MIGRATIONS,
-        forget=forgotten.append, root=folder / "extensions", node_version="0.1.0",
+        forget=forgotten.append, premises=FixedPremises(folder / "extensions"), node_version="0.1.0",
     )  # fmt: skip
     return Node(
         Lifecycle(ports),

@@ -38,12 +38,12 @@ from magmobo.extensions.package.errors import SignerUnknown
 from magmobo.extensions.package.format import Package, read_package
 from magmobo.extensions.package.requirements import resolve
 from magmobo.extensions.package.unpacked import sweep, unpack
+from magmobo.extensions.premises import DATA
 
 if TYPE_CHECKING:
     from magmobo.extensions.lifecycle.store import Connection
 
 T = TypeVar("T")
-DATA = "data"
 PLANE_ACTOR = Actor(name="extensions", role=Role.ADMIN, via="kernel")
 """Who acts when nobody asked."""
 
@@ -55,7 +55,7 @@ class Core:
         self.ports, self.stage = ports, stage
         self.store = Store(ports.database)
         self.settings = Settings(ports.vault)
-        self.removals = Removals(ports, self.store, place=self.data_dir, note=self.note)
+        self.removals = Removals(ports, self.store, place=self.kept_at, note=self.note)
         self.registry: Registry = NOTHING
         self.turn = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -171,7 +171,11 @@ class Core:
             raise SignerNotTrusted(entry.id, error.key_id) from error
         if (package.id, package.sha256) != (entry.id, sha256):
             raise RegistryDamaged(entry.id, f"the package of {sha256[:12]} is another one")
-        return package, await asyncio.to_thread(unpack, package, self.ports.root)
+        return package, await asyncio.to_thread(self.unpack, package)
+
+    def unpack(self, package: Package) -> Path:
+        """The folder of a package's files, made if it is not there; blocks. Raises: UnpackFailed, PremisesRefused."""
+        return unpack(package, self.ports.premises.root())
 
     async def installed(self, entry: Entry, sha256: str, code_dir: Path, guest: str = "") -> Installed:
         """A version as the running plane knows it. `guest`: when it is to get storage that `entry` has not yet.
@@ -196,21 +200,29 @@ class Core:
         version = entry.versions[sha256]
         return Installed(
             id=entry.id, version=version.version, sha256=sha256, manifest=version.manifest,
-            code_dir=self.ports.root / "versions" / sha256, signer=version.signer, guest=guest or entry.guest,
+            code_dir=Path(), signer=version.signer, guest=guest or entry.guest,
             grants=effective(version.manifest, version.decisions, self.now_s),
         )  # fmt: skip
 
-    def data_dir(self, entry: Entry | Gone) -> Path:
-        """Where an extension keeps files on this node, if it may."""
-        return self.ports.root / DATA / f"{entry.id}.{entry.folder}"
+    def data_dir(self, entry: Entry) -> Path:
+        """Where an extension keeps files on this node, if it may; blocks. Raises: PremisesRefused."""
+        return _own_folder(self.ports.premises.root(), entry)
+
+    def kept_at(self, gone: Entry | Gone) -> Path:
+        """Where files of an extension are if it has any on this node; blocks."""
+        return _own_folder(self.ports.premises.known(), gone)
 
     async def started(self, entry: Entry, installed: Installed) -> Worker:
         """A worker of a version, ready and well, not in place. What a removed extension of this name left behind here
         goes now. Raises: MagError, OSError.
         """
-        mine = self.data_dir(entry)
+        mine = await asyncio.to_thread(self.data_dir, entry)
         await self._remove(_remove_others, mine)
         return await self.stage.started(installed, uid=entry.uid, data_dir=mine)
+
+    async def empty_data(self, entry: Entry) -> None:
+        """Remove the files that an extension keeps on this node; its worker has ended. Raises: OSError."""
+        await asyncio.to_thread(lambda: remove_tree(self.kept_at(entry)))
 
     async def _remove(self, remove: Callable[[Path], None], folder: Path) -> None:
         try:
@@ -222,7 +234,8 @@ class Core:
         """Remove files of versions that nobody knows; those that extensions kept follow soon."""
         self.removals.wake()
         try:
-            await asyncio.to_thread(sweep, self.ports.root, self.registry.digests())
+            digests = self.registry.digests()
+            await asyncio.to_thread(lambda: sweep(self.ports.premises.known(), digests))
         except MagError as error:
             self.ports.log.warning("extensions.files_stay", error=str(error))
 
@@ -240,6 +253,10 @@ class Core:
             await self.ports.audit.record("extension.lifecycle", actor=PLANE_ACTOR, payload=payload)
         except MagError as error:
             self.ports.log.warning("extensions.not_recorded", what=what, error=str(error))
+
+
+def _own_folder(root: Path, of: Entry | Gone) -> Path:
+    return root / DATA / f"{of.id}.{of.folder}"
 
 
 def _remove_others(mine: Path) -> None:

@@ -99,6 +99,15 @@ class Following:
                 return  # the next change of the schema asks again
             self.follow()
 
+    async def start_again(self, extension_id: str) -> None:
+        """Start one that should run here and does not, without waiting for its time. Raises: EnableFailed."""
+        if extension_id in self._stage.running:
+            return
+        self._failed[extension_id] = 0, 0.0  # so that it is tried again, also where this comes to nothing
+        await self._take_turn()
+        if (problem := self.problems.get(extension_id)) is not None:
+            raise EnableFailed(extension_id, problem)
+
     async def _follow(self) -> None:
         away = False
         while True:

@@ -23,7 +23,6 @@ from magmobo.extensions.lifecycle.storage import Storage, guest_name
 from magmobo.extensions.package.format import Package
 from magmobo.extensions.package.manifest import Requirements
 from magmobo.extensions.package.requirements import resolve
-from magmobo.extensions.package.unpacked import unpack
 
 if TYPE_CHECKING:
     from magmobo.extensions.lifecycle.store import Connection
@@ -75,7 +74,7 @@ class Installing:
         await self._storage.check(entry.guest)
 
     async def _install(self, connection: Connection, entry: Entry, package: Package, data: bytes) -> None:
-        await asyncio.to_thread(unpack, package, self._core.ports.root)
+        await asyncio.to_thread(self._core.unpack, package)
         version = entry.current
         async with connection.transaction():
             await self._store.add(connection, entry.id, version, entry.guest)

@@ -168,10 +168,22 @@ class Lifecycle:
 
     # ------------------------------------------------------------ on and off
 
-    async def enable(self, extension_id: str, actor: Actor, *, dry_run: bool = False) -> ExtensionDetail:
+    async def enable(
+        self, extension_id: str, actor: Actor, *, empty_files: bool = False, dry_run: bool = False
+    ) -> ExtensionDetail:
         """Start an extension. Raises: EnableFailed, and reasons not to try."""
-        await self._core.whole(self._switching.enable(extension_id, dry_run=dry_run))
+        if empty_files and not dry_run:
+            await self._core.whole(self._enable_emptied(extension_id))
+        else:
+            await self._core.whole(self._switching.enable(extension_id, dry_run=dry_run))
         return await self.show(extension_id)
+
+    async def _enable_emptied(self, extension_id: str) -> None:
+        """One that is enabled was stopped for it on this node, and is to come back whatever came of it."""
+        try:
+            await self._switching.enable(extension_id, empty_files=True)
+        finally:
+            await self._following.start_again(extension_id)
 
     async def disable(self, extension_id: str, actor: Actor, *, dry_run: bool = False) -> ExtensionDetail:
         """Let an extension finish, then stop it. Raises: NeededByOthers, ExtensionBusyWith."""

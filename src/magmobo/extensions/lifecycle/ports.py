@@ -86,6 +86,18 @@ class WorkerFactory(Protocol):
         ...
 
 
+class Premises(Protocol):
+    """Where files of extensions lie on this node; asked in a thread."""
+
+    def root(self) -> Path:
+        """The folder that `versions` and `data` are in, made when it is asked for first. Raises: MagError."""
+        ...
+
+    def known(self) -> Path:
+        """The same for whoever removes files: where there are none, this folder is not there either."""
+        ...
+
+
 class HookRouter(Protocol):
     """Who takes part at the hook points of this node."""
 
@@ -146,9 +158,9 @@ class Endpoints(Protocol):
 class Ports:
     """Everything that the lifecycle works with.
 
-    `root` is the plane's folder in the data folder. `tables` are the migrations of namespace `extensions`, those of the
-    event log too. `tier` tells the sandbox that this machine gives; `used` counts calls of an extension by capability;
-    `forget` is told of one that was uninstalled; `spawn` runs a task that ends with the component.
+    `tables` are the migrations of namespace `extensions`, those of the event log too. `tier` tells the sandbox that
+    this machine gives; `used` counts calls of an extension by capability; `forget` is told of one that was uninstalled;
+    `spawn` runs a task that ends with the component.
     """
 
     database: Database
@@ -170,5 +182,5 @@ class Ports:
     used: Callable[[str, str], int]
     forget: Callable[[str], None]
     tables: Sequence[Migration]
-    root: Path
+    premises: Premises
     node_version: str

@@ -43,8 +43,9 @@ class Switching:
 
     # ------------------------------------------------------------ on
 
-    async def enable(self, extension_id: str, *, dry_run: bool = False) -> None:
-        """Start an extension. One that is enabled is left as it is.
+    async def enable(self, extension_id: str, *, empty_files: bool = False, dry_run: bool = False) -> None:
+        """Start an extension. One that is enabled is left as it is, unless it is to begin without its files: then it is
+        stopped on this node, for `Following` to start.
 
         Raises: EnableFailed, and then it is as it was; NotApproved, TierTooLow and other reasons not to try.
         """
@@ -53,13 +54,25 @@ class Switching:
             if self._core.registry.stopped:
                 raise PlaneStopped
             if entry.state is State.ENABLED and not entry.halt_reason:
+                if empty_files and not dry_run:
+                    await self._stage.stop(entry.id, guard=True)
+                    await self._empty(entry)
                 return
             check(entry.id, entry.state, State.ENABLING)
             await self._core.check_may_run(entry, entry.current)
             if len(self._core.registry.enabled_manifests()) >= (limit := self._core.ports.config().max_workers):
                 raise TooManyExtensions(limit)
             if not dry_run:
+                if empty_files:
+                    await self._empty(entry)
                 await self._enable(connection, entry)
+
+    async def _empty(self, entry: Entry) -> None:
+        """Remove its files on this node. Raises: EnableFailed."""
+        try:
+            await self._core.empty_data(entry)
+        except OSError as error:
+            raise EnableFailed(entry.id, f"its files cannot be removed: {error.strerror}") from error
 
     async def _enable(self, connection: Connection, entry: Entry) -> None:
         async with connection.transaction():

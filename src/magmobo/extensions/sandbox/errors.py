@@ -10,7 +10,10 @@ class SandboxFailed(MagError):
 
     code = "MAG-EXT-100"
     http_status = 503
-    remedy = "`mag extension:doctor` says what each layer wants of this machine. Enable the extension again afterwards."
+    remedy = (
+        "`mag extension:doctor` says what each layer wants of this machine. Where the text names a folder that a uid "
+        "cannot enter, let others pass it (mode 0711). Enable the extension again afterwards."
+    )
 
     def __init__(self, extension: str, layer: str, reason: str) -> None:
         super().__init__(extension, layer, reason)
@@ -66,3 +69,42 @@ class WorkerUnfit(MagError):
 
     def __str__(self) -> str:
         return f"the worker of {self.extension} cannot be started: {self.reason}"
+
+
+class PremisesRefused(MagError):
+    """A node that is root found no folder in which extensions could reach their files and nobody else change them."""
+
+    code = "MAG-EXT-104"
+    http_status = 503
+    remedy = (
+        "Set `extensions.system_dir` to a folder that root may write to, and that others may pass (mode 0711 on each "
+        "folder of the way) but not write to; then restart the component `extensions`."
+    )
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"no files of extensions can be kept in {self.path}: {self.reason}"
+
+
+class DataFolderFull(MagError):
+    """An extension's own folder holds more than it may, so its worker, which would be ended at once, is not started."""
+
+    code = "MAG-EXT-105"
+    http_status = 503
+    remedy = (
+        "`mag extension:enable ID --empty-files` removes its files on this node and starts it. To keep them, install a "
+        "version whose manifest asks for more (`limits.data_bytes`)."
+    )
+
+    def __init__(self, extension: str, excess: str) -> None:
+        super().__init__(extension, excess)
+        self.extension, self.excess = extension, excess
+
+    def __str__(self) -> str:
+        return (
+            f"the data folder of {self.extension} holds {self.excess}; "
+            f"`mag extension:enable {self.extension} --empty-files` starts it with an empty one"
+        )
