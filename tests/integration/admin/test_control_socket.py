@@ -25,7 +25,7 @@ from magmobo.contracts.capabilities import Actor, Role
 from magmobo.contracts.errors import DeadlineExceeded, Unavailable
 
 T = TypeVar("T")
-DEADLINE_S = 10
+DEADLINE_S = 30
 STATUS = {"state": "ready"}
 
 
@@ -295,8 +295,10 @@ async def test_a_command_cancelled_inside_of_the_node_is_a_coded_answer(folder: 
 
 
 async def test_stop_returns_when_the_node_is_gone(folder: DataFolder) -> None:
-    async with serving(folder.control_socket, operators(), idle_s=0.01) as server:
+    fake = operators()
+    async with serving(folder.control_socket, fake, idle_s=0.01) as server:
         stopping = asyncio.create_task(asking(AdminClient(folder).stop))
+        await until(lambda: bool(fake.asked))
         done, _ = await asyncio.wait({stopping}, timeout=0.1)
         assert not done, "it returned although the node is still there"
         await server.hang_up()

@@ -21,7 +21,7 @@ from magmobo.testing.redis import RedisServer
 
 
 async def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, "it never became true"
         await asyncio.sleep(0.002)

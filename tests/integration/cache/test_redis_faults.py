@@ -50,7 +50,7 @@ async def test_a_redis_that_is_killed_is_missed_by_nobody_and_used_again(node: M
 
 
 async def test_a_frozen_redis_is_waited_for_once_and_then_left_alone(node: MakeNode, redis: RedisServer) -> None:
-    a = await node(redis_timeout_s=0.05)
+    a = await node(redis_timeout_s=0.4)
     assert a._redis is not None
     redis.freeze()
     assert await a.scope("o").get("k", tenant="") is None, "it returned while nothing answered"
@@ -66,7 +66,7 @@ async def test_a_frozen_redis_is_waited_for_once_and_then_left_alone(node: MakeN
 
 
 async def test_many_who_wait_for_a_frozen_redis_all_come_back(node: MakeNode, redis: RedisServer) -> None:
-    a = await node(redis_timeout_s=0.05)
+    a = await node(redis_timeout_s=0.4)
     redis.freeze()
     cache = a.scope("o")
     results = await asyncio.gather(
@@ -120,7 +120,7 @@ async def test_messages_that_were_lost_on_a_reconnect_cost_the_memory(node: Make
 async def test_what_is_forgotten_while_redis_is_gone_is_forgotten_there_too(
     node: MakeNode, redis: RedisServer, how: str
 ) -> None:
-    a, b = await node(redis_timeout_s=0.05), await node()
+    a, b = await node(redis_timeout_s=0.4), await node()
     for key in "kl":
         await a.scope("o").put(key, b"old", tenant="t", ttl_s=60, tags=["x"] if key == "k" else [])
         assert await b.scope("o").get(key, tenant="t") == b"old"
@@ -147,7 +147,7 @@ async def test_too_much_to_remember_forgets_everything(
     node: MakeNode, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_module, "MISSED_LIMIT", 3)
-    a, b = await node(redis_timeout_s=0.05), await node()
+    a, b = await node(redis_timeout_s=0.4), await node()
     assert a._redis is not None
     await a.scope("o").put("other", b"old", tenant="", ttl_s=60)
     redis.freeze()
@@ -214,7 +214,7 @@ async def test_a_caller_that_is_cancelled_has_forgotten_all_the_same(node: MakeN
 
 
 async def test_closing_while_redis_is_frozen_ends(node: MakeNode, redis: RedisServer) -> None:
-    a = await node(redis_timeout_s=0.05)
+    a = await node(redis_timeout_s=0.4)
     redis.freeze()
     asking = asyncio.ensure_future(a.scope("o").get("k", tenant=""))
     await asyncio.sleep(0)

@@ -205,7 +205,7 @@ async def drip(client: Client, start: bytes) -> None:
 
 
 async def test_the_deadline_of_a_second_head_starts_with_its_first_byte() -> None:
-    async with running(header_timeout_s=0.2) as world:
+    async with running(header_timeout_s=0.5) as world:
         client = await world.connect()
         client.send(request())
         assert (await client.response())[0] == 200

@@ -75,7 +75,7 @@ async def test_requests_in_a_row_are_all_answered_and_then_nobody_waits() -> Non
         assert [status for status, _, _ in answers] == [200, 200, 200]
         assert [headers.get(b"connection") for _, headers, _ in answers] == [None, None, b"close"]
         assert await client.rest() == b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await stopping
         await client.close()
 
@@ -92,7 +92,7 @@ async def test_an_answer_that_has_begun_is_ended_and_the_connection_kept_for_one
         world.release.set()
         status, headers, body = await client.response()
         assert (status, headers.get(b"connection"), body) == (200, None, b"1234")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await stopping
         client.send(request())
         status, headers, _ = await client.response()
@@ -102,7 +102,7 @@ async def test_an_answer_that_has_begun_is_ended_and_the_connection_kept_for_one
 
 
 async def test_a_request_that_came_during_the_drain_is_not_ended_with_those_that_were_late() -> None:
-    async with running(drain_timeout_s=0.2) as world:
+    async with running(drain_timeout_s=1.0) as world:
         idle, stuck = await world.connect(), await world.connect()
         idle.send(request())
         assert (await idle.response())[0] == 200

@@ -65,7 +65,7 @@ async def refused(host: str, port: int) -> bool:
 
 
 async def until_refused(host: str, port: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await refused(host, port):
             await asyncio.sleep(0.005)
 

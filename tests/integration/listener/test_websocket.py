@@ -340,7 +340,7 @@ async def test_too_many_connections() -> None:
 
 
 async def test_shutdown_lets_twenty_sessions_close_politely() -> None:
-    async with running() as world:
+    async with running(drain_timeout_s=600.0, close_timeout_s=60.0) as world:
         clients = [await world.open_websocket() for _ in range(20)]
 
         async def answer(client: Client) -> int:
@@ -352,9 +352,8 @@ async def test_shutdown_lets_twenty_sessions_close_politely() -> None:
             return int.from_bytes(payload[:2], "big")
 
         codes = asyncio.gather(*map(answer, clients))
-        started_s = asyncio.get_running_loop().time()
-        await world.listener.shutdown(5.0)
-        assert asyncio.get_running_loop().time() - started_s < 0.9  # nobody had to be waited out
+        async with asyncio.timeout(30):  # nobody has to be waited out
+            await world.listener.shutdown(600.0)
         assert await codes == [4200] * 20
         assert all(session.shutdowns == 1 and session.closes == [4200] for session in world.sessions)
 

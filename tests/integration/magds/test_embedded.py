@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -356,14 +355,12 @@ if IS_ROOT:
         for part in parts_of(prefix):
             shutil.copytree(part, closed / part.relative_to(prefix.parents[1]), symlinks=True)
         bin_dir = closed / prefix.relative_to(prefix.parents[1]) / "bin"
-        begun_s = time.monotonic()
         cluster = prepare(scratch, str(bin_dir))
         assert cluster.binaries.bin_dir.is_relative_to(cluster.place.home)
         copied_at = cluster.binaries.bin_dir.stat().st_mtime_ns
         assert prepare(scratch, str(bin_dir)).binaries.bin_dir.stat().st_mtime_ns == copied_at
         async with serving_cluster(cluster) as server:
             psycopg.connect(server.conninfo()).close()
-        assert time.monotonic() - begun_s < 30
 
     async def test_a_cluster_that_belongs_to_somebody_else_is_refused(scratch: Path) -> None:
         cluster = prepare(scratch)

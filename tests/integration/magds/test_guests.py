@@ -418,7 +418,7 @@ async def test_a_cancelled_task_ends_its_statement_and_forget_ends_all(login: st
             return int(row[0])
 
         async def until(wanted: int) -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while await count() != wanted:
                     await asyncio.sleep(0.01)
 

@@ -112,10 +112,10 @@ async def test_slow_queries_are_told_also_those_that_did_not_end(dsn: str) -> No
         await plane.database.run(*reader("select pg_sleep(0.06)::text"), read_only=True)
         with pytest.raises(DeadlineExceeded):
             await plane.database.run(*reader("select pg_sleep(20)::text"), read_only=True, timeout_s=0.1)
-        assert [(event.sql, event.rows) for event in slow] == [
+        assert [(event.sql, event.rows) for event in slow if event.sql != "select 1"] == [
             ("select pg_sleep(0.06)::text", 1), ("select pg_sleep(20)::text", 0),
         ]  # fmt: skip
-        assert all(event.duration_s > 0.05 for event in slow)
+        assert all(event.duration_s > 0.05 for event in slow), "the first one, too, where the machine made it slow"
 
 
 async def test_what_counts_as_slow_changes_while_it_serves(dsn: str) -> None:

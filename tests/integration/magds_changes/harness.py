@@ -100,7 +100,7 @@ async def running(
         await node.watch.stop()
 
 
-async def until(condition: Callable[[], Any], what: str = "", timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], what: str = "", timeout_s: float = 30.0) -> None:
     """Wait until `condition` holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -33,9 +33,7 @@ async def stack(dsn: str) -> AsyncIterator[Stack]:
     load_schema(dsn)
     with psycopg.connect(dsn, autocommit=True) as admin:
         admin.execute(SLOW_VIEW)
-    config = msgspec.structs.replace(
-        ANONYMOUS, max_body_bytes=1_000, max_rows=3, statement_timeout_s=0.4, cors_origins=("https://app.example",)
-    )
+    config = msgspec.structs.replace(ANONYMOUS, max_body_bytes=1_000, max_rows=3, cors_origins=("https://app.example",))
     async with running_stack(dsn, config) as stack:
         yield stack
 
@@ -61,8 +59,12 @@ async def test_a_body_beyond_the_limit_is_refused_unread(stack: Stack) -> None:
     assert len(incoming) == 2
 
 
-async def test_a_slow_statement_ends_with_a_timeout(stack: Stack) -> None:
-    answer = await stack.get("slow")
+async def test_a_slow_statement_ends_with_a_timeout(dsn: str) -> None:
+    load_schema(dsn)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(SLOW_VIEW)
+    async with running_stack(dsn, msgspec.structs.replace(ANONYMOUS, statement_timeout_s=0.4)) as stack:
+        answer = await stack.get("slow")
 
     assert answer.status == 504
 
@@ -151,7 +153,7 @@ async def test_work_for_a_client_that_left_is_given_up(dsn: str) -> None:
     load_schema(dsn)
     with psycopg.connect(dsn, autocommit=True) as admin:
         admin.execute(SLOW_VIEW)
-    async with running_stack(dsn) as stack:
+    async with running_stack(dsn, msgspec.structs.replace(ANONYMOUS, statement_timeout_s=60.0)) as stack:
         scope = {"type": "http", "method": "GET", "path": "/rest/v1/slow", "raw_path": b"/rest/v1/slow",
                  "query_string": b"", "headers": []}  # fmt: skip
         sent: list[Any] = []
@@ -165,7 +167,7 @@ async def test_work_for_a_client_that_left_is_given_up(dsn: str) -> None:
         started = time.monotonic()
         await stack.app(scope, receive, send)
 
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 25  # it would have taken 30
         assert sent == []
         assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
         assert (await stack.get("plain")).json == [{"id": 1}]

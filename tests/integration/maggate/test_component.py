@@ -37,7 +37,7 @@ async def fetch(url: str, method: str = "GET", body: str | None = None, headers:
 
     def run() -> tuple[int, dict[str, str], bytes]:
         host, _, path = url.removeprefix("http://").partition("/")
-        with closing(http.client.HTTPConnection(host, timeout=10)) as connection:
+        with closing(http.client.HTTPConnection(host, timeout=30)) as connection:
             connection.request(method, "/" + path, body, dict(headers))
             response = connection.getresponse()
             return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
@@ -45,7 +45,7 @@ async def fetch(url: str, method: str = "GET", body: str | None = None, headers:
     return await asyncio.to_thread(run)
 
 
-async def until(url: str, status: int, timeout_s: float = 10.0) -> bytes:
+async def until(url: str, status: int, timeout_s: float = 30.0) -> bytes:
     async with asyncio.timeout(timeout_s):
         while True:
             seen, _, body = await fetch(url)

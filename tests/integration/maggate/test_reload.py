@@ -127,7 +127,7 @@ async def test_what_changes_between_prepare_and_commit_is_seen(dsn: str) -> None
         await component.prepare_reload(msgspec.structs.replace(component._config, schemas=("shop",)), {"schemas"})
         with psycopg.connect(dsn, autocommit=True) as other:
             other.execute("create table shop.between as select 7 as id; grant select on shop.between to gate_anon")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await seen.wait()
             while component._cache._stale.is_set():
                 await asyncio.sleep(0.01)
@@ -186,7 +186,7 @@ async def test_a_request_under_way_ends_as_it_began(dsn: str) -> None:
         with psycopg.connect(dsn) as locking:
             locking.execute("lock table airlines in access exclusive mode")
             waiting = asyncio.create_task(fetch(url + "airlines?limit=2"))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not component._app._in_flight:
                     await asyncio.sleep(0.005)
             await take(component, anonymous_role=None, max_rows=1, max_response_bytes=1_024)

@@ -14,7 +14,7 @@ from magmobo.contracts.planes import TableName
 async def settle(stack: Stack, count: int) -> None:
     """Let the clock run until `keep_fresh` waits or has loaded `count` new snapshots."""
     seen = {id(stack.cache.snapshot): stack.cache.snapshot}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(seen) <= count:
             await stack.clock.advance(0.1)
             await asyncio.sleep(0.005)
@@ -96,7 +96,7 @@ async def test_the_old_snapshot_serves_while_the_database_refuses_a_new_one(
         with psycopg.connect(dsn, autocommit=True) as admin:
             admin.execute("revoke execute on function format_type from public")
             stack.cache.invalidate()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not stack.cache.last_error:
                     await stack.clock.advance(0.1)
                     await asyncio.sleep(0.005)
