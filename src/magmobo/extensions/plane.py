@@ -29,6 +29,7 @@ from magmobo.extensions.errors import NoSuchCommand, NotRunning, PlaneOff
 from magmobo.extensions.events.router import EventRouter
 from magmobo.extensions.events.schema import MIGRATIONS as EVENT_TABLES
 from magmobo.extensions.figures import ExtensionFigures
+from magmobo.extensions.gate.budgets import Budgets
 from magmobo.extensions.gate.dispatch import ApiDispatcher
 from magmobo.extensions.gate.gatekeeper import Gatekeeper
 from magmobo.extensions.gate.outbox import actor_of
@@ -128,6 +129,14 @@ class Plane:
             node_version=__version__,
         )
         self._lifecycle = Lifecycle(ports)
+        self._budgets = Budgets(
+            gatekeeper,
+            database,
+            context.clock,
+            context.log,
+            installed=self._lifecycle.installed,
+            spawn=ports.spawn,
+        )
         self.answers = Answers(self, self._lifecycle, Staging(context.clock.monotonic_s), journal)
 
     # ------------------------------------------------------------ life
@@ -149,6 +158,7 @@ class Plane:
                 return
             self._endpoints.start()
             if self._config.enabled:
+                await self._budgets.start()
                 await self._events.start()
                 await self._lifecycle.start()
             self._sampling = self._context.spawn(self._sample(), name="extensions.figures")
@@ -164,6 +174,7 @@ class Plane:
             self._endpoints.stop()
             await self._lifecycle.stop()
             await self._events.stop()
+            await self._budgets.stop()
             await self._gatekeeper.close()
             await self._http.close()
             await self._spawner.close()

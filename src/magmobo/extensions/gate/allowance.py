@@ -1,7 +1,8 @@
 """How often an extension may still use a capability: a token bucket and the budget of the day. No I/O.
 
 A bucket holds what one minute allows and fills evenly. It belongs to the extension and not to its process: neither a
-crash nor another version fills it. Budgets count on this node and begin anew with it, and at midnight UTC.
+crash nor another version fills it. Buckets are this node's and begin full with it. Budgets begin anew at midnight UTC
+and count what all nodes let through, as far as this one heard of it (`budgets`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from magmobo.extensions.gate.hours import DAY_S
 
 
 class Allowance:
-    """Of one extension and capability. `used` counts calls that were let through since the node started."""
+    """Of one extension and capability. `used` counts calls that were let through since the node started; `has_budget`:
+    other nodes are told of them.
+    """
 
-    __slots__ = ("_day", "_filled_s", "_in_day", "_tokens", "used")
+    __slots__ = ("_day", "_filled_s", "_in_day", "_tokens", "_unsaid", "has_budget", "used")
 
     def __init__(self) -> None:
-        self.used = 0
+        self.used, self.has_budget = 0, False
         self._tokens, self._filled_s = -1.0, 0.0
-        self._day, self._in_day = -1, 0
+        self._day, self._in_day, self._unsaid = -1, 0, 0
 
     def retry_s(self, rate_per_minute: int, monotonic_s: float) -> float:
         """Seconds until a call may be made by the rate; 0 now."""
@@ -37,7 +40,23 @@ class Allowance:
         """Count a call; the caller asked `retry_s` before."""
         day = int(time_s // DAY_S)
         if day != self._day:
-            self._day, self._in_day = day, 0
+            self._day, self._in_day, self._unsaid = day, 0, 0
         self._tokens -= 1
         self._in_day += 1
+        self._unsaid += 1
         self.used += 1
+
+    def unsaid(self, day: int) -> int:
+        """Calls of this day (since 1970 UTC) that other nodes were not told of."""
+        return self._unsaid if day == self._day else 0
+
+    def said(self, day: int, calls: int) -> None:
+        """So many of them were told."""
+        if day == self._day:
+            self._unsaid -= calls
+
+    def heard(self, day: int, calls: int) -> None:
+        """All nodes together told of so many on this day, which is today."""
+        if day != self._day:
+            self._day, self._unsaid = day, 0
+        self._in_day = calls + self._unsaid

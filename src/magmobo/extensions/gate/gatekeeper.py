@@ -24,6 +24,8 @@ from magmobo.extensions.installed import ApiMethod, Caller, Grant, Installed
 
 FREE_RATE_PER_MINUTE = 1000
 """Of each method that takes no capability."""
+Spending = Mapping[tuple[str, str], int]
+"""Extension and capability -> calls of one day."""
 
 
 class Gatekeeper:
@@ -54,8 +56,10 @@ class Gatekeeper:
                 raise NotGranted(extension.id, name)
             if not is_within(grant.hours, time_s):
                 raise OutsideHours(extension.id, name)
-            if grant.budget_per_day is not None and allowance.is_spent(grant.budget_per_day, time_s):
-                raise BudgetSpent(extension.id, name)
+            if grant.budget_per_day is not None:
+                allowance.has_budget = True
+                if allowance.is_spent(grant.budget_per_day, time_s):
+                    raise BudgetSpent(extension.id, name)
             rate_per_minute = grant.rate_per_minute
         retry_s = allowance.retry_s(rate_per_minute, self._clock.monotonic_s())
         if retry_s > 0:
@@ -92,6 +96,25 @@ class Gatekeeper:
     def used(self, extension_id: str) -> Mapping[str, int]:
         """Calls that were let through since the node started, by capability or free method."""
         return {name: one.used for (owner, name), one in self._allowances.items() if owner == extension_id}
+
+    def unsaid(self, day: int) -> Spending:
+        """Calls of this day by capabilities with a budget that other nodes were not told of."""
+        counted = {key: one.unsaid(day) for key, one in self._allowances.items() if one.has_budget}
+        return {key: calls for key, calls in counted.items() if calls}
+
+    def said(self, day: int, told: Spending) -> None:
+        """Other nodes can hear of these now."""
+        for key, calls in told.items():
+            if (allowance := self._allowances.get(key)) is not None:
+                allowance.said(day, calls)
+
+    def heard(self, day: int, totals: Spending) -> None:
+        """What all nodes together let through today, this one's included as far as it said so; of others nothing."""
+        for extension_id, capability in totals:
+            self._allowance(extension_id, capability).has_budget = True
+        for key, allowance in self._allowances.items():
+            if allowance.has_budget:
+                allowance.heard(day, totals.get(key, 0))
 
     def forget(self, extension_id: str) -> None:
         """The extension is gone, its rates and budgets too."""

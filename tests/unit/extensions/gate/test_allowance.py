@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from magmobo.extensions.gate.allowance import Allowance
 from magmobo.extensions.gate.hours import DAY_S
@@ -68,3 +69,56 @@ def test_a_budget_is_of_one_day() -> None:
     assert allowance.is_spent(3, day_s + DAY_S - 1)
     assert not allowance.is_spent(4, day_s)
     assert not allowance.is_spent(3, day_s + DAY_S)
+
+
+class Nodes(RuleBasedStateMachine):
+    """Some nodes and what they told of: whatever the order, what all let through is known, or is not told yet."""
+
+    BUDGET = 30
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.day, self.told = 0, 0
+        self.nodes = [Allowance() for _ in range(3)]
+        self.untold = [0, 0, 0]
+        self.made = 0
+
+    @rule(node=st.integers(0, 2), wanted=st.integers(1, 12))
+    def spend(self, node: int, wanted: int) -> None:
+        time_s = self.day * DAY_S + 5.0
+        for _ in range(wanted):
+            if not self.nodes[node].is_spent(self.BUDGET, time_s):
+                self.nodes[node].take(time_s)
+                self.made += 1
+                self.untold[node] += 1
+
+    @rule(node=st.integers(0, 2), between=st.integers(0, 3))
+    def tell(self, node: int, between: int) -> None:
+        calls = self.nodes[node].unsaid(self.day)
+        assert calls == self.untold[node]
+        self.spend(node, between)
+        self.told += calls
+        self.untold[node] -= calls
+        self.nodes[node].said(self.day, calls)
+        self.nodes[node].heard(self.day, self.told)
+
+    @rule(node=st.integers(0, 2))
+    def restart(self, node: int) -> None:
+        self.made -= self.untold[node]
+        self.untold[node] = 0
+        self.nodes[node] = Allowance()
+        self.nodes[node].heard(self.day, self.told)
+
+    @rule()
+    def midnight(self) -> None:
+        self.day, self.told, self.made, self.untold = self.day + 1, 0, 0, [0, 0, 0]
+
+    @invariant()
+    def everything_is_told_or_waits(self) -> None:
+        assert self.made == self.told + sum(self.untold)
+        for node, untold in zip(self.nodes, self.untold, strict=True):
+            assert node.unsaid(self.day) == untold <= self.BUDGET
+
+
+TestNodes = Nodes.TestCase
+TestNodes.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
