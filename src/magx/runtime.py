@@ -8,12 +8,16 @@ one write for all frames of a loop turn. Invariant: the end of the socket is the
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from io import TextIOBase
+from pathlib import Path
 
 from magx import wire
 from magx.loading import load
@@ -31,6 +35,12 @@ DID_NOT_LOAD = 3
 """Exit status when the author's module could not be loaded; a line of the log says why."""
 _READ_BYTES = 65_536  # above 128 KiB each read would map memory anew
 _MAX_OFFERED_BYTES = 1_048_576
+_PAGE_BYTES, _DONT_NEED = os.sysconf("SC_PAGE_SIZE"), 4
+_ZEROS = bytes(_PAGE_BYTES)
+_madvise = ctypes.PyDLL(None).madvise if sys.platform == "linux" else None
+if _madvise:
+    _madvise.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+_REHEARSALS = 10  # Python makes code faster when it runs for the eighth time
 
 
 def run(fd: int) -> None:
@@ -41,6 +51,7 @@ def run(fd: int) -> None:
     """
     sys.dont_write_bytecode = True
     loop = _new_loop()
+    _give_back_zeros(loop)
     asyncio.set_event_loop(loop)
     worker = _Worker(fd, loop)
     while not worker.is_over:
@@ -50,6 +61,61 @@ def run(fd: int) -> None:
             worker.say_error("a task of the extension raised", error)
     if worker.did_not_load:
         raise SystemExit(DID_NOT_LOAD)
+
+
+def _give_back_zeros(loop: asyncio.AbstractEventLoop) -> None:
+    """Give the system the pages of the loop that hold zeros only; written to, they come back as zeros. uvloop's has 250
+    KiB of them, for sockets that it reads itself: most workers have none.
+    """
+    if _madvise is None:
+        return
+    first, end = -(-id(loop) // _PAGE_BYTES) * _PAGE_BYTES, id(loop) + loop.__sizeof__()
+    pages = range(first, end - _PAGE_BYTES + 1, _PAGE_BYTES)
+    empty = [page for page in pages if ctypes.string_at(page, _PAGE_BYTES) == _ZEROS]
+    if empty and empty[-1] - empty[0] == (len(empty) - 1) * _PAGE_BYTES:  # in one piece: one call is much less work
+        _madvise(empty[0], len(empty) * _PAGE_BYTES, _DONT_NEED)
+
+
+def rehearse() -> None:
+    """Play some short lives of a worker, for whoever forks workers off this process. What Python writes down meanwhile
+    (faster code, found attributes, what is made when it is first used) is shared by all of them then, and saves each
+    400 KiB of memory of its own. Of this process nothing else is changed, and no loop is left.
+    """
+    kept_path, kept_output = sys.path[:], (sys.stdout, sys.stderr)
+    kept_handlers, kept_level = logging.root.handlers[:], logging.root.level
+    try:
+        with closing(asyncio.new_event_loop()) as loop:  # not uvloop's: of that, signals do not outlive a fork
+            asyncio.set_event_loop(loop)
+            for _ in range(_REHEARSALS):
+                _play(loop)
+                sys.modules.pop("rehearsed", None)
+    finally:
+        asyncio.set_event_loop(None)
+        sys.path[:] = kept_path
+        sys.stdout, sys.stderr = kept_output
+        logging.root.handlers[:] = kept_handlers
+        logging.root.setLevel(kept_level)
+        gc.unfreeze()
+
+
+def _play(loop: asyncio.AbstractEventLoop) -> None:
+    data = wire.raw({"query": "", "path": "/state", "method": "GET", "arguments": {"n": 1}})
+    item = wire.Item("e", "extension.rehearsed", 0.0, 1, data)
+    frames = [
+        wire.Start(wire.PROTOCOL, "rehearsed", "1.0.0", "rehearsed:ext", str(Path(__file__).parent), "", {}, []),
+        wire.Call(1, "hook:api.before_request", 1000, data),
+        wire.Call(2, "endpoint:GET /state", 1000, data),
+        wire.Call(3, "command:sum", 1000, data),
+        wire.Call(4, "health", 1000, data),
+        wire.Deliver(5, "seen", 1000, [item]),
+        wire.Ping(6),
+        wire.Stop(1000),
+    ]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"".join(map(wire.encode, frames)))
+        _Worker(theirs.fileno(), loop)
+        loop.run_forever()
 
 
 class _Worker:

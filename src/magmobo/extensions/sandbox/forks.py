@@ -17,6 +17,12 @@ from magmobo.extensions.sandbox.syscalls import Machine
 
 _SET_TID, _CLEAR_TID = 0x01000000, 0x00200000
 _GET_TID_ADDRESS = 40
+# Looked up once, as in `libc.py`: a child that did it would pay for it in memory of its own.
+_before, _after_in_parent, _after_in_child = (
+    ctypes.pythonapi.PyOS_BeforeFork,
+    ctypes.pythonapi.PyOS_AfterFork_Parent,
+    ctypes.pythonapi.PyOS_AfterFork_Child,
+)
 
 
 def fork(machine: Machine, namespaces: int) -> int:
@@ -27,16 +33,16 @@ def fork(machine: Machine, namespaces: int) -> int:
     if tid_at:
         flags |= _SET_TID | _CLEAR_TID
     tail = (0, tid_at, 0) if platform.machine() == "x86_64" else (0, 0, tid_at)
-    ctypes.pythonapi.PyOS_BeforeFork()
+    _before()
     try:
         pid = libc.syscall(machine.numbers["clone"], flags, 0, *tail)
     except OSError:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
+        _after_in_parent()
         raise
     if pid:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
+        _after_in_parent()
     else:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+        _after_in_child()
     return pid
 
 

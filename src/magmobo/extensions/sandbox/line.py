@@ -20,6 +20,7 @@ import msgspec
 from magmobo.extensions.sandbox import control, seccomp, tiers
 from magmobo.extensions.sandbox.errors import SandboxFailed, ZygoteFailed
 from magmobo.extensions.sandbox.kinds import Layer
+from magmobo.extensions.sandbox.root import TEMP
 from magmobo.extensions.sandbox.worker import WorkerProcess, WorkerSpec
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _MAIN = (
 _ENVIRONMENT = {
     "UV_USE_IO_URING": "0",  # which libuv would try, and be refused
     "MALLOC_ARENA_MAX": "2",  # each reserves 64 MiB of the address space that is limited
+    "TMPDIR": TEMP,
 }
 
 

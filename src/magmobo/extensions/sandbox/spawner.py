@@ -32,7 +32,7 @@ _ELSEWHERE = Tiers(Tier.S0, frozenset(), [Finding(Layer.SECCOMP, False, f"{sys.p
 
 class Spawner:
     """Starts workers of extensions. `python` runs the zygote; `runtime` is `module:function` of what a worker runs,
-    found in `import_from` or beside this package.
+    found in `import_from` or beside this package. A `rehearse` of that module is called before anything forks.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from typing import NoReturn
 from magmobo.extensions.sandbox import control, forks, imports, layers, privileges, seccomp, trials
 from magmobo.extensions.sandbox.kinds import Layer
 from magmobo.extensions.sandbox.layers import LayerFailed, Plan
-from magmobo.extensions.sandbox.root import TEMP, Folder
+from magmobo.extensions.sandbox.root import Folder
 
 Run = Callable[[int], None]
 
@@ -32,8 +32,12 @@ def main(control_fd: int, node_pid: int, runtime: str, standard: list[str]) -> N
     privileges.end_with_parent()
     if os.getppid() != node_pid:
         os._exit(1)
-    run: Run = getattr(imports.load(runtime), runtime.partition(":")[2])
+    module = imports.load(runtime)
+    run: Run = getattr(module, runtime.partition(":")[2])
     zygote = _Zygote(socket.socket(fileno=control_fd), imports.folders(standard))
+    if rehearse := getattr(module, "rehearse", None):
+        rehearse()
+    _settle()
     imports.forget(standard)
     gc.collect()
     gc.freeze()
@@ -159,8 +163,10 @@ def _work(spawned: _Spawned, run: Run) -> NoReturn:
         plan, worker_fd = spawned.plan, spawned.worker_fd
         _surround(spawned)
         del spawned
-        _settle(plan)
+        if Layer.ROOT not in plan.layers:
+            _choose_temp(plan)
         del plan
+        gc.enable()
         run(worker_fd)
         status = 0
     except SystemExit as exit_:
@@ -197,12 +203,14 @@ def _close_all_but(kept: set[int]) -> None:
         start = descriptor + 1
 
 
-def _settle(plan: Plan) -> None:
-    """Make Python's own state that of the worker."""
-    writable = [folder.path for folder in plan.folders if folder.is_writable]
-    temp = [TEMP] if Layer.ROOT in plan.layers else writable
-    if temp:
-        os.environ["TMPDIR"] = temp[0]
+def _choose_temp(plan: Plan) -> None:
+    """Without a root of its own, /tmp is not the worker's."""
+    for folder in plan.folders:
+        if folder.is_writable:
+            os.environ["TMPDIR"] = folder.path
+
+
+def _settle() -> None:
+    """Make Python's own state that of a worker; done here and not in each, for the memory of it."""
     sys.argv[:] = ["worker"]
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    gc.enable()
