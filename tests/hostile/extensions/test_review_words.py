@@ -44,6 +44,7 @@ def is_calm(text: str) -> bool:
 async def test_a_no_and_an_error_are_one_bounded_line(tmp_path: Path) -> None:
     points = ["api.register_endpoint", "api.rbac_check"]
     async with mediation(tmp_path) as plane:
+        plane.be_patient()
         await plane.running(installed(tmp_path, "loud", CODE, hooks=[{"point": point} for point in points]))
         denies, fails = (plane.board.point(point).chain for point in points)
         assert denies is not None

@@ -102,6 +102,14 @@ class Mediation:
             self.router.attach(worker)
         return worker
 
+    def be_patient(self) -> None:
+        """From now on hooks have half a minute to answer, for tests in which none is late on purpose.
+
+        How long hosts wait at most is not in question there; how soon a process gets a processor is the machine's.
+        """
+        for point in self.board.points():
+            point.spec = msgspec.structs.replace(point.spec, timeout_s=30.0)
+
     async def records(self, action: str = "") -> list[Mapping[str, Any]]:
         """Payloads of the audit log so far, once everything that waits is in it, with the actor."""
         await self.gatekeeper.close()
@@ -134,7 +142,7 @@ async def mediation(folder: Path) -> AsyncIterator[Mediation]:
         yield plane
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait for what others do on this loop. Raises: TimeoutError."""
     async with asyncio.timeout(timeout_s):
         while not condition():

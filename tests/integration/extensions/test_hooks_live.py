@@ -66,6 +66,7 @@ async def restarted(worker: Worker) -> None:
 
 
 async def test_every_phase_through_a_real_worker(plane: Mediation, tmp_path: Path) -> None:
+    plane.be_patient()
     await plane.running(extension(tmp_path))
     chains = [plane.board.point(point).chain for point in POINTS]
     before, guard, around, health = chains
@@ -73,7 +74,7 @@ async def test_every_phase_through_a_real_worker(plane: Mediation, tmp_path: Pat
     assert guard is not None
     assert around is not None
     assert health is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await before.before(REQUEST)).query == "select=*&limit=1"
         with pytest.raises(HookDenied, match="one denied it: nothing is dropped here") as denied:
             await guard.before(MIGRATION)
@@ -121,7 +122,7 @@ async def test_no_request_fails_while_workers_are_killed_and_exchanged(plane: Me
         await worker.drain(5.0)
         worker = new
     over = True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await asyncio.gather(*asking)
     assert served > changed > 0
     assert not plane.escapes

@@ -17,7 +17,7 @@ POINT = "api.before_request"
 CODE = "@ext.hook('api.before_request')\nasync def mark(ctx):\n    return {'query': '%s'}\n"
 HOOKED: dict[str, Any] = {
     "capabilities": [{"name": "api.intercept_request", "reason": "marks requests"}],
-    "hooks": [{"point": POINT, "timeout_ms": 50}],
+    "hooks": [{"point": POINT}],
 }
 
 
@@ -70,6 +70,7 @@ def changes_of(seen: list[str]) -> list[str]:
 
 async def test_no_call_is_lost_and_none_goes_back_while_versions_change(dsn: str, tmp_path: Path) -> None:
     async with mediation(tmp_path / "plane") as plane, node_at(dsn, tmp_path / "node", live=plane) as node:
+        plane.be_patient()
         await (await node.trusted()).enabled(version(tmp_path / "p", 0))
         client = Client(plane)
         for number in range(1, 5):
@@ -85,6 +86,7 @@ async def test_no_call_is_lost_and_none_goes_back_while_versions_change(dsn: str
 
 async def test_a_worker_that_is_killed_comes_back_and_no_client_sees_an_error(dsn: str, tmp_path: Path) -> None:
     async with mediation(tmp_path / "plane") as plane, node_at(dsn, tmp_path / "node", live=plane) as node:
+        plane.be_patient()
         await (await node.trusted()).enabled(version(tmp_path / "p", 0))
         client = Client(plane)
         for _ in range(2):
@@ -99,6 +101,7 @@ async def test_a_worker_that_is_killed_comes_back_and_no_client_sees_an_error(ds
 
 async def test_one_that_is_killed_again_and_again_is_stopped(dsn: str, tmp_path: Path) -> None:
     async with mediation(tmp_path / "plane") as plane, node_at(dsn, tmp_path / "node", live=plane) as node:
+        plane.be_patient()
         await (await node.trusted()).enabled(version(tmp_path / "p", 0))
         killed: set[int] = set()
 
@@ -117,6 +120,7 @@ async def test_one_that_is_killed_again_and_again_is_stopped(dsn: str, tmp_path:
 
 async def test_a_revoked_hook_is_asked_no_more(dsn: str, tmp_path: Path) -> None:
     async with mediation(tmp_path / "plane") as plane, node_at(dsn, tmp_path / "node", live=plane) as node:
+        plane.be_patient()
         await (await node.trusted()).enabled(version(tmp_path / "p", 0))
         chain = plane.board.point(POINT).chain
         assert chain is not None

@@ -223,10 +223,10 @@ async def test_an_operation_runs_inside_of_its_hook(plane: Mediation, worker: Wo
 
 async def test_time_of_the_operation_does_not_count(worker: Worker) -> None:
     async def slow() -> bool:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.2)
         return True
 
-    await worker.around(question(f"hook:{AROUND}", timeout_s=0.15), slow)
+    await worker.around(question(f"hook:{AROUND}", timeout_s=1.0), slow)
     assert worker.figures()["timeouts"] == 0
 
 
@@ -242,7 +242,7 @@ async def test_a_hook_that_ends_without_it_fails(worker: Worker) -> None:
 async def test_time_counts_again_when_the_operation_is_over(worker: Worker) -> None:
     operation = Operation()
     with pytest.raises(CallTimedOut):
-        await worker.around(question(f"hook:{AROUND}", {"hang": True}, timeout_s=0.1), operation)
+        await worker.around(question(f"hook:{AROUND}", {"hang": True}, timeout_s=1.0), operation)
     assert operation.times == 1
 
 
@@ -255,7 +255,7 @@ async def test_who_leaves_during_the_operation_leaves_nothing(worker: Worker) ->
         return True
 
     asking = asyncio.create_task(worker.around(question(f"hook:{AROUND}"), operation))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await begun.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):

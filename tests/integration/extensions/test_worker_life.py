@@ -131,7 +131,7 @@ async def test_a_start_that_is_given_up_leaves_no_process(plane: Mediation, tmp_
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await plane.processes[0].wait()
 
 
@@ -163,7 +163,7 @@ async def test_who_waits_is_told_that_it_ended(plane: Mediation, worker: Worker)
     waiting = [asyncio.create_task(worker.ask(question(f"hook:{POINT}", {"wait": 60}))) for _ in range(10)]
     with pytest.raises(WorkerEnded):
         await worker.ask(question(f"hook:{POINT}", {"die": True}))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, WorkerEnded) for result in results)
     await until(lambda: bool(plane.crashes))
@@ -186,7 +186,7 @@ async def test_no_call_is_lost_or_doubled_over_many_kills(plane: Mediation, work
     for number in range(2):
         os.kill(await pid_of(worker), signal.SIGKILL)
         await crashes(plane, number + 1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await asyncio.gather(*asking)
     assert answered + failed == 240
     assert failed <= 2 * 4, "only calls that were under way fail"
@@ -263,7 +263,7 @@ async def test_one_that_nobody_asks_ends_and_is_there_when_it_is_asked(plane: Me
     worker = await plane.running(installed(tmp_path, "one", CODE, **BINDINGS), idle_stop_s=0.1)
     first = plane.processes[0]
     await until(lambda: worker.is_idle)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await first.wait()).code == 0
     assert await pid_of(worker) == plane.processes[1].pid
     assert not plane.crashes
@@ -273,17 +273,20 @@ async def test_one_that_nobody_asks_ends_and_is_there_when_it_is_asked(plane: Me
 
 async def test_one_that_is_asked_now_and_then_stays(plane: Mediation, tmp_path: Path) -> None:
     worker = await plane.running(installed(tmp_path, "one", CODE, **BINDINGS), idle_stop_s=0.5)
+    now_s, longest_s = asyncio.get_running_loop().time, 0.0
     for _ in range(15):
         await pid_of(worker)
+        answered_s = now_s()
         await asyncio.sleep(0.05)
-    assert len(plane.processes) == 1
+        longest_s = max(longest_s, now_s() - answered_s)
+    assert len(plane.processes) == 1 or longest_s >= 0.5  # unless this machine stood still
 
 
 async def test_questions_about_its_health_do_not_keep_it_from_being_idle(plane: Mediation, tmp_path: Path) -> None:
     code = CODE + "\n@ext.health\ndef health():\n    return True\n"
     worker = await plane.running(installed(tmp_path, "one", code, **BINDINGS), idle_stop_s=300)
     worker.idle_stop_s = 0.2  # counts from now on, also for a process that is there
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not worker.is_idle:
             await worker.ask(question("health", {}))
             await asyncio.sleep(0.01)
@@ -293,7 +296,7 @@ async def test_questions_about_its_health_do_not_keep_it_from_being_idle(plane: 
 async def test_a_drain_lets_it_finish(plane: Mediation, worker: Worker) -> None:
     asking = asyncio.create_task(worker.ask(question(f"hook:{POINT}", {"wait": 0.2})))
     await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await worker.drain(5.0)
     assert said(await asking) is None
     assert (await plane.processes[0].wait()).code == 0
@@ -305,7 +308,7 @@ async def test_a_drain_lets_it_finish(plane: Mediation, worker: Worker) -> None:
 async def test_a_drain_ends_in_time(plane: Mediation, worker: Worker) -> None:
     asking = asyncio.create_task(worker.ask(question(f"hook:{POINT}", {"wait": 60}, timeout_s=60)))
     await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await worker.drain(0.1)
     with pytest.raises(WorkerEnded):
         await asking
@@ -317,7 +320,7 @@ async def test_a_drain_during_a_start_leaves_nothing(plane: Mediation, tmp_path:
     worker = plane.worker(installed(tmp_path, "one", "time.sleep(60)"))
     starting = asyncio.create_task(worker.start())
     await until(lambda: bool(plane.processes))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await worker.drain(1.0)
     assert not is_alive(plane.processes[0].pid)
     with pytest.raises(WorkerUnavailable, match="it is stopped"):
@@ -330,7 +333,7 @@ async def test_a_kill_is_at_once_and_for_good(plane: Mediation, worker: Worker) 
     worker.kill()
     with pytest.raises(WorkerEnded):
         await asking
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await worker.drain(0)
         assert (await plane.processes[0].wait()).signal == signal.SIGKILL
     assert not plane.crashes

@@ -19,6 +19,7 @@ from magmobo.extensions.workers.worker import Worker
 from magx import wire
 
 HANDLER = "hook:api.before_request"
+ANSWER_S = 0.8  # more than it takes to ask, also on a busy machine
 Scene = Callable[[Mediation, Worker, Played], Awaitable[None]]
 
 
@@ -37,10 +38,10 @@ async def playing(folder: Path, scene: Scene) -> None:
 
 
 async def answers_that_came_meanwhile(plane: Mediation, worker: Worker, peer: Played) -> None:
-    asking = asyncio.create_task(worker.ask(question(HANDLER, timeout_s=0.1)))
+    asking = asyncio.create_task(worker.ask(question(HANDLER, timeout_s=ANSWER_S)))
     call = await peer.next(wire.Call)
     peer.peer.send(wire.encode(wire.Done(call.id, wire.raw("in time"))))
-    time.sleep(0.3)
+    time.sleep(ANSWER_S + 0.2)
     assert wire.value(await asking) == "in time"
 
 
