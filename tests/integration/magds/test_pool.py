@@ -118,6 +118,27 @@ async def test_connections_that_the_server_ended_are_replaced(dsn: str) -> None:
         assert pool.open_connections == 2
 
 
+async def test_a_connection_that_ended_on_its_way_to_who_waits_is_replaced(dsn: str) -> None:
+    pool = Pool(partial(connect, dsn), size=1, idle_s=60)
+    first = pool.lease(timeout_s=5)
+    connection = await first.__aenter__()
+    pid = connection.info.backend_pid
+
+    async def wait_for_it() -> int:
+        async with pool.lease(timeout_s=5) as other:
+            await other.execute("select 1")
+            return other.info.backend_pid
+
+    waiting = asyncio.ensure_future(wait_for_it())
+    await asyncio.sleep(0)
+    await first.__aexit__(None, None, None)  # it is handed over, and nobody has looked at it yet
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        assert admin.execute("select pg_terminate_backend(%s, 5000)", (pid,)).fetchone() == (True,)
+    assert await waiting != pid
+    assert pool.open_connections == 1
+    await pool.close()
+
+
 async def test_unused_connections_are_closed(dsn: str) -> None:
     async with pool_of(dsn, idle_s=0.05) as pool:
         async with pool.lease(timeout_s=5):

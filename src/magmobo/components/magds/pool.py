@@ -135,8 +135,10 @@ class Pool:
             except asyncio.CancelledError:
                 self._pass_on(waiter)
                 raise
-            if handed is not None:
+            if handed is not None and _is_alive(handed):
                 return handed
+            if handed is not None:
+                self._drop(handed)
         raise Unavailable("the database")
 
     async def _make(self) -> Connection:

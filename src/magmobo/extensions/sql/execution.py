@@ -29,6 +29,18 @@ CANCEL_TIMEOUT_S = 2.0
 _CHUNK_ROWS = 128
 
 
+_ENDED, _ENDED_IDLE = "57P01", "57P05"
+"""With these states a server ends a connection: on somebody's word, or because it was idle for too long."""
+_UNHEARD = (b"", b"E")
+"""What came first where that was the server's end: a statement is answered by ParseComplete before any of it is done.
+Nothing came where libpq found the end itself, when it could not send the statement whole.
+"""
+
+
+class NotTaken(Exception):
+    """The server ended the connection, and nothing of the statement was done: it may be given to another one."""
+
+
 class Answer(Struct):
     """What a statement answered: rows as maps from column to value, and how many rows it concerned."""
 
@@ -39,10 +51,11 @@ class Answer(Struct):
 async def run(connection: AsyncConnection[Any], sql: str, given: Parameters) -> Answer:
     """Run one statement. When the caller is cancelled, so is the statement.
 
-    Raises: StatementFailed, ResultTooLarge, Unavailable.
+    Raises: StatementFailed, ResultTooLarge, NotTaken; Unavailable when nobody knows whether it was done.
     """
     import psycopg
 
+    first = b""
     try:
         async with connection.lock:
             pgconn = connection.pgconn
@@ -50,7 +63,10 @@ async def run(connection: AsyncConnection[Any], sql: str, given: Parameters) -> 
             _receive_in_parts(pgconn)
             await connection.wait(_send(pgconn))
             with Valve(pgconn) as valve:
-                return await _receive(connection, valve)
+                try:
+                    return await _receive(connection, valve)
+                finally:
+                    first = valve.first
     except (ResultTooLarge, asyncio.CancelledError):
         with suppress(psycopg.Error):
             await connection.cancel_safe(timeout=CANCEL_TIMEOUT_S)
@@ -58,7 +74,9 @@ async def run(connection: AsyncConnection[Any], sql: str, given: Parameters) -> 
     except OSError as error:
         raise Unavailable("the database") from error
     except psycopg.Error as error:
-        if error.sqlstate is None or connection.closed:
+        if error.sqlstate == _ENDED_IDLE or (error.sqlstate == _ENDED and first in _UNHEARD):
+            raise NotTaken from error
+        if error.sqlstate in (None, _ENDED) or connection.closed:
             raise Unavailable("the database") from error
         raise StatementFailed(error.sqlstate, error.diag.message_primary or type(error).__name__) from error
 
@@ -94,6 +112,8 @@ async def _receive(connection: AsyncConnection[Any], valve: Valve) -> Answer:
                 receiver.count = result.command_tuples or 0
             case ExecStatus.FATAL_ERROR:
                 error = error_from_result(result, encoding="utf-8")
+                if error.sqlstate in (_ENDED, _ENDED_IDLE):
+                    raise error  # nothing follows but the end of the connection, which would hide it
             case status:
                 raise StatementFailed("0A000", f"an answer that is no rows ({status})")
     if error is not None:

@@ -7,22 +7,26 @@ rights of the role. It is a transaction of its own. Boundary: rates, budgets and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from msgspec import Struct
 
+from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.guests import Guests, TableRight
 from magmobo.contracts.planes import TableName
 from magmobo.extensions.installed import ApiMethod, Caller, Installed
 from magmobo.extensions.package.scopes import TableScope, parse_table
 from magmobo.extensions.sql import execution
 from magmobo.extensions.sql.errors import StatementRefused, TableNotGranted
-from magmobo.extensions.sql.execution import Answer
+from magmobo.extensions.sql.execution import Answer, NotTaken
 from magmobo.extensions.sql.guard import GuardCache, Guarded
 from magmobo.extensions.sql.values import parameters
 
 READ, WRITE, SCHEMA, ADMIN = "database.read", "database.write", "database.schema", "database.admin"
 _SESSION_TIMEOUT_S = 5.0
+_CONNECTIONS_TRIED = 4
+"""For one statement that each of them ended before it was taken: one more than a guest has of them."""
 
 
 class Gate(Protocol):
@@ -74,8 +78,11 @@ class SqlMethods:
         guarded = await self._cache.query(args.sql, schema)
         self._check_tables(extension, guarded, schema, method)
         given = parameters(args.params)
-        async with self._guests.session(extension.guest, timeout_s=_SESSION_TIMEOUT_S) as connection:
-            return await execution.run(connection, guarded.sql, given)
+        for _ in range(_CONNECTIONS_TRIED):
+            with suppress(NotTaken):
+                async with self._guests.session(extension.guest, timeout_s=_SESSION_TIMEOUT_S) as connection:
+                    return await execution.run(connection, guarded.sql, given)
+        raise Unavailable("the database")
 
     def _check_tables(self, extension: Installed, guarded: Guarded, schema: str, method: str) -> None:
         """Raises: TableNotGranted."""

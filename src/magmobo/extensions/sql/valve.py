@@ -2,8 +2,8 @@
 
 Once a long message has begun, libpq reads on for as long as the server keeps up (`pqReadData` in its fe-misc.c), so one
 value of a gigabyte is in memory before anyone is asked. So the descriptor it reads from is one end of a pair of sockets
-meanwhile; bytes pass as they are, encrypted or not. Boundary: knows nothing of messages. Invariant: when the valve is
-closed, the descriptor is the server's again, and what was let through has been read.
+meanwhile; bytes pass as they are, encrypted or not. Boundary: of messages it keeps the first byte, and knows nothing.
+Invariant: when the valve is closed, the descriptor is the server's again, and what was let through has been read.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Valve:
 
     def __init__(self, pgconn: pq.abc.PGconn) -> None:
         self._pgconn, self._descriptor = pgconn, pgconn.socket
+        self.first = b""
+        """The first byte that came; of the first message of the answer, where nothing is encrypted."""
         self._server = socket.socket(fileno=os.dup(self._descriptor))
         try:
             self._outer, inner = socket.socketpair()
@@ -49,6 +51,7 @@ class Valve:
         if not data:
             self._outer.shutdown(socket.SHUT_WR)
             self._pgconn.consume_input()
+        self.first = self.first or data[:1]
         left = memoryview(data)
         while left:
             left = left[self._outer.send(left) :]
