@@ -50,19 +50,16 @@ class Groups:
                 "cpu": {"cpu.cfs_period_us": _PERIOD_US, "cpu.cfs_quota_us": _PERIOD_US},
             }
         for controller, folder in self._folders.items():
-            group = folder / f"{self._name}{number}"
-            group.mkdir(exist_ok=True)
+            group = f"{folder}/{self._name}{number}"
+            with suppress(FileExistsError):
+                os.mkdir(group)  # noqa: PTH102 -- see `_write`
             for file, value in limits[controller].items():
-                (group / file).write_text(str(value))
+                _write(f"{group}/{file}", str(value))
 
     def enter(self, number: int) -> None:
         """Move this process into the group. Raises: OSError."""
         for folder in self._entrances:
-            descriptor = os.open(f"{folder}/{self._name}{number}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(descriptor, b"0")
-            finally:
-                os.close(descriptor)
+            _write(f"{folder}/{self._name}{number}/cgroup.procs", "0")
 
     def remove(self, number: int) -> bool:
         """Remove a group whose process has ended. Returns: whether it ended for want of memory."""
@@ -84,6 +81,15 @@ class Groups:
                 if not Path(f"/proc/{owner}").exists():
                     with suppress(OSError):
                         group.rmdir()
+
+
+def _write(path: str, text: str) -> None:
+    """Without pathlib and Python's files: what the zygote touches at each fork, every worker has memory of its own for."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def find() -> Groups | None:
