@@ -84,7 +84,7 @@ class Groups:
 
 
 def _write(path: str, text: str) -> None:
-    """Without pathlib and Python's files: what the zygote touches at each fork, every worker has memory of its own for."""
+    """Without pathlib and Python's files: what the zygote touches at a fork, each worker has memory of its own for."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode())
