@@ -25,6 +25,12 @@ def _without_database(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def _without_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For nodes that have no extensions: what the session says for their files would be an unknown section there."""
+    monkeypatch.delenv("MAG_EXTENSIONS__SYSTEM_DIR", raising=False)
+
+
+@pytest.fixture
 def events_dsn(dsn: str) -> Iterator[str]:
     """A database with the table that the load is about, and a role that may read it."""
     with psycopg.connect(dsn, autocommit=True) as admin:

@@ -79,7 +79,7 @@ def plant(folder: Path, planted: Mapping[str, list[str]], *, database: str, sock
         for number, secret in enumerate(planted["apps"], 1)
     )
     (folder / "mag.toml").write_text(
-        '[kernel]\ncomponents = ["listener", "magds", "maggate", "magws", "console", "leaky:Leaky"]\n'
+        '[kernel]\ncomponents = ["listener", "magds", "maggate", "magws", "extensions", "console", "leaky:Leaky"]\n'
         f'[logging]\nlevel = "debug"\nformat = "json"\n[maggate]\nanonymous_role = "mag_planted"\n'
         f"[maggate.jwt]\nsecret = {_toml(planted['jwt'][0])}\n[recovery]\nrestarts = 0\n"
         f"{apps}[leaky.secrets]\n{_table(planted['mag.toml'])}[leaky.stored]\n"

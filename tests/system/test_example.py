@@ -119,6 +119,7 @@ async def test_found_shown_restarted_quarantined_and_disabled(data_dir: Path, en
         assert (await operator.states())["heartbeat"] == "running"
 
 
+@pytest.mark.usefixtures("_without_extensions")
 async def test_added_to_a_node_that_runs_and_taken_off_again(data_dir: Path, environment: dict[str, str]) -> None:
     environment |= {"MAG_KERNEL__COMPONENTS": "listener,magds"}
     section = {name: environment.pop(name) for name in list(environment) if name.startswith("MAG_HEARTBEAT")}

@@ -31,7 +31,7 @@ class Culprit(Component):
 '''
 CONFIG = """
 [kernel]
-components = ["listener", "magds", "culprit:Culprit"]
+components = ["listener", "magds", "extensions", "culprit:Culprit"]
 
 [recovery]
 restarts = 1

@@ -51,7 +51,7 @@ class Culprit(Component):
 '''
 CONFIG = """
 [kernel]
-components = ["listener", "magds", "maggate", "magws", "console", "culprit:Culprit"]
+components = ["listener", "magds", "maggate", "magws", "extensions", "console", "culprit:Culprit"]
 
 [recovery]
 restarts = 1
@@ -237,6 +237,7 @@ async def complained(operator: Shell) -> bool:
     return "could not take an event" in await operator.mag("extension:logs", "delay-alerts")
 
 
+@pytest.mark.usefixtures("_without_extensions")
 def test_add_settings(tmp_path: Path) -> None:
     text = (RUNBOOKS / "add-settings.md").read_text(encoding="utf-8")
     [code] = re.findall(r"^ *```python\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)

@@ -225,6 +225,7 @@ def test_every_key_that_opens_something_is_reserved() -> None:
         "security.audit_checkpoint_every", "security.redact_emails", "cache.redis_url", "vault.driver", "vault.key",
         "vault.passphrase", "vault.address", "vault.ca_path", "vault.token", "vault.mount", "vault.path",
         "listener.host", "listener.allowed_hosts", "magds.dsn", "magds.bin_dir", "magds.system_dir", "maggate.schemas",
+        "extensions.system_dir",
         "maggate.anonymous_role", "maggate.jwt.secret", "maggate.jwt.public_key", "maggate.jwt.algorithms",
         "maggate.jwt.role_claim", "maggate.cors_origins", "magws.apps[].secret", "magws.apps[].client_events",
         "magws.tables[].access", "magws.tables[].rls", "demo.jwt_secret",
