@@ -28,6 +28,9 @@ NOTHING: frozenset[Layer] = frozenset()
 RUNTIME = """
 import json, os, socket, sys
 
+def rehearse():
+    sys.rehearsed = [os.getpid(), *getattr(sys, "rehearsed", [])]
+
 def run(fd):
     with socket.socket(fileno=fd) as node, node.makefile("rw") as lines:
         for line in lines:
@@ -126,6 +129,34 @@ async def test_a_worker_is_alone_in_its_world(made: Callable[[], Spawner], spec:
     assert (spec.data_dir / "y").read_text() == "12"
     assert await ask(worker, "__import__('hashlib').sha256(b'').hexdigest()[:8]") == "e3b0c442"
     assert await ask(worker, "str(__import__('sqlite3').connect(':memory:').execute('select 1').fetchone())") == "(1,)"
+
+
+async def test_what_workers_share_is_done_once_and_is_a_workers(made: Callable[[], Spawner], spec: WorkerSpec) -> None:
+    """The runtime's rehearsal, and Python's own state."""
+    spawner = made()
+    workers = [await spawner.spawn(spec), await spawner.spawn(spec)]
+    rehearsed = [await ask(worker, "sys.rehearsed") for worker in workers]
+
+    assert rehearsed[0] == rehearsed[1]
+    assert len(rehearsed[0]) == 1  # type: ignore[arg-type]
+    assert await ask(workers[1], "os.getpid() in sys.rehearsed") is False
+    assert await ask(workers[1], "sys.argv") == ["worker"]
+    assert await ask(workers[1], "__import__('gc').isenabled()") is True
+    assert await ask(workers[1], "__import__('signal').getsignal(2)") == signal.SIG_DFL
+    assert await ask(workers[1], "__import__('logging').root.handlers") == []
+
+
+async def test_without_a_root_of_its_own_temporary_files_are_in_the_data_folder(
+    made: Callable[[], Spawner], spec: WorkerSpec
+) -> None:
+    spawner = made()
+    layers = (await spawner.tiers()).layers
+    temp = [
+        await ask(await spawner.spawn(replaced(spec, layers=some)), "os.environ['TMPDIR']")
+        for some in (layers, layers - {Layer.ROOT, Layer.USER})
+    ]
+
+    assert temp == ["/tmp" if Layer.ROOT in layers else str(spec.data_dir), str(spec.data_dir)]
 
 
 async def test_how_it_ended_is_told_to_all_who_ask_and_again(made: Callable[[], Spawner], spec: WorkerSpec) -> None:
