@@ -65,7 +65,7 @@ class ApiDispatcher:
             self._gatekeeper.allow(caller, known)
             return Admitted(caller, known, self._decode(known, args), tally)
         except MagError:
-            tally.note("refused", 0.0)
+            self._gatekeeper.refused(caller.extension, known.name)
             raise
 
     async def run(self, admitted: Admitted) -> Raw:

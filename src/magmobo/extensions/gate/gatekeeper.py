@@ -20,6 +20,7 @@ from magmobo.extensions.gate.errors import BudgetSpent, GateRefused, NotGranted,
 from magmobo.extensions.gate.hours import is_within
 from magmobo.extensions.gate.ledger import Ledger, Tally
 from magmobo.extensions.gate.outbox import AuditOutbox, actor_of
+from magmobo.extensions.gate.refusals import Refusals
 from magmobo.extensions.installed import ApiMethod, Caller, Grant, Installed
 
 FREE_RATE_PER_MINUTE = 1000
@@ -36,6 +37,7 @@ class Gatekeeper:
         self._outbox = AuditOutbox(audit)
         self._ledger = Ledger(self._outbox, metrics)
         self._denials = Denials(clock, self._outbox, bus, metrics)
+        self._refusals = Refusals(clock, self._outbox, self._ledger)
         self._allowances: dict[tuple[str, str], Allowance] = {}
 
     def allow(self, caller: Caller, method: ApiMethod) -> None:
@@ -89,6 +91,10 @@ class Gatekeeper:
         """
         self._denials.note(extension.id, capability, method, reason)
 
+    def refused(self, extension: Installed, method: str) -> None:
+        """A call of this method, which the node knows, was not made: it was denied, or its arguments were wrong."""
+        self._refusals.note(extension.id, method)
+
     def tally(self, extension_id: str, kind: str, name: str) -> Tally:
         """Where to count calls of this name; keep it."""
         return self._ledger.tally(extension_id, kind, name)
@@ -122,11 +128,13 @@ class Gatekeeper:
             del self._allowances[key]
         self._ledger.forget(extension_id)
         self._denials.forget(extension_id)
+        self._refusals.forget(extension_id)
 
     async def close(self) -> None:
         """Put on record what was only counted so far."""
         self._ledger.flush()
         self._denials.flush()
+        self._refusals.flush()
         await self._outbox.drained()
 
     def _allowance(self, extension_id: str, name: str) -> Allowance:
