@@ -22,6 +22,7 @@ from tests.system.settings_node import READER, UNWATCHED, Operator, node_with, s
 from magmobo.admin.errors import NodeRefused
 from magmobo.testing.node import NodeProcess, running_node
 
+pytestmark = pytest.mark.usefixtures("_without_extensions")
 GIVEN, REFUSED = "pusher_internal:subscription_succeeded", "pusher:subscription_error"
 SETTINGS = f"""{UNWATCHED}
 [maggate.jwt]

@@ -18,6 +18,7 @@ from tests.system.settings_node import READER, UNWATCHED, Operator, node_with, s
 from magmobo.admin.errors import NodeRefused
 from magmobo.testing.node import NodeProcess, running_node
 
+pytestmark = pytest.mark.usefixtures("_without_extensions")
 RELOADS, CLIENTS, TURNS = 200, 60, 12
 TABLES = CONFIG.replace('"reader"', f'"{READER}"')
 PARTS = ("left", "right", "anew")
