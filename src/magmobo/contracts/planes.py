@@ -256,6 +256,23 @@ class Realtime(Protocol):
         """
         ...
 
+    async def deliver(
+        self,
+        channels: Sequence[str],
+        event: str,
+        data: str,
+        *,
+        exclude_socket_id: str | None = None,
+        origin: str = "component",
+    ) -> None:
+        """As `publish`, and return once extensions have said what becomes of it. Not for what runs below a hook that
+        others wait for: the answer may wait for that very hook.
+
+        Raises: HookDenied, HookUnavailable, or a retryable error of the plane when it was dropped, for the first
+            channel on which it did not go out; on the others it did, or was refused too.
+        """
+        ...
+
     def authorise(self, socket_id: str, channel: str) -> str:
         """The `auth` value that admits this socket to a private channel of the first app: `key:hex(HMAC-SHA256)`."""
         ...

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
+import pytest
 from pusher import Pusher
+from pusher.errors import PusherBadStatus, PusherForbidden
 from tests.integration.magws.support import APP_ID, KEY, SECRET, Node, connected, running_node
 
+from magmobo.components.magws import broadcasts, http_api
+from magmobo.components.magws.errors import BroadcastDropped
+from magmobo.contracts.errors import HookDenied, HookUnavailable, Unavailable
 from magmobo.contracts.hooks import HookPoint
+
+NO = {"n": "no"}
 
 
 class Chain:
@@ -24,6 +32,11 @@ class Chain:
         self.asked.append(context)
         self.has_asked.set()
         await self.gate.wait()
+        data = getattr(context, "data", "")
+        if '"no"' in data:
+            raise HookDenied("realtime.before_broadcast", "night-guard", "not after dark", 2.5)
+        if '"dead"' in data:
+            raise HookUnavailable("realtime.before_broadcast", "night-guard", "its breaker is open")
         return context
 
 
@@ -80,3 +93,98 @@ async def test_a_restart_forgets_who_waits_and_asks_again(dsn: str) -> None:
             await client.subscribe("room")
 
     assert [context.channel for context in chain.asked] == ["room", "room"]
+
+
+async def test_who_publishes_over_http_is_told_what_did_not_go_out(dsn: str) -> None:
+    async with running_node(dsn) as node, connected(node.url) as client:
+        await client.subscribe("room")
+        put(node, "realtime.before_broadcast", Chain())
+        api = Pusher(app_id=APP_ID, key=KEY, secret=SECRET, ssl=False, host="127.0.0.1", port=node.port)
+        with pytest.raises(PusherForbidden) as denied:
+            await asyncio.to_thread(api.trigger, ["room", "empty"], "said", NO)
+        said = json.loads(str(denied.value))
+        assert said == {
+            "error": "room: night-guard denied it: not after dark",
+            "code": "MAG-WS-036",
+            "channels": {"room": "night-guard denied it: not after dark"},
+        }
+        with pytest.raises(PusherBadStatus, match="MAG-WS-037"):
+            await asyncio.to_thread(api.trigger, "room", "said", {"n": "dead"})
+        batch = [{"channel": "room", "name": "said", "data": data} for data in ({"n": 1}, NO, {"n": 3})]
+        with pytest.raises(PusherForbidden):
+            await asyncio.to_thread(api.trigger_batch, batch)
+        assert await asyncio.to_thread(api.trigger, "room", "end", {}) == {}
+        messages = await client.until("end")
+
+    assert [message["data"] for message in messages if message["event"] == "said"] == [{"n": 1}, {"n": 3}]
+
+
+async def test_a_caller_waits_for_extensions_only_so_long(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_api, "VERDICT_S", 0.05)
+    chain = Chain()
+    async with running_node(dsn) as node, connected(node.url) as client:
+        await client.subscribe("room")
+        put(node, "realtime.before_broadcast", chain)
+        chain.gate.clear()
+        api = Pusher(app_id=APP_ID, key=KEY, secret=SECRET, ssl=False, host="127.0.0.1", port=node.port)
+        with pytest.raises(PusherBadStatus, match="MAG-WS-038"):
+            await asyncio.to_thread(api.trigger, "room", "late", {"n": 1})
+        chain.gate.set()
+        assert (await client.until("late"))[-1]["data"] == {"n": 1}
+
+
+async def test_a_client_is_told_that_its_event_did_not_go_out(dsn: str) -> None:
+    chain = Chain()
+    async with running_node(dsn) as node, connected(node.url) as one, connected(node.url) as two:
+        await one.subscribe("private-a")
+        await two.subscribe("private-a")
+        put(node, "realtime.before_broadcast", chain)
+        await two.send("client-said", "no", "private-a")
+        error = (await two.until("pusher:error"))[-1]
+        assert error["data"] == {"code": 4301, "message": "night-guard denied it: not after dark"}
+        await two.send("client-said", "yes", "private-a")
+        assert [message["data"] for message in await one.until("client-said")] == ["yes"]
+
+
+async def test_a_client_that_left_is_told_nothing(dsn: str) -> None:
+    chain = Chain()
+    async with running_node(dsn) as node, connected(node.url) as one:
+        await one.subscribe("private-a")
+        async with connected(node.url) as two:
+            await two.subscribe("private-a")
+            put(node, "realtime.before_broadcast", chain)
+            chain.gate.clear()
+            await two.send("client-said", "no", "private-a")
+            async with asyncio.timeout(10):
+                await chain.has_asked.wait()
+        async with asyncio.timeout(10):
+            while len(node.component._plane) > 1:
+                await asyncio.sleep(0.01)
+        chain.gate.set()
+        await node.component.deliver(["private-a"], "said", "1")
+        assert [message["data"] for message in await one.until("said")] == [1]
+
+
+async def test_a_component_is_told_and_what_is_dropped_is_told_too(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = Chain()
+    async with running_node(dsn) as node, connected(node.url) as client:
+        await client.subscribe("room")
+        deliver = node.component.deliver
+        await deliver(["room", "nobody"], "said", '"no"')  # nobody is asked
+        put(node, "realtime.before_broadcast", chain)
+        async with asyncio.timeout(10):
+            with pytest.raises(HookDenied) as denied:
+                await deliver(["nobody", "room"], "said", '"no"')
+            assert denied.value.retry_s == 2.5
+            with pytest.raises(HookUnavailable):
+                await deliver(["room"], "said", '"dead"')
+            monkeypatch.setattr(broadcasts, "MAX_WAITING", 1)
+            chain.gate.clear()
+            waiting = asyncio.ensure_future(deliver(["room"], "said", "1"))
+            await asyncio.sleep(0)
+            with pytest.raises(BroadcastDropped, match="too many"):
+                await deliver(["room"], "said", "2")
+            await node.component.stop()
+            with pytest.raises(Unavailable):
+                await waiting
+        await node.component.start()

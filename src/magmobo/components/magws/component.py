@@ -22,6 +22,7 @@ from magmobo.components.magws.http_api import HttpApi
 from magmobo.components.magws.plane import PREFIX, Plane
 from magmobo.components.magws.protocol import names
 from magmobo.components.magws.published import TableBook
+from magmobo.components.magws.verdicts import Verdicts
 from magmobo.contracts.component import Announcement, Component, Context, Needs
 from magmobo.contracts.errors import ConfigError, MagError
 from magmobo.contracts.events import DatabaseChange, DatabaseChangesLost, DatabaseSchemaChanged, Envelope
@@ -152,6 +153,28 @@ class MagWS(Component):
         origin: str = "component",
     ) -> None:
         """Raises: ReservedChannel for table channels and reserved names, BadChannelName, NoApp."""
+        for message in self._messages(channels, event, data, exclude_socket_id or "", origin):
+            self._plane.broadcast(message)
+
+    async def deliver(
+        self,
+        channels: Sequence[str],
+        event: str,
+        data: str,
+        *,
+        exclude_socket_id: str | None = None,
+        origin: str = "component",
+    ) -> None:
+        """Raises: as `publish`; HookDenied, HookUnavailable, BroadcastDropped, Unavailable."""
+        verdicts = Verdicts()
+        for message in self._messages(channels, event, data, exclude_socket_id or "", origin):
+            self._plane.broadcast(message, verdicts.of(message.channel))
+        for error in (await verdicts.wait()).values():
+            raise error
+
+    def _messages(
+        self, channels: Sequence[str], event: str, data: str, exclude: str, origin: str
+    ) -> Sequence[Broadcast]:
         app = self._app()
         for name in channels:
             names.kind_of(name)
@@ -159,8 +182,7 @@ class MagWS(Component):
                 raise ReservedChannel(
                     "only the realtime plane itself publishes on this channel or with this event name"
                 )
-        for name in channels:
-            self._plane.broadcast(Broadcast(app.id, name, event, data, exclude_socket_id or "", origin))
+        return [Broadcast(app.id, name, event, data, exclude, origin) for name in channels]
 
     def authorise(self, socket_id: str, channel: str) -> str:
         """Raises: BadChannelName when the channel is not a private one, ValueError for a socket id of another shape."""

@@ -9,11 +9,13 @@ MagError
 │   └── TableNotPublished, TableAccessMismatch, TableWithdrawn, FilterRefused, ChangesNotReady
 ├── ApiRefused               one call of the HTTP API is answered with `http_status`
 │   ├── BadSignature, BadRequest, TooLarge, ReservedChannel, NoSuchResource
+│   ├── BroadcastDenied, BroadcastDropped, BroadcastUndecided
 └── NoApp                    another component asked for an app and none is configured
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from magmobo.contracts.errors import MagError
@@ -240,6 +242,39 @@ class NoSuchResource(ApiRefused):
     code = "MAG-WS-035"
     http_status = 404
     remedy = "Offered: POST events, batch_events; GET channels, channels/<name>."
+
+
+class BroadcastDenied(ApiRefused):
+    """An extension that guards messages did not let an event out on some of its channels; it went out on the others.
+
+    `refused`: channel -> why; `retry_s`: for so long, 0 where the extension did not say.
+    """
+
+    code = "MAG-WS-036"
+    http_status = 403
+    remedy = "The named extension says why; `mag extension:show ID` shows what it guards and who approved that."
+
+    def __init__(self, refused: Mapping[str, str], retry_s: float = 0.0) -> None:
+        super().__init__("; ".join(f"{channel}: {reason}" for channel, reason in refused.items()))
+        self.args = (refused, retry_s)
+        self.refused, self.retry_s = refused, retry_s
+
+
+class BroadcastDropped(ApiRefused):
+    """A message did not go out: too many wait for extensions that want to see them, or one of those failed."""
+
+    code = "MAG-WS-037"
+    http_status = 503
+    retryable = True
+    remedy = "Send it again in a moment; `mag extension:list` shows how the extensions are."
+
+
+class BroadcastUndecided(ApiRefused):
+    """Extensions that must be asked about a message have not answered yet; it goes out if they allow it."""
+
+    code = "MAG-WS-038"
+    http_status = 504
+    remedy = "Do not send it again; `mag extension:list` shows which extension is slow."
 
 
 class NoApp(MagError):

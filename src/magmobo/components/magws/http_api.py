@@ -1,13 +1,16 @@
 """Pusher's HTTP API as a bare ASGI app below /apps/: servers publish events and ask about channels.
 
-Every call is signed. A call is checked whole before anything is sent, so a refused batch has published nothing. Table
+Every call is signed. A call is checked whole before anything is sent, so a batch that is refused for what it says has
+published nothing. What extensions do not let out is told to the caller, by channel; the rest went out. Table
 channels and reserved names are refused: what arrives there was written by the node.
 Source: Pusher Channels, "HTTP API reference".
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote
 
@@ -22,6 +25,9 @@ from magmobo.components.magws.errors import (
     BadChannelName,
     BadRequest,
     BadSignature,
+    BroadcastDenied,
+    BroadcastDropped,
+    BroadcastUndecided,
     NoSuchResource,
     ReservedChannel,
     TooLarge,
@@ -29,12 +35,16 @@ from magmobo.components.magws.errors import (
 from magmobo.components.magws.plane import Plane
 from magmobo.components.magws.protocol import names
 from magmobo.components.magws.signing import RequestGuard
+from magmobo.components.magws.verdicts import Verdicts
 from magmobo.contracts.clock import Clock
+from magmobo.contracts.errors import HookDenied
 from magmobo.contracts.planes import Message, Scope
 
 PREFIX = "/apps/"
 MAX_BODY_BYTES = 2_097_152
 MAX_CHANNELS, MAX_BATCH = 100, 10
+VERDICT_S = 5.0
+"""A caller waits no longer for extensions."""
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -77,13 +87,19 @@ class HttpApi:
         }
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/json")]
+        answer: dict[str, Any]
         try:
             status, answer = 200, await self._answer(scope, receive)
         except ApiRefused as refusal:
             status, answer = refusal.http_status, {"error": str(refusal), "code": refusal.code}
             self._log.info("realtime_api_refused", status=status, code=refusal.code)
+            if isinstance(refusal, BroadcastDenied):
+                answer["channels"] = refusal.refused
+            if (retry_s := getattr(refusal, "retry_s", float(refusal.retryable))) > 0:
+                headers.append((b"retry-after", b"%d" % ceil(retry_s)))
         body = msgspec.json.encode(answer)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -99,24 +115,27 @@ class HttpApi:
         self._guards[app.id].check(method, (raw_path, unquote(raw_path)), query, body, self._clock.time_s())
         match method, resource:
             case "POST", "events":
-                return self._publish(app, [_decode(body, EventCall)])
+                return await self._publish(app, [_decode(body, EventCall)])
             case "POST", "batch_events":
-                return self._publish_batch(app, _decode(body, BatchCall))
+                return await self._publish_batch(app, _decode(body, BatchCall))
             case "GET", "channels":
                 return self._channels(app, query)
             case "GET", name if name.startswith("channels/"):
                 return self._channel(app, name.removeprefix("channels/"), query)
         raise NoSuchResource(f"{method} {resource[:80]} is not offered")
 
-    def _publish(self, app: AppConfig, calls: Sequence[EventCall]) -> dict[str, Any]:
+    async def _publish(self, app: AppConfig, calls: Sequence[EventCall]) -> dict[str, Any]:
         targets = [(call, name) for call in calls for name in _checked(app, call)]
+        verdicts = Verdicts()
         for call, name in targets:
-            self._plane.broadcast(Broadcast(app.id, name, call.name, call.data, call.socket_id or ""))
+            message = Broadcast(app.id, name, call.name, call.data, call.socket_id or "")
+            self._plane.broadcast(message, verdicts.of(name))
+        await _let_out(verdicts)
         wanted = _wanted(calls[0].info) if len(calls) == 1 else frozenset()
         return {"channels": {name: self._info(app, name, wanted) for _, name in targets}} if wanted else {}
 
-    def _publish_batch(self, app: AppConfig, call: BatchCall) -> dict[str, Any]:
-        self._publish(app, call.batch)
+    async def _publish_batch(self, app: AppConfig, call: BatchCall) -> dict[str, Any]:
+        await self._publish(app, call.batch)
         wanted = [_wanted(entry.info) for entry in call.batch]
         if not any(wanted):
             return {}
@@ -147,6 +166,20 @@ class HttpApi:
             return {}
         channel = self._plane.registry.find(app.id, name)
         return {"subscription_count": len(channel.members) if channel is not None else 0}
+
+
+async def _let_out(verdicts: Verdicts) -> None:
+    """Wait for what extensions say. Raises: BroadcastDenied, BroadcastDropped, BroadcastUndecided."""
+    try:
+        async with asyncio.timeout(VERDICT_S):
+            refused = await verdicts.wait()
+    except TimeoutError as error:
+        raise BroadcastUndecided("extensions have not said yet whether it may go out") from error
+    if denials := [reason for reason in refused.values() if isinstance(reason, HookDenied)]:
+        said = {name: str(reason) for name, reason in refused.items()}
+        raise BroadcastDenied(said, max(denial.retry_s for denial in denials))
+    for name, reason in refused.items():
+        raise BroadcastDropped(f"{name}: {reason}") from reason
 
 
 def _checked(app: AppConfig, call: EventCall) -> list[str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 
 from magmobo.components.magws import tables
-from magmobo.components.magws.broadcasts import Broadcast, Broadcasts
+from magmobo.components.magws.broadcasts import Broadcast, Broadcasts, tell_nobody
 from magmobo.components.magws.channels import Channel, Fanout, Subscriber
 from magmobo.components.magws.config import AppConfig, MagWSConfig
 from magmobo.components.magws.connection import Client, RefusedConnection
@@ -30,7 +31,7 @@ from magmobo.components.magws.hooks import RealtimeHooks
 from magmobo.components.magws.leavers import Leavers
 from magmobo.components.magws.positions import Positions
 from magmobo.components.magws.protocol import frames, names
-from magmobo.components.magws.protocol.closing import CloseCode
+from magmobo.components.magws.protocol.closing import CLIENT_EVENT_REFUSED, CloseCode
 from magmobo.components.magws.protocol.messages import ClientEvent, Hello, Subscribe, Unsubscribe
 from magmobo.components.magws.protocol.session import Action, Limits, Liveness, Session
 from magmobo.components.magws.published import TableBook
@@ -39,8 +40,10 @@ from magmobo.components.magws.registry import Registry
 from magmobo.components.magws.rights import check_right
 from magmobo.components.magws.tablefeed import TableFeed
 from magmobo.components.magws.traffic import Traffic
+from magmobo.components.magws.verdicts import Told
 from magmobo.contracts.bus import Bus
 from magmobo.contracts.clock import Clock
+from magmobo.contracts.errors import MagError
 from magmobo.contracts.hooks import ChannelContext, Hooks
 from magmobo.contracts.planes import Changes
 from magmobo.contracts.websocket import Upgrade, WebSocketSession
@@ -189,10 +192,12 @@ class Plane:
             case Hello():
                 self._greet(client)
 
-    def broadcast(self, message: Broadcast) -> None:
-        """Send one message to everybody on an ordinary channel, as extensions let it go."""
+    def broadcast(self, message: Broadcast, told: Told = tell_nobody) -> None:
+        """Send one message to everybody on an ordinary channel, as extensions let it go; `told` hears if it did."""
         if self.registry.find(message.app_id, message.channel) is not None:
-            self.broadcasts.put(message)
+            self.broadcasts.put(message, told)
+        else:
+            told(None)
 
     def publish(self, app_id: str, name: str, frame: bytes, exclude: str = "") -> None:
         """Send one frame to everybody on an ordinary channel but the excluded socket."""
@@ -325,7 +330,13 @@ class Plane:
 
     def _relay(self, client: Client, event: ClientEvent) -> None:
         data = event.data.decode()
-        self.broadcast(Broadcast(client.app.id, event.channel, event.event, data, client.socket_id, "client"))
+        message = Broadcast(client.app.id, event.channel, event.event, data, client.socket_id, "client")
+        self.broadcast(message, partial(self._relayed, client))
+
+    def _relayed(self, client: Client, error: MagError | None) -> None:
+        """Tell a client that its event did not go out, if it is still there."""
+        if error is not None and client.socket_id in self.clients.get(client.app.id, ()):
+            client.connection.send_frames(frames.error(CLIENT_EVENT_REFUSED, self._hide(str(error))))
 
     def _send(self, message: Broadcast) -> None:
         """Send one message now, and tell who wants to know."""

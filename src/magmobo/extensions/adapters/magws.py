@@ -47,9 +47,11 @@ class RealtimeMethods:
         return (ApiMethod(METHOD, CAPABILITY, BroadcastArgs, self.broadcast),)
 
     async def broadcast(self, caller: Caller, args: BroadcastArgs) -> None:
-        """Send one event to every channel, or to none.
+        """Send one event to every channel, or to none where one of them is not the extension's. Who guards channels
+        may keep it from some; a hook is not told of that, because its answer may be what the guard's waits for.
 
-        Raises: ChannelReserved, ChannelNotGranted, MessageTooLarge; Unavailable, and what the realtime plane refuses.
+        Raises: ChannelReserved, ChannelNotGranted, MessageTooLarge; HookDenied, HookUnavailable, Unavailable, and what
+            the realtime plane refuses.
         """
         extension = caller.extension
         granted = extension.scope(CAPABILITY, "channels")
@@ -64,7 +66,11 @@ class RealtimeMethods:
             if not any(_means(entry, channel) for entry in granted):
                 self._denied(extension, CAPABILITY, METHOD, "channel")
                 raise ChannelNotGranted(extension.id, channel)
-        self._realtime.publish(channels, args.event, _text(args.data), origin=extension.actor)
+        text = _text(args.data)
+        if caller.chain:
+            self._realtime.publish(channels, args.event, text, origin=extension.actor)
+        else:
+            await self._realtime.deliver(channels, args.event, text, origin=extension.actor)
 
 
 def _means(entry: str, channel: str) -> bool:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.extensions.api.support import Denials, installed
 
 from magmobo.components.magws.protocol import names
+from magmobo.contracts.errors import HookDenied, MagError
 from magmobo.extensions.adapters.errors import ChannelNotGranted, ChannelReserved, MessageTooLarge
 from magmobo.extensions.adapters.magws import MAX_DATA_BYTES, BroadcastArgs, RealtimeMethods
 from magmobo.extensions.installed import Caller, Grant, Installed
@@ -25,9 +26,17 @@ class Realtime:
 
     def __init__(self) -> None:
         self.published: list[tuple[Any, ...]] = []
+        self.delivered = 0
+        self.refusal: MagError | None = None
 
     def publish(self, channels: Any, event: str, data: str, *, exclude_socket_id: Any = None, origin: str = "") -> None:
         self.published.append((list(channels), event, data, origin))
+
+    async def deliver(self, channels: Any, event: str, data: str, *, origin: str = "") -> None:
+        self.publish(channels, event, data, origin=origin)
+        self.delivered += 1
+        if self.refusal is not None:
+            raise self.refusal
 
     def authorise(self, socket_id: str, channel: str) -> str:
         raise AssertionError
@@ -51,9 +60,20 @@ class Stage:
         self.realtime, self.denials, self.extension = Realtime(), Denials(), extension
         self.methods = RealtimeMethods(self.realtime, denied=self.denials)
 
-    async def send(self, channels: list[str], event: str = "said", data: Any = "d") -> None:
+    async def send(
+        self, channels: list[str], event: str = "said", data: Any = "d", chain: tuple[str, ...] = ()
+    ) -> None:
         args = msgspec.convert({"channels": channels, "event": event, "data": data}, BroadcastArgs)
-        await self.methods.broadcast(Caller(self.extension, (), 0.0), args)
+        await self.methods.broadcast(Caller(self.extension, chain, 0.0), args)
+
+
+async def test_a_guards_no_is_told_but_never_to_a_hook_that_the_guard_may_wait_for() -> None:
+    stage = Stage(greeter("room"))
+    stage.realtime.refusal = HookDenied("realtime.before_broadcast", "night-guard", "not after dark", 3.0)
+    with pytest.raises(HookDenied, match="night-guard denied it: not after dark"):
+        await stage.send(["room"])
+    await stage.send(["room"], chain=("greeter/realtime.before_broadcast",))
+    assert (len(stage.realtime.published), stage.realtime.delivered) == (2, 1)
 
 
 @pytest.mark.parametrize(
