@@ -225,5 +225,6 @@ def test_files_on_another_file_system_stay_and_are_used_there(host: Host) -> Non
             assert away.root() == away.data_dir / "extensions"
             assert (away.data_dir / "extensions" / "data" / "demo.1" / "diary").read_text() == "kept"
             assert not any(host.system_dir.iterdir()), "nothing is left of the try"
+            assert not (away.data_dir / "extensions" / "home").exists()
         shutil.rmtree(away.data_dir / "extensions" / "data" / "demo.1")
         assert away.root().parent == host.system_dir
