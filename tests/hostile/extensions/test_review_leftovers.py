@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,13 @@ def nest(folder: Path, depth: int) -> None:
         os.close(inner)
         inner = below
     os.close(inner)
+
+
+@pytest.fixture(autouse=True)
+def emptied(tmp_path: Path) -> Iterator[None]:
+    """Such folders are too deep for pytest: one that a test left when it failed would fail every later session."""
+    yield
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from tests.integration.admin.fake import Asked, FakeOperators, serving
 
+from magmobo.admin import server as door
 from magmobo.admin import wire
 from magmobo.admin.client import MAX_ANSWER_BYTES, AdminClient
 from magmobo.admin.data_folder import DataFolder
@@ -254,7 +255,10 @@ async def _after(duration_s: float) -> bytes:
     return b"{}"
 
 
-async def test_connections_are_bounded_and_a_place_comes_free(folder: DataFolder) -> None:
+async def test_connections_are_bounded_and_a_place_comes_free(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "_SILENT_S", 60.0)  # nobody gives way, however long it takes to open them all
     async with serving(folder.control_socket, operators()):
         held = [await asyncio.open_unix_connection(str(folder.control_socket)) for _ in range(32)]
         for reader, writer in held:
