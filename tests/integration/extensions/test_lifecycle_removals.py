@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,15 @@ async def said(node: Node) -> list[tuple[str, str]]:
     return [(one["extension"], one["what"]) for one in await node.records("extension.lifecycle")]
 
 
-async def test_other_nodes_remove_their_files_and_say_so(database: str, tmp_path: Path) -> None:
+@pytest.fixture
+def database_and_deep(database: str, tmp_path: Path) -> Iterator[str]:
+    """A test that fails leaves no folder behind that is too deep for others to remove."""
+    yield database
+    remove_tree(tmp_path)
+
+
+async def test_other_nodes_remove_their_files_and_say_so(database_and_deep: str, tmp_path: Path) -> None:
+    database = database_and_deep
     async with node_at(database, tmp_path / "one") as one, node_at(database, tmp_path / "two") as two:
         await both_run(one, two, package(tmp_path / "p"))
         folder = two.worker().data_dir

@@ -7,7 +7,7 @@ of the journal found under the lock was left behind by somebody who is gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -217,18 +217,12 @@ class Core:
         goes now. Raises: MagError, OSError.
         """
         mine = await asyncio.to_thread(self.data_dir, entry)
-        await self._remove(_remove_others, mine)
+        await self.removals.clear_beside(entry.id, mine)
         return await self.stage.started(installed, uid=entry.uid, data_dir=mine)
 
     async def empty_data(self, entry: Entry) -> None:
         """Remove the files that an extension keeps on this node; its worker has ended. Raises: OSError."""
         await asyncio.to_thread(lambda: remove_tree(self.kept_at(entry)))
-
-    async def _remove(self, remove: Callable[[Path], None], folder: Path) -> None:
-        try:
-            await asyncio.to_thread(remove, folder)
-        except OSError as error:
-            self.ports.log.warning("extensions.files_stay", error=str(error))
 
     async def sweep_files(self) -> None:
         """Remove files of versions that nobody knows; those that extensions kept follow soon."""
@@ -257,14 +251,6 @@ class Core:
 
 def _own_folder(root: Path, of: Entry | Gone) -> Path:
     return root / DATA / f"{of.id}.{of.folder}"
-
-
-def _remove_others(mine: Path) -> None:
-    """Remove folders beside `mine` that were the same extension's. Raises: OSError."""
-    name = mine.name.partition(".")[0]
-    for one in mine.parent.glob(f"{name}.*"):
-        if one != mine:
-            remove_tree(one)
 
 
 def reason_of(error: BaseException) -> str:

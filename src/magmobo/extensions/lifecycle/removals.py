@@ -13,7 +13,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from magmobo.extensions.lifecycle.leftovers import remove_tree
 from magmobo.extensions.lifecycle.ports import Ports
@@ -38,6 +37,7 @@ class Removals:
         self._seen = 0
         self._left: dict[int, Gone] = {}
         self._tries: dict[int, int] = {}
+        self._noted, self._noting = set[str](), asyncio.Lock()
         self._woken, self._rests = asyncio.Event(), asyncio.Event()
         self._rests.set()
         self._task: asyncio.Task[None] | None = None
@@ -52,6 +52,17 @@ class Removals:
     async def settled(self) -> None:
         """Return once all that is known was tried since the last `wake`."""
         await self._rests.wait()
+
+    async def clear_beside(self, extension_id: str, mine: Path) -> None:
+        """Remove folders beside `mine` that were the same extension's, known as gone or not; its worker comes now."""
+        for folder in await asyncio.to_thread(lambda: list(mine.parent.glob(f"{extension_id}.*"))):
+            if folder == mine:
+                continue
+            await self._note_once(extension_id, folder)
+            try:
+                await asyncio.to_thread(remove_tree, folder)
+            except OSError as error:
+                self._ports.log.warning("extensions.files_stay", error=str(error))
 
     async def stop(self) -> None:
         """Begin no more; the next start goes on."""
@@ -104,17 +115,21 @@ class Removals:
 
     async def _remove(self, number: int, gone: Gone, folder: Path) -> None:
         tries = self._tries[number] = self._tries.get(number, 0) + 1
-        facts: dict[str, Any] = {"folder": folder.name}
-        if tries == 1:
-            await self._note(gone.id, REMOVING, **facts)
+        await self._note_once(gone.id, folder)
         try:
             await asyncio.to_thread(remove_tree, folder)
         except OSError as error:
             # The first time a worker may have been writing its last word.
             if tries == 2:
-                await self._note(gone.id, STAYS, **facts, error=os.strerror(error.errno or 0))
+                await self._note(gone.id, STAYS, folder=folder.name, error=os.strerror(error.errno or 0))
         else:
             self._done(number)
+
+    async def _note_once(self, extension_id: str, folder: Path) -> None:
+        async with self._noting:  # two may be about to remove it, and neither may before it is on record
+            if folder.name not in self._noted:
+                await self._note(extension_id, REMOVING, folder=folder.name)
+                self._noted.add(folder.name)
 
     def _done(self, number: int) -> None:
         self._left.pop(number, None)

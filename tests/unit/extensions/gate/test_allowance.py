@@ -80,7 +80,7 @@ class Nodes(RuleBasedStateMachine):
         super().__init__()
         self.day, self.told = 0, 0
         self.nodes = [Allowance() for _ in range(3)]
-        self.untold = [0, 0, 0]
+        self.untold, self.known = [0, 0, 0], [0, 0, 0]
         self.made = 0
 
     @rule(node=st.integers(0, 2), wanted=st.integers(1, 12))
@@ -91,6 +91,7 @@ class Nodes(RuleBasedStateMachine):
                 self.nodes[node].take(time_s)
                 self.made += 1
                 self.untold[node] += 1
+                self.known[node] += 1
 
     @rule(node=st.integers(0, 2), between=st.integers(0, 3))
     def tell(self, node: int, between: int) -> None:
@@ -100,24 +101,34 @@ class Nodes(RuleBasedStateMachine):
         self.told += calls
         self.untold[node] -= calls
         self.nodes[node].said(self.day, calls)
-        self.nodes[node].heard(self.day, self.told)
+        self._hear(node)
 
     @rule(node=st.integers(0, 2))
     def restart(self, node: int) -> None:
         self.made -= self.untold[node]
         self.untold[node] = 0
         self.nodes[node] = Allowance()
+        self._hear(node)
+
+    def _hear(self, node: int) -> None:
         self.nodes[node].heard(self.day, self.told)
+        self.known[node] = self.told + self.untold[node]
 
     @rule()
     def midnight(self) -> None:
         self.day, self.told, self.made, self.untold = self.day + 1, 0, 0, [0, 0, 0]
+        self.known = [0, 0, 0]
 
     @invariant()
     def everything_is_told_or_waits(self) -> None:
         assert self.made == self.told + sum(self.untold)
         for node, untold in zip(self.nodes, self.untold, strict=True):
             assert node.unsaid(self.day) == untold <= self.BUDGET
+
+    @invariant()
+    def a_budget_is_spent_when_as_much_is_known(self) -> None:
+        for node, known in zip(self.nodes, self.known, strict=True):
+            assert node.is_spent(self.BUDGET, self.day * DAY_S + 5.0) == (known >= self.BUDGET)
 
 
 TestNodes = Nodes.TestCase
