@@ -22,6 +22,7 @@ from pathlib import Path
 from magx import wire
 from magx.loading import load
 from magx.session import Session
+from magx.spin import Spin
 from magx.texts import MAX_LINE_CHARACTERS, said, trace_of
 
 try:
@@ -132,6 +133,7 @@ class _Worker:
         self._session = Session(loop, self._send, self._offer, self._end)
         self._take: Callable[[wire.FromNode], None] = self._first
         os.set_blocking(fd, False)
+        self._spin = Spin(loop)
         loop.add_reader(fd, self._on_readable)
 
     # ------------------------------------------------------------ in
@@ -146,6 +148,7 @@ class _Worker:
         if not data:
             self._stop()
             return
+        self._spin.came()
         try:
             for body in self._frames.feed(data):
                 self._take(wire.decode_from_node(body))
@@ -205,6 +208,8 @@ class _Worker:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         written = self._write(data) if data else 0
+        if len(out) == 1:  # who asks one thing after the other asks again at once
+            self._spin.expect()
         if written < len(data):
             self._waiting += data[written:]
             self._loop.add_writer(self._fd, self._on_writable)

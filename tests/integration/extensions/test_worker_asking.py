@@ -122,6 +122,18 @@ async def test_many_questions_at_once_get_their_own_answers(worker: Worker) -> N
     assert worker.figures()["in_flight"] == 0
 
 
+async def test_who_waits_for_something_slow_sleeps_and_so_does_who_has_nothing_to_do(
+    plane: Mediation, worker: Worker
+) -> None:
+    """Both ends stay awake for a moment when something is due, and no longer."""
+    asking = asyncio.create_task(worker.ask(question(f"hook:{POINT}", {"wait": 1.0}, timeout_s=30)))
+    node_s, worker_s = time.process_time(), worker.process.usage().cpu_s if worker.process else 0.0
+    await asking
+    assert worker.process is not None
+    assert time.process_time() - node_s < 0.5
+    assert worker.process.usage().cpu_s - worker_s < 0.5
+
+
 async def test_an_error_of_a_handler_is_told_and_logged_for_the_author(plane: Mediation, worker: Worker) -> None:
     with pytest.raises(HandlerFailed, match="command:raise of one raised ValueError: so not"):
         await command(worker, "raise")

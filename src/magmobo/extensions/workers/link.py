@@ -30,6 +30,7 @@ from magmobo.extensions.workers.errors import (
 from magmobo.extensions.workers.keeper import Keeper
 from magmobo.extensions.workers.window import Window
 from magx import wire
+from magx.spin import Spin
 from magx.wire import ProtocolFault
 
 TURN_FRAMES = 64
@@ -63,6 +64,7 @@ class Link(asyncio.Protocol):
         self._ping_id, self._ping_due_s, self._deaf_due_s = 0, inf, inf
         self._stall_due_s, self._whole_due_s = inf, inf
         self._pauses = 0
+        self._spin = Spin(self._loop)
         self._held: list[bytes] | None = None
         self._take: dict[type, Callable[[Any], None]] = {
             wire.Ready: self._on_ready,
@@ -126,6 +128,8 @@ class Link(asyncio.Protocol):
         self._write(transport, data)
         self.last_id = asked.id
         self.pending[asked.id] = asked
+        if asked.hook and len(self.pending) == 1:  # with more there is enough to do, and answers come together
+            self._spin.expect()
         if asked.deadline_s < self._due_s:
             self._watch(asked.deadline_s)
 
@@ -257,6 +261,7 @@ class Link(asyncio.Protocol):
         if is_call is (asked.events > 0):
             raise ProtocolFault("an answer of another kind than the question")
         del self.pending[number]
+        self._spin.came()
         self.window.give(hook=asked.hook)
         return asked
 
