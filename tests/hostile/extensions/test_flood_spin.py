@@ -88,9 +88,7 @@ async def test_others_are_served_meanwhile(plane: Mediation, tmp_path: Path) -> 
     assert not plane.escapes
 
 
-async def test_refused_questions_are_on_record_now_and_then_with_their_number(
-    plane: Mediation, tmp_path: Path
-) -> None:
+async def test_refused_questions_are_on_record_now_and_then_with_their_number(plane: Mediation, tmp_path: Path) -> None:
     async def nothing(caller: Caller, args: Struct) -> None:
         raise AssertionError("it is not granted")
 
