@@ -41,9 +41,7 @@ class Scribe(FakeWorker):
         self._file = file
         self.count = 0
 
-    async def deliver(
-        self, subscription: str, items: Sequence[wire.Item], timeout_s: float
-    ) -> Sequence[tuple[int, str]]:
+    async def deliver(self, subscription: str, items: Sequence[wire.Item], timeout_s: float) -> wire.Acked:
         lines = []
         for item in items:
             data = wire.value(item.data)
@@ -57,7 +55,7 @@ class Scribe(FakeWorker):
                 lines.append(f"n {data['number']}\n")
         os.write(self._file, "".join(lines).encode())
         self.count += len(items)
-        return ()
+        return wire.Acked(0)
 
 
 async def emit(node: Node, scribe: Scribe, file: int, first: int, end: int) -> None:
