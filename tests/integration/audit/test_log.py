@@ -239,8 +239,8 @@ async def test_an_export_can_be_checked_without_us_and_a_tail_is_the_end(place: 
         lines = list(offline.export(folder, after_seq=3))
         assert [json.loads(line)["seq"] for line in lines] == list(range(4, 11))
         assert all(hash_of(line[:-1]) for line in lines)
-        assert [record.seq for record in offline.tail(folder, 3)] == [8, 9, 10]
-        assert len(offline.tail(folder, 100)) == 10
+        assert [record.seq for record in offline.tail(folder, 3).records] == [8, 9, 10]
+        assert len(offline.tail(folder, 100).records) == 10
 
 
 def test_a_folder_without_a_log_is_an_error_and_no_verdict(place: Place) -> None:

@@ -261,7 +261,7 @@ async def test_a_paused_subscription_waits(dsn: str) -> None:
         worker = FakeWorker(installed("listener", binding(), binding(name="other")))
         await node.router.attach(worker)
         await node.call(worker, "events.subscribe", subscription="heard", active=False)
-        await until(lambda: not _line(node, "heard").active)
+        await until(lambda: [one.active for one in _lines(node, "heard")] == [False])
         node.emit(TestNoted(1))
         await until(lambda: worker.numbers("other") == [1])
         assert worker.numbers() == []
@@ -410,7 +410,12 @@ async def test_an_orderly_end_leaves_no_gap(dsn: str) -> None:
         assert set(range(101)) >= set(worker.numbers())
 
 
+def _lines(node: Node, name: str) -> list[Line]:
+    """Of this name; none before the node has taken over the delivery."""
+    delivery = node.router._delivery
+    return [one for one in delivery._lines.values() if one.name == name] if delivery is not None else []
+
+
 def _line(node: Node, name: str) -> Line:
-    assert node.router._delivery is not None
-    [line] = [one for one in node.router._delivery._lines.values() if one.name == name]
+    [line] = _lines(node, name)
     return line
