@@ -10,6 +10,7 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -105,7 +106,7 @@ def running_postgres(**settings: str) -> Iterator[PostgresServer]:
         _wait_until_ready(server, process)
         yield server
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # at once, whoever is still connected
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
