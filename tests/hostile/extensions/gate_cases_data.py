@@ -122,7 +122,7 @@ async def without_end(gate: Gate, scene: Scene) -> None:
         said = error.code
     took_s = loop.time() - began_s
     scene.note(
-        "stopped" if "answer" not in said and took_s < 10 else "leaked",
+        "stopped" if "answer" not in said and took_s < 30 else "leaked",
         "a join without end",
         f"{said} after {took_s:.1f} s",
     )

@@ -194,9 +194,9 @@ class Gate:
     async def record(
         self, since: int, action: str, about: str, holds: Callable[[Mapping[str, Any]], bool] = lambda payload: True
     ) -> AuditRecord | None:
-        """The first record behind `since` of this action that mentions `about`; waits up to 5 s for it."""
+        """The first record behind `since` of this action that mentions `about`; waits up to 30 s for it."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while True:
                     for one in await self.records(since):
                         text = json.dumps(one.payload, default=str)
@@ -232,7 +232,7 @@ class Gate:
             self.warnings.append(f"{event}")
         return event
 
-    async def until(self, holds: Callable[[], Any], timeout_s: float = 10.0) -> bool:
+    async def until(self, holds: Callable[[], Any], timeout_s: float = 30.0) -> bool:
         """Whether a coroutine's answer became true in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):

@@ -34,6 +34,6 @@ def test_a_secret_across_the_cut_is_hidden(secret: str) -> None:
 
 def test_urls_without_end_cost_little() -> None:
     for text in ("a://b:" * 50_000, "a://b:c@" * 50_000, "a://" + "@" * 200_000, "a://b:" + ":" * 200_000):
-        started_s = time.perf_counter()
+        started_s = time.process_time()
         redact_text(text)
-        assert time.perf_counter() - started_s < 0.5
+        assert time.process_time() - started_s < 0.5

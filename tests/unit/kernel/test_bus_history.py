@@ -177,7 +177,7 @@ async def test_waiting_ends_with_the_next_event_or_with_time() -> None:
     waiting = asyncio.create_task(bus.history.wait(1, 30))
     await asyncio.sleep(0)
     bus.emit(Noted(number=2))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await waiting
         closing = asyncio.create_task(bus.history.wait(2, 30))
         await asyncio.sleep(0)
@@ -203,7 +203,7 @@ async def test_failed_deliveries_are_kept_with_their_reason() -> None:
     bus.cancel_all("magds")
     bus.on(Noted, hangs)
     for number in range(2, 6):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await bus.publish(Noted(number=number))
     assert [kept.envelope.data.number for kept in bus.dead_letters] == [3, 4, 5]
     assert {kept.error for kept in bus.dead_letters} == {"TimeoutError: the handler passed its deadline"}

@@ -81,7 +81,7 @@ async def test_pressure_reaches_a_subscriber_whose_own_queue_is_full() -> None:
     assert isinstance(subscription, QueuedSubscription)
     assert len(subscription.queue) <= 4 + 2
     go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not subscription.idle:
             await asyncio.sleep(0)
     assert [topic for _, topic, _ in told] == [Posted.topic, Noise.topic]
@@ -139,7 +139,7 @@ async def test_where_the_newest_counts_the_oldest_goes_but_never_an_announcement
         bus.emit(Posted(number=number))
     go_on.set()
     assert isinstance(subscription, QueuedSubscription)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not subscription.idle:
             await asyncio.sleep(0)
     assert EventBusBackpressure.topic in seen

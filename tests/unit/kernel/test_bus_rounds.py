@@ -62,7 +62,7 @@ async def test_a_handler_runs_once_at_a_time_when_an_earlier_one_emitted_to_it()
     await past_the_first(bus)
     bus.on(Red, emits)
     subscription = queued(bus.on("bus_rounds_tests.*", waits))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await bus.publish(Red())
         await asyncio.sleep(0)
         bus.emit(Blue())
@@ -94,7 +94,7 @@ async def test_a_handler_that_emits_to_itself_and_then_waits_runs_once_at_a_time
     subscription = queued(bus.on("bus_rounds_tests.*", handler))
     for _ in range(others):
         bus.on("bus_rounds_tests.*", other)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await bus.publish(Red())
         await rested(bus)
     parts = [(Red.topic, 2), (Blue.topic, 2), (Red.topic, 3), (Blue.topic, 3)]
@@ -123,7 +123,7 @@ async def test_an_exception_that_nobody_may_catch_ends_the_event_and_not_the_top
     subscriptions = [queued(bus.on(Red, handler)) for handler in [stops] + [other] * others]
     with pytest.raises(Stop):
         await bus.publish(Red(number=1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await bus.publish(Red(number=2))
         await rested(bus)
     assert [number for number in seen if number < 100] == [10, 2]
@@ -158,7 +158,7 @@ async def test_whatever_a_handler_raises_before_or_after_it_waited_the_next_even
     subscription = queued(bus.on(Red, handler))
     for _ in range(others):
         bus.on(Red, other)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for number in range(6):
             if number in (1, 4):
                 with pytest.raises(Stop):

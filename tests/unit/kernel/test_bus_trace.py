@@ -156,7 +156,7 @@ async def test_a_delayed_event_belongs_to_the_trace_in_which_it_was_asked_for() 
     bus.emit(Cause())
     with bus.trace("t"):
         bus.queue(Effect(), delay_s=0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while bus.delayed_count():
             await asyncio.sleep(0.001)
     cause = "n/bus_trace_tests.cause/1"
@@ -175,7 +175,7 @@ async def test_an_async_handler_does_not_see_the_context_of_who_emitted() -> Non
     variable.set("of the emitter")
     bus.emit(Cause())
     bus.queue(Cause(), delay_s=0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(values) < 2:
             await asyncio.sleep(0.001)
     assert values == ["unset", "unset"]

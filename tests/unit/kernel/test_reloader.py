@@ -291,7 +291,7 @@ async def test_who_fails_when_it_is_too_late_to_refuse_comes_back_with_the_new_s
         scene.crash("one")
         assert (await change).applied
         assert former.hooks[3:5] == ["prepare 5", "abort 0"]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while scene.state("one") != "running":
                 await asyncio.sleep(0.01)
         assert scene.hooks("one") == ["configure 5", "boot 5", "start 5"]
@@ -328,7 +328,7 @@ async def test_who_does_not_come_up_with_its_former_settings_either_is_left_to_t
             await scene.reload({**scene.files.values, "one": {"level": 5, "place": 1}})
         assert error.value.left == ("one",)
         del Witness.plans["one", "boot", 0]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while scene.state("one") != "running":
                 await asyncio.sleep(0.01)
         assert scene.section("one") == Section()

@@ -72,7 +72,7 @@ async def test_first_come_first_served() -> None:
     await settle()
     assert not window.take_now(hook=True)
     window.give(hook=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(*tasks)
     assert served == [0, 1, 2, 3, 4]
 
@@ -100,6 +100,6 @@ async def test_the_queue_is_bounded() -> None:
     with pytest.raises(WindowFull):
         await window.take(hook=True)
     window.close(ConnectionError("gone"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, ConnectionError) for result in results)
