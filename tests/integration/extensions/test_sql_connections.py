@@ -11,6 +11,7 @@ from tests.integration.extensions.sql_node import sql_node
 from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.guests import Migration
 from magmobo.extensions.sql import methods
+from magmobo.extensions.sql.errors import StatementFailed
 from magmobo.testing.postgres import PostgresServer
 
 NOTES = Migration("0001", "notes", "create table notes (id int primary key)", "drop table notes")
@@ -75,6 +76,32 @@ async def test_what_may_have_run_is_not_run_again(dsn: str, postgres: PostgresSe
                 with pytest.raises(Unavailable):
                     await task
             assert admin.execute(active, (role,)).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("state", ["57P01", "57P05"])
+async def test_a_trigger_that_speaks_as_a_server_that_ends_is_heard_once(dsn: str, state: str) -> None:
+    """What it did outside of the transaction would be done again, too."""
+    async with sql_node(dsn) as node:
+        one = await node.author("one")
+        await one.migrate(NOTES)
+        schema = node.guests.schema_of("one")
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute("create sequence public.tries")
+            admin.execute(
+                f"""
+                create function public.refuse() returns trigger language plpgsql security definer as $$
+                begin
+                  perform nextval('public.tries');
+                  raise exception 'no' using errcode = '{state}';
+                end $$
+            """.encode()
+            )
+            trigger = f"create trigger refuse before insert on {schema}.notes execute function public.refuse()"
+            admin.execute(trigger.encode())
+            with pytest.raises(StatementFailed, match=state):
+                await one.execute("insert into notes values (1)")
+            assert admin.execute("select last_value from public.tries").fetchone() == (1,)
+        assert await one.value("select count(*) from notes") == 0
 
 
 async def test_a_server_that_ends_every_connection_is_said_to_be_away(

@@ -19,7 +19,7 @@ from magmobo.extensions.sql.values import Context, Parameters
 from magmobo.extensions.sql.valve import Valve
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection, pq
+    from psycopg import AsyncConnection, Error, pq
     from psycopg.abc import PQGen
 
 MAX_ROWS, MAX_BYTES = 10_000, 524_288
@@ -30,7 +30,9 @@ _CHUNK_ROWS = 128
 
 
 _ENDED, _ENDED_IDLE = "57P01", "57P05"
-"""With these states a server ends a connection: on somebody's word, or because it was idle for too long."""
+"""With these states a server ends a connection: on somebody's word, or because it was idle for too long. A trigger can
+raise any state, too, but not that grave.
+"""
 _UNHEARD = (b"", b"E")
 """What came first where that was the server's end: a statement is answered by ParseComplete before any of it is done.
 Nothing came where libpq found the end itself, when it could not send the statement whole.
@@ -74,9 +76,10 @@ async def run(connection: AsyncConnection[Any], sql: str, given: Parameters) -> 
     except OSError as error:
         raise Unavailable("the database") from error
     except psycopg.Error as error:
-        if error.sqlstate == _ENDED_IDLE or (error.sqlstate == _ENDED and first in _UNHEARD):
+        ended = _ended(error)
+        if ended == _ENDED_IDLE or (ended == _ENDED and first in _UNHEARD):
             raise NotTaken from error
-        if error.sqlstate in (None, _ENDED) or connection.closed:
+        if ended or error.sqlstate is None or connection.closed:
             raise Unavailable("the database") from error
         raise StatementFailed(error.sqlstate, error.diag.message_primary or type(error).__name__) from error
 
@@ -112,13 +115,19 @@ async def _receive(connection: AsyncConnection[Any], valve: Valve) -> Answer:
                 receiver.count = result.command_tuples or 0
             case ExecStatus.FATAL_ERROR:
                 error = error_from_result(result, encoding="utf-8")
-                if error.sqlstate in (_ENDED, _ENDED_IDLE):
+                if _ended(error):
                     raise error  # nothing follows but the end of the connection, which would hide it
             case status:
                 raise StatementFailed("0A000", f"an answer that is no rows ({status})")
     if error is not None:
         raise error
     return Answer(receiver.rows, receiver.count)
+
+
+def _ended(error: Error) -> str:
+    """With which state the server ended the connection; empty where it did not."""
+    state = error.sqlstate or ""
+    return state if state in (_ENDED, _ENDED_IDLE) and error.diag.severity_nonlocalized == "FATAL" else ""
 
 
 class _Receiver:
