@@ -99,11 +99,11 @@ class Premises:
         home = system_dir / (recorded or secrets.token_hex(6))
         if recorded and not home.is_dir():
             self._log.warning("extensions.files_gone", folder=str(home))
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        _write(self._folder / _RECORD, home.name)
         for folder in (home, home / VERSIONS, home / DATA):
             make_passable(folder)
-        self._folder.mkdir(mode=0o700, exist_ok=True)
         _write(home / _OWNER, str(self._folder.absolute()))  # for people too: whose is this?
-        _write(self._folder / _RECORD, home.name)
         if self._moved_to(home):
             return home
         (self._folder / _RECORD).unlink()
@@ -124,9 +124,16 @@ class Premises:
         if not _has_files(old):
             sweep(self._folder, ())
             return True
+        # Before it is moved: whoever owned it could exchange folders in it.
+        os.chown(old, os.geteuid(), os.getegid())
+        old.chmod(0o711)
         try:
             old.rename(new)
         except OSError as error:
+            if error.errno == errno.ENOTEMPTY:
+                raise PremisesRefused(
+                    str(old), f"there are files in {new}, too; remove those of one of them"
+                ) from error
             if error.errno != errno.EXDEV:
                 raise
             new.rmdir()
@@ -135,7 +142,6 @@ class Premises:
             home.rmdir()
             self._log.warning("extensions.files_not_moved", folder=str(old), wanted=str(new))
             return False
-        new.chmod(0o711)
         sweep(self._folder, ())
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from magmobo.extensions import premises
 from magmobo.extensions.premises import Premises
 from magmobo.extensions.sandbox.errors import PremisesRefused
 
@@ -212,9 +214,46 @@ def test_a_move_that_was_broken_off_is_ended(host: Host) -> None:
 def test_files_at_both_places_are_left_for_somebody_to_decide(host: Host) -> None:
     (host.root() / "data" / "demo.1").mkdir()
     host.before("data/demo.1/diary")
-    with pytest.raises(PremisesRefused):
+    with pytest.raises(PremisesRefused, match="too; remove those of one of them"):
         host.root()
     assert (host.data_dir / "extensions" / "data" / "demo.1" / "diary").read_text() == "kept"
+
+
+def test_a_folder_that_is_moved_is_root_s_and_open_before(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user may have run this node, who could exchange folders else; and a kill may come behind the move."""
+    host.before("data/demo.1/diary")
+    old = host.data_dir / "extensions" / "data"
+    old.chmod(0o700)
+    owners: list[tuple[object, ...]] = []
+    monkeypatch.setattr(os, "chown", lambda *about: owners.append(about))
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        host.root()
+    assert mode_of(old) == 0o711
+    assert owners == [(old, os.geteuid(), os.getegid())]
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_tries_in_vain_leave_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node tries again for as long as its data folder is full."""
+    writing = premises._write
+    full = host.data_dir / "extensions"
+
+    def write(path: Path, line: str) -> None:
+        if path.parent == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        writing(path, line)
+
+    with monkeypatch.context() as change:
+        change.setattr(premises, "_write", write)
+        for _ in range(3):
+            with pytest.raises(PremisesRefused, match="No space left"):
+                host.root()
+        assert not any(host.system_dir.iterdir())
+    assert [host.root()] == list(host.system_dir.iterdir())
 
 
 def test_files_on_another_file_system_stay_and_are_used_there(host: Host) -> None:
