@@ -67,7 +67,7 @@ class Premises:
         place = self._root or Path(self._system_dir())
         try:
             there = next(one for one in (place, *place.parents) if one.is_dir())
-            shared, closed = exchangeable_at(there), closed_at(there)
+            shared, closed = exchangeable_at(place), closed_at(there)
         except OSError as error:
             return DoctorLine(name, False, f"{place}: {error.strerror}", remedy)
         if shared is not None:
@@ -81,9 +81,9 @@ class Premises:
     def _of_root(self) -> Path:
         system_dir = Path(self._system_dir())
         try:
+            _check_unshared(system_dir)
             make_passable(system_dir)
-            if (shared := exchangeable_at(system_dir)) is not None:
-                raise PremisesRefused(str(system_dir), f"others than root may write to {shared}")
+            _check_unshared(system_dir)
             if (closed := closed_at(system_dir)) is not None:
                 raise PremisesRefused(str(system_dir), f"others than root may not pass {closed}")
             return self._settled(system_dir.resolve())
@@ -144,6 +144,12 @@ class Premises:
             return False
         sweep(self._folder, ())
         return True
+
+
+def _check_unshared(system_dir: Path) -> None:
+    """Raises: PremisesRefused, OSError."""
+    if (shared := exchangeable_at(system_dir)) is not None:
+        raise PremisesRefused(str(system_dir), f"others than root may write to {shared}")
 
 
 def _has_files(data: Path) -> bool:

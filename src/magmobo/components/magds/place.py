@@ -165,6 +165,7 @@ def _adopt(place: Place) -> Place:
 def _claim(records: Records, system_dir: Path) -> Place:
     """A new folder below `system_dir` with a uid that no account and no other cluster has."""
     with writing(system_dir):
+        check_unshared(system_dir)
         make_passable(system_dir)
         check_unshared(system_dir)
         # Who can open the lock can take it, and keep the first start of every node waiting: nobody else may.

@@ -117,6 +117,7 @@ def test_so_is_one_whose_parent_others_may_exchange(host: Host) -> None:
     host.system_dir.parent.chmod(0o777)
     with pytest.raises(PremisesRefused, match=str(host.system_dir.parent)):
         host.root()
+    assert not host.system_dir.exists(), "whoever could exchange it could have had a link there when its mode was set"
     host.system_dir.parent.chmod(0o1777)
     assert host.root()
 
@@ -147,6 +148,8 @@ def test_what_is_refused_is_what_the_doctor_says(host: Host, monkeypatch: pytest
     assert "extensions.system_dir" in line.remedy
     owner.chmod(0o777)
     assert "write to" in host.premises().look().detail
+    owner.chmod(0o1777)
+    assert host.premises().look().ok, "it is not there yet, and nobody else can put it there once it is"
     owner.chmod(0o711)
     assert host.premises().look().ok
 
