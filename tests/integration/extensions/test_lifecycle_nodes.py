@@ -67,6 +67,23 @@ async def test_another_node_follows(database: str, tmp_path: Path) -> None:
         assert (await two.lifecycle.list()).extensions == []
 
 
+async def test_one_that_another_node_disabled_is_not_enabled_beside_itself(database: str, tmp_path: Path) -> None:
+    async with node_at(database, tmp_path / "one") as one, node_at(database, tmp_path / "two") as two:
+        await (await one.trusted()).enabled(package(tmp_path / "p"))
+        two.lifecycle._core.ports.bus.emit(DatabaseSchemaChanged("notify"))
+        await until(lambda: two.in_place() is not None)
+        for empty_files in (False, True):
+            old = two.worker()
+            (old.data_dir / "diary").write_text("of the one before")
+            async with two.lifecycle._core.turn:  # it did not come to follow
+                await one.lifecycle.disable("demo", ADMIN)
+            await two.lifecycle.enable("demo", ADMIN, empty_files=empty_files)
+            assert two.worker() is not old
+            assert old.state == "drained"
+            assert (two.worker().data_dir / "diary").exists() is not empty_files
+            assert [worker.state for worker in two.world.workers].count("ready") == 1
+
+
 async def test_one_node_changes_at_a_time(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     second = package(tmp_path / "p", "1.1.0")
     async with node_at(database, tmp_path / "one") as one:

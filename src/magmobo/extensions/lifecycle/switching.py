@@ -63,6 +63,9 @@ class Switching:
             if len(self._core.registry.enabled_manifests()) >= (limit := self._core.ports.config().max_workers):
                 raise TooManyExtensions(limit)
             if not dry_run:
+                await self._stage.stop(
+                    entry.id, guard=True
+                )  # another node disabled it, which was not followed here yet
                 if empty_files:
                     await self._empty(entry)
                 await self._enable(connection, entry)
