@@ -42,7 +42,9 @@ class ApiError(Exception):
 
 
 class RateLimited(ApiError):
-    """Asked too often; the same question may be asked again in `retry_s` seconds."""
+    """Asked too often, or the day's budget is used up; the same question may be asked again in `retry_s` seconds, which
+    may be hours. Let it pass: an event or a job that meets it comes again by itself, and no try is counted.
+    """
 
 
 class NoNode(RuntimeError):

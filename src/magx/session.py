@@ -283,4 +283,6 @@ def _pack(method: str, args: Mapping[str, Any]) -> Raw:
 
 
 def _failure(question_id: int, error: BaseException) -> wire.Failed:
-    return wire.Failed(question_id, type(error).__name__, said(error, MAX_MESSAGE_CHARACTERS), trace_of(error))
+    retry_s = _seconds(error.retry_s) if isinstance(error, RateLimited) else 0.0
+    kind = type(error).__name__
+    return wire.Failed(question_id, kind, said(error, MAX_MESSAGE_CHARACTERS), trace_of(error), retry_s)

@@ -150,12 +150,15 @@ class Denied(Frame, frozen=True, tag=22, gc=False):
 
 
 class Failed(Frame, frozen=True, tag=23, gc=False):
-    """A handler that raised: the error's class, its text, and where."""
+    """A handler that raised: the error's class, its text, and where; `retry_s`: when what it met was a limit of the
+    node, the seconds until that is over.
+    """
 
     id: int
     error: str
     message: str
     trace: str = ""
+    retry_s: float = 0.0
 
 
 class Acked(Frame, frozen=True, tag=24, gc=False):

@@ -220,16 +220,18 @@ class HookDenied(MagError):
 
 
 class HookUnavailable(MagError):
-    """An extension that must be asked first does not answer, and its hook fails closed."""
+    """An extension that must be asked first does not answer, and its hook fails closed; `retry_s`: for so long, 0 where
+    that is not known.
+    """
 
     code = "MAG-EXT-002"
     http_status = 503
     retryable = True
     remedy = "`mag extension:list` shows how it is; `mag extension:disable ID` takes it out of the way."
 
-    def __init__(self, point: str, extension: str, reason: str) -> None:
-        super().__init__(point, extension, reason)
-        self.point, self.extension, self.reason = point, extension, reason
+    def __init__(self, point: str, extension: str, reason: str, retry_s: float = 0.0) -> None:
+        super().__init__(point, extension, reason, retry_s)
+        self.point, self.extension, self.reason, self.retry_s = point, extension, reason, retry_s
 
     def __str__(self) -> str:
         return f"{self.extension} must allow this and does not answer: {self.reason}"

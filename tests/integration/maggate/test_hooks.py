@@ -96,6 +96,16 @@ async def test_a_guard_that_does_not_answer_is_503(stack: Stack) -> None:
     assert (answer.status, answer.json["mag_code"], answer.headers["retry-after"]) == (503, "MAG-EXT-002", "1")
 
 
+async def test_a_guard_that_met_a_limit_of_the_node_says_when_it_answers_again(stack: Stack) -> None:
+    def limited(_: Any) -> Any:
+        raise HookUnavailable("api.rbac_check", "night-guard", "its budget is used up", 7200.4)
+
+    put(stack, "api.rbac_check", limited)
+    answer = await stack.get("airlines")
+
+    assert (answer.status, answer.headers["retry-after"]) == (503, "7201")
+
+
 async def test_too_often_is_429_and_nobody_else_is_asked(stack: Stack) -> None:
     put(stack, "api.rate_limit_check", denying("api.rate_limit_check"))
     others = [put(stack, point) for point in QUESTIONS[1:]]

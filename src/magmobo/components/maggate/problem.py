@@ -34,7 +34,7 @@ from magmobo.components.maggate.errors import (
     ValueRefused,
 )
 from magmobo.components.maggate.sql import GUARD, SIZE_GUARD
-from magmobo.contracts.errors import MagError
+from magmobo.contracts.errors import HookUnavailable, MagError
 
 _GUARD_FAILURE = re.compile(f'"{GUARD}([0-9]+)"')
 _SIZE_FAILURE = re.compile(f'"{SIZE_GUARD}[0-9]+"')
@@ -116,7 +116,7 @@ def problem(error: MagError, hide: Callable[[str], str] = str) -> tuple[int, lis
         challenge = error.challenge if isinstance(error, IdentityError) else "Bearer"
         headers.append((b"www-authenticate", challenge.encode()))
     if error.retryable:
-        wait_s = error.retry_s if isinstance(error, RequestRateLimited) else 0.0
+        wait_s = error.retry_s if isinstance(error, RequestRateLimited | HookUnavailable) else 0.0
         headers.append((b"retry-after", b"%d" % max(1, ceil(wait_s))))  # whole seconds, never too few
     if isinstance(error, RangeNotSatisfiable) and error.total is not None:
         headers.append((b"content-range", b"*/%d" % error.total))

@@ -118,6 +118,24 @@ class EndpointBusy(MagError):
         return f"{self.extension} has too many requests to answer"
 
 
+class EndpointLimited(MagError):
+    """An extension could not answer because the node lets it ask no more for now: the rate or the day's budget of a
+    capability is used up. `retry_s`: for so long.
+    """
+
+    code = "MAG-EXT-287"
+    http_status = 503
+    retryable = True
+    remedy = "Wait as long as Retry-After says; `mag extension:grant ID CAPABILITY` raises a rate or a budget."
+
+    def __init__(self, extension: str, retry_s: float) -> None:
+        super().__init__(extension, retry_s)
+        self.extension, self.retry_s = extension, retry_s
+
+    def __str__(self) -> str:
+        return f"{self.extension} met a limit of the node and could not answer"
+
+
 class EndpointFailed(MagError):
     """An extension failed at a request, or answered with what is no response. What went wrong is in its log."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
+from math import ceil
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +22,7 @@ from magmobo.contracts.planes import Caller, Message, Scope
 from magmobo.extensions.adapters.errors import (
     EndpointBodyTooLarge,
     EndpointFailed,
+    EndpointLimited,
     EndpointMethodRefused,
     EndpointRequestRefused,
 )
@@ -162,7 +164,8 @@ async def send_problem(send: Send, error: MagError, hide: Callable[[str], str]) 
     if status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.retryable:
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+        wait_s = ceil(error.retry_s) if isinstance(error, EndpointLimited) else RETRY_AFTER_S
+        headers.append((b"retry-after", b"%d" % wait_s))
     if isinstance(error, EndpointMethodRefused):
         headers.append((b"allow", error.allowed.encode()))
     if isinstance(error, EndpointBodyTooLarge):

@@ -22,6 +22,7 @@ from magmobo.extensions.adapters import exchange
 from magmobo.extensions.adapters.errors import (
     EndpointBusy,
     EndpointFailed,
+    EndpointLimited,
     EndpointMethodRefused,
     EndpointNeedsToken,
     EndpointNotFound,
@@ -30,7 +31,7 @@ from magmobo.extensions.adapters.exchange import ClientGone, Receive, Send
 from magmobo.extensions.adapters.surface import Surface
 from magmobo.extensions.installed import Installed, Question
 from magmobo.extensions.package.manifest import EndpointBinding
-from magmobo.extensions.workers.errors import CallTooLarge, HandlerDenied, WorkerBusy
+from magmobo.extensions.workers.errors import CallTooLarge, HandlerDenied, HandlerFailed, WorkerBusy
 
 if TYPE_CHECKING:
     import structlog
@@ -220,6 +221,8 @@ def _in_public(extension_id: str, error: MagError, timeout_s: float) -> MagError
     """What clients are told of an error between node and worker: no words of the extension but those meant for them."""
     if isinstance(error, HandlerDenied | CallTooLarge):
         return error
+    if isinstance(error, HandlerFailed) and error.retry_s:
+        return EndpointLimited(extension_id, error.retry_s)
     if error.http_status == HTTPStatus.GATEWAY_TIMEOUT:
         return DeadlineExceeded(f"the answer of {extension_id}", timeout_s)
     if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -2,13 +2,15 @@
 
 A job's row stays until it is done, so a kill in the middle runs it again; the author gets the same id each time. A
 schedule has one row, whose time moves on when its run is over: what was missed meanwhile is one run, not many. A job
-that fails is tried again after 1, 5 and 25 s, then kept as a dead letter. Times are seconds since 1970 UTC.
+that fails is tried again after 1, 5 and 25 s, then kept as a dead letter. One that met a limit of the node on what the
+extension may ask was not tried: its name waits for the end of the limit, a minute at most at a time; a run by schedule
+that the next one would overtake meanwhile is skipped, and counted as such. Times are seconds since 1970 UTC.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Raw, Struct
@@ -20,10 +22,11 @@ from magmobo.extensions.events.backlog import RETRY_AFTER_S
 from magmobo.extensions.events.cron import next_after
 from magmobo.extensions.events.dead import Dead, keep_dead
 from magmobo.extensions.events.errors import JobRefused
+from magmobo.extensions.events.line import believed_s
 from magmobo.extensions.events.log import Connection, Desk
 from magmobo.extensions.installed import Installed, Question
 from magmobo.extensions.package.manifest import JobBinding
-from magmobo.extensions.workers.errors import WorkerBusy, WorkerUnavailable
+from magmobo.extensions.workers.errors import HandlerFailed, WorkerBusy, WorkerUnavailable
 from magx import wire
 
 MAX_WAITING = 1000
@@ -38,7 +41,9 @@ _DUE = """
 select j.id, j.extension_id, j.name, j.cron, j.arguments, j.planned_s, j.tries
 from unnest(%s::text[]) as e(extension_id) cross join lateral (
   select * from mag.extension_job
-  where extension_id = e.extension_id and due_s <= %s and id <> all(%s::bigint[]) order by due_s, id limit %s
+  where extension_id = e.extension_id and due_s <= %s and id <> all(%s::bigint[])
+    and (extension_id, name) not in (select * from unnest(%s::text[], %s::text[]))
+  order by due_s, id limit %s
 ) j
 """
 _ENQUEUE = """
@@ -104,11 +109,22 @@ async def plan(connection: Connection, installed: Installed, time_s: float) -> N
 
 
 class JobRunner:
-    """Runs what is due, on the node that has the lease."""
+    """Runs what is due, on the node that has the lease. `skipped` is told of each run that never came to be."""
 
-    def __init__(self, desk: Desk, workers: Mapping[str, Worker], holds: Holds, clock: Clock) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        workers: Mapping[str, Worker],
+        holds: Holds,
+        clock: Clock,
+        *,
+        skipped: Callable[[JobRow], None],
+    ) -> None:
         self._desk, self._workers, self._holds, self._clock = desk, workers, holds, clock
+        self._skipped = skipped
         self._running: dict[int, str] = {}
+        self._held: dict[tuple[str, str], float] = {}
+        """Extension and name of jobs that met a limit -> when it is over, by the clock that never goes back."""
         self._wake = asyncio.Event()
 
     def look_again(self) -> None:
@@ -133,7 +149,10 @@ class JobRunner:
         """At most `AT_ONCE` of each extension, whatever others have waiting."""
         if not self._workers:
             return ()
-        values = (list(self._workers), self._clock.time_s(), list(self._running), AT_ONCE)
+        now_s = self._clock.monotonic_s()
+        self._held = {held: until_s for held, until_s in self._held.items() if until_s > now_s}
+        owners, names = [owner for owner, _ in self._held], [name for _, name in self._held]
+        values = (list(self._workers), self._clock.time_s(), list(self._running), owners, names, AT_ONCE)
         async with self._desk.use() as connection:
             found = [JobRow(*row) for row in await (await connection.execute(_DUE, values)).fetchall()]
         busy: dict[str, int] = {}
@@ -170,9 +189,21 @@ class JobRunner:
         except (Unavailable, WorkerUnavailable, WorkerBusy):
             await self._put_off(row, _NOT_NOW_S, row.tries)
         except MagError as error:
-            await self._failed(row, str(error)[:500].replace("\x00", ""))
+            if isinstance(error, HandlerFailed) and error.retry_s:
+                await self._limited(row, believed_s(error.retry_s))
+            else:
+                await self._failed(row, str(error)[:500].replace("\x00", ""))
         else:
             await self._over(row)
+
+    async def _limited(self, row: JobRow, wait_s: float) -> None:
+        """Wait; the row stays as it is, so that whoever comes next finds it due. Or skip it for the run after it."""
+        now_s = self._clock.time_s()
+        if row.cron and (next_after(row.cron, now_s) or now_s) <= now_s + wait_s:
+            await self._over(row)
+            self._skipped(row)
+        else:
+            self._held[row.extension_id, row.name] = self._clock.monotonic_s() + wait_s
 
     async def _failed(self, row: JobRow, reason: str) -> None:
         if row.tries < len(RETRY_AFTER_S):

@@ -32,7 +32,7 @@ REPLAY_WINDOW = 1000
 _NO_LIMIT = 2**31
 _MAX_HELD_BYTES = 4 * 1_048_576
 _PAUSE_S, _PAUSE_LIMIT_S = 0.25, 5.0
-_LIMIT_LEAST_S, _LIMIT_MOST_S = 0.25, 60.0
+LIMIT_LEAST_S, LIMIT_MOST_S = 0.25, 60.0
 _MAX_REASON_CHARS = 500
 
 
@@ -307,9 +307,15 @@ def _understood(answer: wire.Acked, places: Sequence[int]) -> dict[int, str]:
 
 
 def limit_s(later: Sequence[tuple[int, float]]) -> float:
-    """How long a limit of the node lasts. The worker says so, so it is believed within what a rate can be."""
-    believed = [retry_s for _, retry_s in later if retry_s > _LIMIT_LEAST_S]  # leaves out NaN
-    return min(max(believed, default=_LIMIT_LEAST_S), _LIMIT_MOST_S)
+    """How long the limits of the node that kept these from being taken last."""
+    return max((believed_s(retry_s) for _, retry_s in later), default=LIMIT_LEAST_S)
+
+
+def believed_s(retry_s: float) -> float:
+    """How long a limit of the node is waited for before the next look. The worker says how long it lasts, so that is
+    not believed without bounds; and an operator may end it before its time.
+    """
+    return min(retry_s, LIMIT_MOST_S) if retry_s > LIMIT_LEAST_S else LIMIT_LEAST_S  # also for NaN
 
 
 def _short(text: str) -> str:

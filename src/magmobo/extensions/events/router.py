@@ -23,7 +23,7 @@ from magmobo.extensions.events import dead, jobs, line, subscriptions
 from magmobo.extensions.events.bodies import CHANGE_TOPIC
 from magmobo.extensions.events.delivery import Delivery, Limits, wait
 from magmobo.extensions.events.intake import Intake
-from magmobo.extensions.events.jobs import JobRunner
+from magmobo.extensions.events.jobs import JobRow, JobRunner
 from magmobo.extensions.events.listening import Listening
 from magmobo.extensions.events.log import Connection, Desk, Entry
 from magmobo.extensions.events.methods import EventMethods
@@ -221,7 +221,7 @@ class EventRouter:
         """What the node does that holds the lease."""
         context, holds = self._context, self._gatekeeper.holds
         delivery = Delivery(desk, self._workers, self._limits, holds, context.clock, context.bus, context.metrics)
-        runner = JobRunner(desk, self._workers, holds, context.clock)
+        runner = JobRunner(desk, self._workers, holds, context.clock, skipped=self._skipped)
         self._delivery, self._runner = delivery, runner
         try:
             async with asyncio.TaskGroup() as group:
@@ -229,6 +229,11 @@ class EventRouter:
                 group.create_task(runner.run(), name="events.jobs")
         finally:
             self._delivery = self._runner = None
+
+    def _skipped(self, run: JobRow) -> None:
+        """On record among the calls of extensions, as one that was not made."""
+        self._gatekeeper.tally(run.extension_id, "job", run.name).note("skipped", 0.0)
+        self._context.log.info("extension.run_skipped", extension=run.extension_id, job=run.name, run=run.public_id)
 
     def _limits(self) -> Limits:
         config = self._config()

@@ -46,10 +46,11 @@ class RateLimited(GateRefused):
 
 
 class BudgetSpent(GateRefused):
-    """The extension made as many calls today (UTC) as its grant allows."""
+    """The extension made as many calls today (UTC) as its grant allows; `retry_s`: until the day ends."""
 
     code = "MAG-EXT-143"
     http_status = 429
+    retryable = True
     kind = "budget"
     remedy = "It may go on at midnight UTC; `mag extension:grant ID CAPABILITY --budget-per-day N` raises the budget."
 

@@ -17,7 +17,7 @@ from magmobo.contracts.metrics import Metrics
 from magmobo.extensions.gate.allowance import Allowance
 from magmobo.extensions.gate.denials import Denials
 from magmobo.extensions.gate.errors import BudgetSpent, GateRefused, NotGranted, OutsideHours, RateLimited
-from magmobo.extensions.gate.hours import is_within
+from magmobo.extensions.gate.hours import DAY_S, is_within
 from magmobo.extensions.gate.ledger import Ledger, Tally
 from magmobo.extensions.gate.outbox import AuditOutbox, actor_of
 from magmobo.extensions.gate.refusals import Refusals
@@ -61,7 +61,7 @@ class Gatekeeper:
             if grant.budget_per_day is not None:
                 allowance.has_budget = True
                 if allowance.is_spent(grant.budget_per_day, time_s):
-                    raise BudgetSpent(extension.id, name)
+                    raise BudgetSpent(extension.id, name, DAY_S - time_s % DAY_S)
             rate_per_minute = grant.rate_per_minute
         retry_s = allowance.retry_s(rate_per_minute, self._clock.monotonic_s())
         if retry_s > 0:

@@ -20,7 +20,7 @@ from magmobo.extensions.hooks.errors import AnswerRefused
 from magmobo.extensions.installed import Installed, Question
 from magmobo.extensions.package.manifest import HookBinding
 from magmobo.extensions.package.scopes import SCOPE_KINDS, channel_in
-from magmobo.extensions.workers.errors import HandlerDenied, WorkerEnded, WorkerUnavailable
+from magmobo.extensions.workers.errors import HandlerDenied, HandlerFailed, WorkerEnded, WorkerUnavailable
 
 if TYPE_CHECKING:
     import structlog
@@ -63,8 +63,9 @@ class Binding:
     """One extension at one point. `fails_closed`: who is not answered is denied."""
 
     __slots__ = (
-        "_by_channel", "_capability", "_gatekeeper", "_handler", "_log", "_opened_in_life", "_own", "_time_s",
-        "_timeout_s", "breaker", "extension", "extension_id", "fails_closed", "name", "order", "point", "worker",
+        "_by_channel", "_capability", "_gatekeeper", "_handler", "_limited_until_s", "_log", "_opened_in_life", "_own",
+        "_time_s", "_timeout_s", "breaker", "extension", "extension_id", "fails_closed", "name", "order", "point",
+        "worker",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +88,7 @@ class Binding:
         self._timeout_s = min(spec.timeout_s, spec.timeout_s if hook.timeout_ms is None else hook.timeout_ms / 1000)
         self._gatekeeper, self._log = gatekeeper, log
         self._time_s = asyncio.get_running_loop().time
-        self._opened_in_life = 0
+        self._opened_in_life, self._limited_until_s = 0, 0.0
 
     def takes_part(self, context: HookContext) -> bool:
         """Whether it may, now and in this: an operator who takes the capability back, or grants it for some channels,
@@ -128,6 +129,8 @@ class Binding:
     def failed(self, error: MagError) -> None:
         """It gave no answer that counts. Raises: HookUnavailable, when it fails closed."""
         pid = error.pid if isinstance(error, WorkerEnded) else 0
+        if not isinstance(error, WorkerUnavailable):  # who was not asked met no limit, and has not seen one end
+            self._limited_until_s = self._time_s() + (error.retry_s if isinstance(error, HandlerFailed) else 0.0)
         if self.breaker.failed(self._time_s(), pid=pid):
             self._opened_in_life = self.worker.lives
             self._log.warning(
@@ -135,7 +138,7 @@ class Binding:
                 extension=self.extension_id, point=self.point, seconds=OPEN_S, error=str(error), code=error.code,
             )  # fmt: skip
         if self.fails_closed:
-            raise HookUnavailable(self.point, self.extension_id, str(error)) from error
+            raise HookUnavailable(self.point, self.extension_id, str(error), self._limited_s()) from error
 
     def misread(self, reason: str) -> None:
         """Its answer is not one. Raises: as `failed`."""
@@ -155,7 +158,11 @@ class Binding:
 
     def _left_alone(self) -> None:
         if self.fails_closed:
-            raise HookUnavailable(self.point, self.extension_id, _TOO_OFTEN)
+            raise HookUnavailable(self.point, self.extension_id, _TOO_OFTEN, self._limited_s())
+
+    def _limited_s(self) -> float:
+        """How long the limit lasts that kept it from answering; 0 when none did."""
+        return max(0.0, self._limited_until_s - self._time_s())
 
 
 _TOO_OFTEN = "it failed too often and is left alone for a while"

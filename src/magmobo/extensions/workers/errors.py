@@ -93,16 +93,22 @@ class WorkerEnded(MagError):
 
 
 class HandlerFailed(MagError):
-    """A handler of an extension raised an error. `error` is its class, `trace` where, as the extension says."""
+    """A handler of an extension raised an error. `error` is its class, `trace` where, as the extension says; `retry_s`:
+    it met a limit on what the extension may ask, which lasts so long.
+    """
 
     code = "MAG-EXT-135"
     http_status = 502
     remedy = _SEE
 
-    def __init__(self, extension: str, handler: str, error: str, message: str, trace: str = "") -> None:
+    def __init__(
+        self, extension: str, handler: str, error: str, message: str, trace: str = "", retry_s: float = 0.0
+    ) -> None:
         error, message, trace = _line(error, NAME_CHARS), _line(message, MESSAGE_CHARS), trace[-TRACE_CHARS:]
-        super().__init__(extension, handler, error, message, trace)
+        retry_s = _wait(retry_s)
+        super().__init__(extension, handler, error, message, trace, retry_s)
         self.extension, self.handler, self.error, self.message, self.trace = extension, handler, error, message, trace
+        self.retry_s = retry_s
 
     def __str__(self) -> str:
         return f"{self.handler} of {self.extension} raised {self.error}: {self.message}"
@@ -116,7 +122,7 @@ class HandlerDenied(MagError):
     remedy = "The extension says why; `mag extension:show ID` shows what it guards."
 
     def __init__(self, extension: str, reason: str, retry_s: float = 0.0) -> None:
-        reason, retry_s = _line(reason, REASON_CHARS), retry_s if 0 < retry_s <= MAX_RETRY_S else 0.0
+        reason, retry_s = _line(reason, REASON_CHARS), _wait(retry_s)
         super().__init__(extension, reason, retry_s)
         self.extension, self.reason, self.retry_s = extension, reason, retry_s
 
@@ -153,6 +159,11 @@ class CallTooLarge(MagError):
 
     def __str__(self) -> str:
         return f"{self.handler} of {self.extension} cannot be told so much: {self.reason}"
+
+
+def _wait(retry_s: float) -> float:
+    """How long, as an extension says, 0 for what is not believed; what is no number is not."""
+    return retry_s if 0 < retry_s <= MAX_RETRY_S else 0.0
 
 
 def _line(text: str, chars: int) -> str:

@@ -282,10 +282,11 @@ class Link(asyncio.Protocol):
         if asked is None:
             return
         said = f"{asked.handler} raised {failed.error}: {failed.message}"
-        self._keeper.on_told(wire.Log("error", said, {"trace": failed.trace}))
+        level = "info" if failed.retry_s > 0 else "error"  # a limit of the node is no fault of the handler
+        self._keeper.on_told(wire.Log(level, said, {"trace": failed.trace}))
         if not asked.answer.done():
-            error = HandlerFailed(self._extension_id, asked.handler, failed.error, failed.message, failed.trace)
-            asked.answer.set_exception(error)
+            told = (failed.error, failed.message, failed.trace, failed.retry_s)
+            asked.answer.set_exception(HandlerFailed(self._extension_id, asked.handler, *told))
 
     def _on_acked(self, acked: wire.Acked) -> None:
         given = self.pending.get(acked.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import pytest
@@ -124,6 +125,18 @@ async def test_failures_are_told_without_their_insides(error: Exception, status:
     for secret in (b"hunter2", b"KeyError", b"trace", b"Traceback", b"internal", b"4711"):
         assert secret not in got.body
     assert word in got.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("said_s", "status", "told"),
+    [(7200.01, 503, "7201"), (0.3, 503, "1"), (0.0, 502, None), (-1.0, 502, None), (nan, 502, None), (1e9, 502, None)],
+)
+async def test_a_limit_of_the_node_is_told_with_its_end(said_s: float, status: int, told: str | None) -> None:
+    error = HandlerFailed("greeter", "h", "RateLimited", "hunter2", "trace hunter2", said_s)
+    d, _ = await door(answer=error)
+    got = await d.ask("/ext/greeter/hello")
+    assert (got.status, got.headers.get("retry-after")) == (status, told)
+    assert b"hunter2" not in got.body
 
 
 def test_claims_that_cannot_be_told_are_refused() -> None:

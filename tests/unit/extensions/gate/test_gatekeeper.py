@@ -142,9 +142,11 @@ async def test_a_grant_has_a_budget_of_the_day(gatekeeper: Gatekeeper, clock: Fa
     extension.grants = {"database.write": grant("database.write", budget_per_day=3)}
     for _ in range(3):
         gatekeeper.allow(caller(extension), WRITE)
-    with pytest.raises(BudgetSpent):
+    await clock.advance(DAY_S - 1.5)
+    with pytest.raises(BudgetSpent) as caught:
         gatekeeper.allow(caller(extension), WRITE)
-    await clock.advance(DAY_S)
+    assert (caught.value.retry_s, caught.value.retryable) == (1.5, True)
+    await clock.advance(caught.value.retry_s)
     gatekeeper.allow(caller(extension), WRITE)
 
 

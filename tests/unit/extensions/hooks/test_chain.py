@@ -275,6 +275,28 @@ async def test_one_that_keeps_failing_is_left_alone(stage: Stage) -> None:
         await stage.chain("guard").before(NOTE)
 
 
+@pytest.mark.parametrize("point", ["guard", "hard"])
+async def test_one_that_met_a_limit_says_how_long_it_lasts_also_when_it_is_left_alone(stage: Stage, point: str) -> None:
+    limited = HandlerFailed("one", "h", "RateLimited", "m", retry_s=7200.0)
+    player = stage.play("one", point, fails(limited), proceeds=False)
+    chain = stage.chain(point)
+    for _ in range(FAILURES + 2):
+        with pytest.raises(HookUnavailable) as caught:
+            await (chain.before(NOTE) if point == "guard" else chain.around(NOTE, Operation()))
+        assert 7100 < caught.value.retry_s <= 7200
+    assert len(player.questions) == FAILURES
+
+
+async def test_a_failure_that_is_no_limit_has_no_known_end(stage: Stage) -> None:
+    player = stage.play("one", "guard", fails(HandlerFailed("one", "h", "RateLimited", "m", retry_s=7200.0)))
+    with pytest.raises(HookUnavailable):
+        await stage.chain("guard").before(NOTE)
+    player.move = fails()
+    with pytest.raises(HookUnavailable) as caught:
+        await stage.chain("guard").before(NOTE)
+    assert caught.value.retry_s == 0
+
+
 async def test_it_is_tried_again_after_a_while_and_with_a_new_worker_at_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -266,6 +266,22 @@ def take(event):
         assert await end.next(wire.Acked) == wire.Acked(delivery, [(0, "RateLimited: mine [X]")], [])
 
 
+async def test_a_limit_that_a_call_met_is_told_with_its_end(tmp_path: Path) -> None:
+    code = """
+@ext.job("tidy")
+async def tidy(job):
+    await ext.kv.put("seen", True)
+"""
+    async with serving(tmp_path, code) as end:
+        call = end.call("job:tidy", {"id": "1", "arguments": {}, "tries": 1})
+        end.send(wire.Refuse((await end.next(wire.Api)).id, "MAG-EXT-143", "used up", 7200.5))
+        failed = await end.next(wire.Failed)
+        assert (failed.id, failed.error, failed.retry_s) == (call, "RateLimited", 7200.5)
+        end.call("job:tidy", {"id": "1", "arguments": {}, "tries": 1})
+        end.send(wire.Refuse((await end.next(wire.Api)).id, "MAG-EXT-141", "not granted"))
+        assert (await end.next(wire.Failed)).retry_s == 0
+
+
 async def test_a_delivery_that_is_taken_back_goes_no_further(tmp_path: Path) -> None:
     code = """
 import asyncio
