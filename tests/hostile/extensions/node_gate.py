@@ -252,7 +252,11 @@ async def gate(folder: Path, **more: Mapping[str, Any]) -> AsyncIterator[Gate]:
         "listener": {"port": 0},
         "magds": {"system_dir": str(folder / "system")},
         "magws": {"apps": [{"id": "1", "key": "gate-key", "secret": "gate-secret"}], "tables": []},
-        "extensions": {"http_networks": [f"{ALLOWED}/32"], "system_dir": str(folder / "system" / "extensions")},
+        "extensions": {
+            "http_networks": [f"{ALLOWED}/32"],
+            "drain_s": 1.0,  # one of the corpus never comes to an end
+            "system_dir": str(folder / "system" / "extensions"),
+        },
         **more,
     }
     parts = (ListenerComponent, MagDS, MagGate, MagWS, ExtensionPlane)
