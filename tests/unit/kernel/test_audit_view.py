@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.unit.kernel.audit_chain import sealed
 
+from magmobo.contracts.audit import AuditRecord
 from magmobo.kernel.audit import view
 from magmobo.kernel.audit.catalogue import CHECKPOINT
 from magmobo.kernel.audit.record import GENESIS
@@ -54,6 +57,38 @@ def test_the_last_ones_are_found_behind_thousands_of_calls(tmp_path: Path) -> No
         len(kinds) - 1,
         len(kinds),
     ]
+
+
+def test_no_more_are_held_at_a_time_than_are_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a flood of calls behind a day of denials costs the node 60 MB, and its loop a long collection."""
+    kinds = [*["denied"] * 2000, *["calls"] * 1000]
+    log = written(tmp_path, kinds)
+    held, most, chosen = 0, 0, view._chosen
+
+    def let_go() -> None:
+        nonlocal held
+        held -= 1
+
+    def watched(*about: Any) -> Iterator[Any]:
+        nonlocal held, most
+        for seq, record in chosen(*about):
+            if record is not None and record is not view._LEFT_OUT:
+                record = Held(**structs.asdict(record))
+                finalize(record, let_go)
+                held += 1
+                most = max(most, held)
+            yield seq, record
+            del record
+
+    monkeypatch.setattr(view, "_chosen", watched)
+    found = last_records(log, Wanted(), limit=5, up_to_seq=len(kinds))
+    assert seqs(found) == [1996, 1997, 1998, 1999, 2000]
+    assert (found.left_out, found.behind) == (1000, 1995)
+    assert most <= 7
+
+
+class Held(AuditRecord, frozen=True, weakref=True):
+    """A record whose end is seen."""
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@ thread.
 
 Records that come by themselves all the time are left out unless they are asked for: the log's own checkpoints, and
 calls of extensions, summed up ten times a second, of which it is said how many there were. Boundary: for people who
-look; `Audit.read` and the export give everything. Invariant: one look reads at most `LOOKED_AT` records.
+look; `Audit.read` and the export give everything. Invariant: one look reads at most `LOOKED_AT` records
+and holds `limit` of them.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,17 +69,21 @@ def last_records(folder: Path, wanted: Wanted, *, limit: int, up_to_seq: int) ->
     left_out, window = 0, max(limit, _FIRST_WINDOW)
     end, least = up_to_seq, max(0, up_to_seq - LOOKED_AT)
     while end > least and len(found) < limit:
-        begin = max(least, end - window)
-        for seq, record in reversed(list(_chosen(folder, wanted, begin, end))):
+        begin, passed = max(least, end - window), 0
+        # Each with how many were left out before it; no more of them at a time than are wanted.
+        kept: deque[tuple[AuditRecord, int]] = deque(maxlen=limit - len(found))
+        for _, record in _chosen(folder, wanted, begin, end):
             if record is _LEFT_OUT:
-                left_out += 1
+                passed += 1
             elif record is not None:
-                found.append(record)
-                if len(found) == limit:
-                    begin = seq - 1
-                    break
+                kept.append((record, passed))
+        if len(kept) == kept.maxlen:
+            first, before = kept[0]
+            begin, passed = first.seq - 1, passed - before
+        found[:0] = [record for record, _ in kept]
+        left_out += passed
         end, window = begin, window * 4
-    return View(found[::-1], up_to_seq, max(end, 0), left_out)
+    return View(found, up_to_seq, max(end, 0), left_out)
 
 
 _LEFT_OUT: Any = object()
