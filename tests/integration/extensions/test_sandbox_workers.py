@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import structlog
 
+from magmobo.extensions.sandbox import quota, tiers
 from magmobo.extensions.sandbox import spawner as spawning
-from magmobo.extensions.sandbox import tiers
 from magmobo.extensions.sandbox.control import Finding
 from magmobo.extensions.sandbox.errors import NoSandbox, SandboxFailed, WorkerUnfit, ZygoteFailed
 from magmobo.extensions.sandbox.kinds import Layer
+from magmobo.extensions.sandbox.quota import find_excess
 from magmobo.extensions.sandbox.spawner import Spawner
 from magmobo.extensions.sandbox.worker import Exit, Usage, WorkerProcess, WorkerSpec
 from magx import wire
@@ -225,6 +226,31 @@ async def test_what_it_uses_is_told(made: Callable[[], Spawner], spec: WorkerSpe
     assert after.memory_bytes > after.private_bytes
 
 
+async def test_a_little_at_a_time_is_too_much_in_the_end(
+    made: Callable[[], Spawner], spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is looked at whenever the worker did anything, however little of the CPU's time it took."""
+    looks: list[int | None] = []
+
+    def look(folder: Path, bound_bytes: int, pid: int | None = None) -> str:
+        looks.append(pid)
+        return find_excess(folder, bound_bytes, pid)
+
+    monkeypatch.setattr(quota, "find_excess", look)
+    monkeypatch.setattr(quota, "EVERY_S", 0.01)
+    worker = await made().spawn(replaced(spec, data_bytes=65_536))
+    for number in range(8):
+        before, ran_ns = len(looks), worker.ran_ns()
+        assert await ask(worker, f"open({str(spec.data_dir)!r} + '/{number}', 'w').write('y')") == 1
+        assert worker.ran_ns() > ran_ns
+        async with asyncio.timeout(5):
+            while len(looks) == before:
+                await asyncio.sleep(0.005)
+    assert await ask(worker, f"open({str(spec.data_dir)!r} + '/more', 'w').write('y' * 40_000)") == 40_000
+    assert (await ended(worker)).reason == "its data folder: more than 65536 bytes"
+    assert worker.ran_ns() == 0
+
+
 async def test_a_layer_that_cannot_be_applied_is_named_and_nothing_runs(
     made: Callable[[], Spawner], spec: WorkerSpec, tmp_path: Path
 ) -> None:
@@ -345,6 +371,7 @@ async def test_workers_and_zygote_end_with_a_node_that_is_killed(tmp_path: Path,
     script = f"""
 import asyncio, os, structlog, sys
 from pathlib import Path
+from magmobo.extensions.sandbox.quota import find_excess
 from magmobo.extensions.sandbox.spawner import Spawner
 from magmobo.extensions.sandbox.worker import WorkerSpec
 async def main():

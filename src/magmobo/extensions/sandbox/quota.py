@@ -24,11 +24,11 @@ async def watch(worker: WorkerProcess) -> None:
     folder, bound_bytes = worker.spec.data_dir, worker.spec.data_bytes
     if folder is None:
         return
-    seen_s = -1.0
+    seen_ns = -1
     while worker.is_running:
-        used_s = worker.usage().cpu_s
-        if used_s != seen_s:
-            seen_s = used_s
+        ran_ns = worker.ran_ns()
+        if ran_ns != seen_ns:  # in ticks of the clock a worker would write many files before it used any time
+            seen_ns = ran_ns
             if excess := await asyncio.to_thread(find_excess, folder, bound_bytes, worker.pid):
                 worker.kill(f"its data folder: {excess}")
                 return

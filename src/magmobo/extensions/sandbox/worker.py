@@ -108,3 +108,18 @@ class WorkerProcess:
                 sizes[name] = int(rest.split()[0]) * 1024
         private = sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0)
         return Usage(cpu_s, sizes["Rss"], private)
+
+    def ran_ns(self) -> int:
+        """For how long its threads that are there ran on a CPU: another number whenever it did anything. In steps of a
+        clock tick where the kernel counts no finer; 0 when it has ended.
+        """
+        if self._ended.done():
+            return 0
+        total_ns = 0
+        try:
+            for thread in (Path("/proc") / str(self.pid) / "task").iterdir():
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    total_ns += int((thread / "schedstat").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return round(self.usage().cpu_s * 1e9)
+        return total_ns or round(self.usage().cpu_s * 1e9)
