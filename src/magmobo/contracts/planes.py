@@ -266,7 +266,7 @@ class Realtime(Protocol):
         origin: str = "component",
     ) -> None:
         """As `publish`, and return once extensions have said what becomes of it. Not for what runs below a hook that
-        others wait for: the answer may wait for that very hook.
+        others wait for, nor for what keeps a hook from being asked: the answer may wait for that very hook.
 
         Raises: HookDenied, HookUnavailable, or a retryable error of the plane when it was dropped, for the first
             channel on which it did not go out; on the others it did, or was refused too.

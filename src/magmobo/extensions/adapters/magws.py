@@ -48,7 +48,8 @@ class RealtimeMethods:
 
     async def broadcast(self, caller: Caller, args: BroadcastArgs) -> None:
         """Send one event to every channel, or to none where one of them is not the extension's. Who guards channels
-        may keep it from some; a hook is not told of that, because its answer may be what the guard's waits for.
+        may keep it from some; a hook is not told of that, because its answer may be what the guard's waits for, nor is
+        an extension that does one thing at a time, because that one may be what its own guard waits for.
 
         Raises: ChannelReserved, ChannelNotGranted, MessageTooLarge; HookDenied, HookUnavailable, Unavailable, and what
             the realtime plane refuses.
@@ -67,7 +68,7 @@ class RealtimeMethods:
                 self._denied(extension, CAPABILITY, METHOD, "channel")
                 raise ChannelNotGranted(extension.id, channel)
         text = _text(args.data)
-        if caller.chain:
+        if caller.chain or extension.manifest.limits.concurrency == 1:
             self._realtime.publish(channels, args.event, text, origin=extension.actor)
         else:
             await self._realtime.deliver(channels, args.event, text, origin=extension.actor)

@@ -1,7 +1,8 @@
 """How many questions a worker may have at the same time, and who is next when all places are taken.
 
-Hooks may use every place; everything else leaves some free, so that a flood of requests to an extension's endpoints
-cannot keep its guards from answering. First come, first served; nobody overtakes who waits. Boundary: no I/O.
+Hooks may use every place; everything else leaves one in four free, and one at least where there are two, so that a
+flood of requests to an extension's endpoints cannot keep its guards from answering, nor can what waits for these very
+guards. First come, first served; nobody overtakes who waits. Boundary: no I/O.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Window:
 
     def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
         self.size = size
-        self.others_size = max(1, size - size // 4)
+        self.others_size = max(1, size - max(1, size // 4))
         self.used = self._others = 0
         self._loop = loop
         self._waiting: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = (deque(), deque())

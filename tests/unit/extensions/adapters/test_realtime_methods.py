@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from tests.unit.extensions.api.support import Denials, installed
 
 from magmobo.components.magws.protocol import names
@@ -16,7 +17,7 @@ from magmobo.contracts.errors import HookDenied, MagError
 from magmobo.extensions.adapters.errors import ChannelNotGranted, ChannelReserved, MessageTooLarge
 from magmobo.extensions.adapters.magws import MAX_DATA_BYTES, BroadcastArgs, RealtimeMethods
 from magmobo.extensions.installed import Caller, Grant, Installed
-from magmobo.extensions.package.manifest import CapabilityRequest
+from magmobo.extensions.package.manifest import CapabilityRequest, Limits
 
 
 class Realtime:
@@ -74,6 +75,14 @@ async def test_a_guards_no_is_told_but_never_to_a_hook_that_the_guard_may_wait_f
         await stage.send(["room"])
     await stage.send(["room"], chain=("greeter/realtime.before_broadcast",))
     assert (len(stage.realtime.published), stage.realtime.delivered) == (2, 1)
+
+
+async def test_nor_to_one_that_does_one_thing_at_a_time_and_may_be_the_guard_itself() -> None:
+    stage = Stage(greeter("room"))
+    stage.extension.manifest = structs.replace(stage.extension.manifest, limits=Limits(concurrency=1))
+    stage.realtime.refusal = HookDenied("realtime.before_broadcast", "greeter", "not after dark", 3.0)
+    await stage.send(["room"])
+    assert (len(stage.realtime.published), stage.realtime.delivered) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_places_are_neither_lost_nor_given_twice(size: int, steps: list[tuple[st
         waiting = [pair for pair in waiting if not pair[1].done()]
         assert window.used == len(held)
         assert sum(not hook for hook in held) <= window.others_size
+        assert window.others_size < size or size == 1
         for hook, _ in waiting:
             assert window.used == size or (not hook and sum(not one for one in held) == window.others_size)
         for hook in held:
