@@ -71,7 +71,7 @@ class EventsBusy(MagError):
     code = "MAG-EXT-244"
     http_status = 503
     retryable = True
-    remedy = "Try again in a moment; `mag magds:status` shows how the database is."
+    remedy = "Try again in a moment; `mag component:show magds` shows how the database is."
 
     def __str__(self) -> str:
         return "the event log cannot take more right now"

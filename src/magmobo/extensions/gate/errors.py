@@ -39,7 +39,7 @@ class RateLimited(GateRefused):
     http_status = 429
     retryable = True
     kind = "rate"
-    remedy = "Call less often; `mag extension:grant ID CAPABILITY --rate-per-minute N` raises the rate."
+    remedy = "Call less often; `mag extension:grant ID CAPABILITY --rate N` raises the rate."
 
     def __str__(self) -> str:
         return f"{self.extension} used {self.capability} too often; again in {self.retry_s:.2f} s"
@@ -52,7 +52,7 @@ class BudgetSpent(GateRefused):
     http_status = 429
     retryable = True
     kind = "budget"
-    remedy = "It may go on at midnight UTC; `mag extension:grant ID CAPABILITY --budget-per-day N` raises the budget."
+    remedy = "It may go on at midnight UTC; `mag extension:grant ID CAPABILITY --budget N` raises the budget."
 
     def __str__(self) -> str:
         return f"{self.extension} used up today's budget of {self.capability}"

@@ -44,7 +44,10 @@ class AlreadyInstalled(MagError):
 
     code = "MAG-EXT-302"
     http_status = 409
-    remedy = "`mag extension:upgrade FILE` brings it to another version."
+    remedy = (
+        "`mag extension:show ID` says whether it waits for `mag extension:approve ID` or `mag extension:enable ID`; "
+        "`mag extension:upgrade FILE` brings another version."
+    )
 
     def __init__(self, extension: str, version: str) -> None:
         super().__init__(extension, version)
