@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from magmobo.extensions.sandbox import plainfiles
 from magmobo.extensions.sandbox.limits import THREADS
 
 _CONTROLLERS = ("memory", "pids", "cpu")
@@ -52,14 +53,14 @@ class Groups:
         for controller, folder in self._folders.items():
             group = f"{folder}/{self._name}{number}"
             with suppress(FileExistsError):
-                os.mkdir(group)  # noqa: PTH102 -- see `_write`
+                os.mkdir(group)  # noqa: PTH102 -- see `plainfiles`
             for file, value in limits[controller].items():
-                _write(f"{group}/{file}", str(value))
+                plainfiles.write(f"{group}/{file}", str(value))
 
     def enter(self, number: int) -> None:
         """Move this process into the group. Raises: OSError."""
         for folder in self._entrances:
-            _write(f"{folder}/{self._name}{number}/cgroup.procs", "0")
+            plainfiles.write(f"{folder}/{self._name}{number}/cgroup.procs", "0")
 
     def remove(self, number: int) -> bool:
         """Remove a group whose process has ended. Returns: whether it ended for want of memory."""
@@ -81,15 +82,6 @@ class Groups:
                 if not Path(f"/proc/{owner}").exists():
                     with suppress(OSError):
                         group.rmdir()
-
-
-def _write(path: str, text: str) -> None:
-    """Without pathlib and Python's files: what the zygote touches at a fork, each worker has memory of its own for."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
 
 
 def find() -> Groups | None:

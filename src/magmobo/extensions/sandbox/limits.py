@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import resource
 
+from magmobo.extensions.sandbox import plainfiles
+
 OPEN_FILES, THREADS = 64, 64
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STACK_BYTES = 8 * 1_048_576
@@ -20,9 +22,9 @@ def apply(memory_bytes: int, file_bytes: int, *, counts_processes: bool) -> None
     """Limit this process. `counts_processes`: its uid, or its user namespace, is its own, so that a limit on processes
     is one on its threads. Needs /proc. Raises: OSError, ValueError.
     """
-    mapped_bytes = int(_read("/proc/self/statm").split()[0]) * _PAGE_BYTES
+    mapped_bytes = int(plainfiles.read("/proc/self/statm").split()[0]) * _PAGE_BYTES
     # Whoever runs out of memory first is the worker, not the node beside it.
-    _write("/proc/self/oom_score_adj", b"1000")
+    plainfiles.write("/proc/self/oom_score_adj", "1000")
     limits = {
         resource.RLIMIT_AS: mapped_bytes + memory_bytes,
         # Not 0: a handler of dumps is given one of any size, unless the limit is exactly 1.
@@ -42,20 +44,3 @@ def apply(memory_bytes: int, file_bytes: int, *, counts_processes: bool) -> None
         _, hard = resource.getrlimit(kind)
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (allowed, allowed))
-
-
-def _read(path: str) -> bytes:
-    """Without the layers of Python's files, which each worker would have memory of its own for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, 4096)
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: str, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, data)
-    finally:
-        os.close(descriptor)

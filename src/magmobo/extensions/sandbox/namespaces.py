@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from magmobo.extensions.sandbox import libc
+from magmobo.extensions.sandbox import libc, plainfiles
 
 MOUNTS, HOST_NAME, IPC, USER, PIDS, NETWORK = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _HOST_NAME = b"extension"
@@ -23,9 +23,9 @@ def isolate(*, with_mounts: bool) -> None:
 
 def map_self(uid: int, gid: int) -> None:
     """In a new user namespace: stay who one was, and know nobody else. Raises: OSError."""
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{uid} {uid} 1")
-    _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    plainfiles.write("/proc/self/setgroups", "deny")
+    plainfiles.write("/proc/self/uid_map", f"{uid} {uid} 1")
+    plainfiles.write("/proc/self/gid_map", f"{gid} {gid} 1")
 
 
 def enter_as_root() -> None:
@@ -55,15 +55,9 @@ def _map_all(target: int) -> int:
         for kind in ("uid_map", "gid_map"):
             ours = Path(f"/proc/self/{kind}").read_text().split()
             extents = zip(ours[0::3], ours[2::3], strict=True)
-            _write(f"/proc/{target}/{kind}", "\n".join(f"{first} {first} {count}" for first, count in extents))
+            plainfiles.write(
+                f"/proc/{target}/{kind}", "\n".join(f"{first} {first} {count}" for first, count in extents)
+            )
     except OSError:
         return 1
     return 0
-
-
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)

@@ -55,7 +55,7 @@ def find_excess(folder: Path, bound_bytes: int, pid: int | None = None) -> str:
         except FileNotFoundError:
             continue
         except OSError as error:  # a name that is too long, a folder that it closed to us
-            return f"a part of it cannot be looked at: {error.strerror}"
+            return f"a part that cannot be looked at ({error.strerror})"
     return f"more than {bound_bytes} bytes" if total_bytes > bound_bytes else ""
 
 
