@@ -368,7 +368,7 @@ async def test_settings_and_their_secrets(database: str, tmp_path: Path) -> None
         given = {"url": "x", "auth": {"apiKey": "hunter22"}}
         detail = await node.lifecycle.configure("demo", given, ADMIN)
         assert detail.settings == {"url": "x", "tries": 3, "auth": {"apiKey": "***"}}
-        assert list(vault.secrets.values()) == ["hunter22"]
+        assert "hunter22" in vault.secrets.values()
         assert "hunter22" not in str(rows(database, "select * from mag.extension_setting"))
         await node.lifecycle.enable("demo", ADMIN)
         worker = node.worker()

@@ -7,7 +7,7 @@ of the journal found under the lock was left behind by somebody who is gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,7 @@ from magmobo.extensions.lifecycle.errors import (
 )
 from magmobo.extensions.lifecycle.grants import effective, missing
 from magmobo.extensions.lifecycle.leftovers import remove_tree
+from magmobo.extensions.lifecycle.ownsecrets import OwnSecrets
 from magmobo.extensions.lifecycle.ports import Ports, Worker
 from magmobo.extensions.lifecycle.records import NOTHING, Entry, Gone, Registry, Version
 from magmobo.extensions.lifecycle.removals import Removals
@@ -54,8 +55,11 @@ class Core:
     def __init__(self, ports: Ports, stage: Stage) -> None:
         self.ports, self.stage = ports, stage
         self.store = Store(ports.database)
-        self.settings = Settings(ports.vault)
-        self.removals = Removals(ports, self.store, place=self.kept_at, note=self.note)
+        self._secrets = OwnSecrets(ports.vault)
+        self.settings = Settings(self._secrets)
+        self.removals = Removals(
+            ports, self.store, place=self.kept_at, note=self.note, forget_secrets=self._forget_secrets
+        )
         self.registry: Registry = NOTHING
         self.turn = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -224,8 +228,11 @@ class Core:
         """Remove the files that an extension keeps on this node; its worker has ended. Raises: OSError."""
         await asyncio.to_thread(lambda: remove_tree(self.kept_at(entry)))
 
+    async def _forget_secrets(self, gone: Sequence[Gone]) -> None:
+        await self._secrets.forget_gone(gone, self.registry.knows)
+
     async def sweep_files(self) -> None:
-        """Remove files of versions that nobody knows; those that extensions kept follow soon."""
+        """Remove files of versions that nobody knows; what extensions kept and its secrets follow soon."""
         self.removals.wake()
         try:
             digests = self.registry.digests()

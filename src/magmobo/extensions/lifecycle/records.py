@@ -133,6 +133,10 @@ class Registry(Struct, frozen=True):
         now = self.entries.get(entry.id)
         return entry.id not in self.damaged if now is None else now.folder != entry.folder
 
+    def knows(self, extension_id: str) -> bool:
+        """Whether there is an extension of this name, or data of one."""
+        return extension_id in self.entries or extension_id in self.damaged or extension_id in self.kept
+
     def enabled_manifests(self) -> Mapping[str, Manifest]:
         """Id -> manifest of every extension that is enabled."""
         return {entry.id: entry.current.manifest for entry in self.entries.values() if entry.may_run}

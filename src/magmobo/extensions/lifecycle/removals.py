@@ -1,17 +1,18 @@
-"""Files of extensions that were uninstalled with their data: removed on each node of the database, by that node.
+"""Files and secrets of extensions that were uninstalled with their data: removed on each node of the database, by that
+node.
 
 The registry notes such a removal under a number, in the transaction in which the extension goes. A node looks behind
 the last number that it saw whenever the registry changed, and at all of them when it starts: so one that was down, or
-killed in the middle, removes its files then. Boundary: outside of the turn of changes, because a folder may be made to
-take long. Invariant: only a folder that the registry names as gone is removed; its name bears a random part, so nobody
-who comes later is meant.
+killed in the middle, removes what it has then. Boundary: outside of the turn of changes, because a folder may be made
+to take long. Invariant: only a folder that the registry names as gone is removed; its name bears a random part, so
+nobody who comes later is meant. Whose secrets are is known by that name, too (`ownsecrets`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from magmobo.extensions.lifecycle.leftovers import remove_tree
@@ -27,13 +28,22 @@ REMOVING, STAYS = "removing_data", "data_stays"
 
 class Removals:
     """Of one node. `place` says in a thread where files of an extension lie here; `note` puts on record what is done
-    about them.
+    about them; `forget_secrets` forgets those that are here, and puts that on record.
     """
 
     def __init__(
-        self, ports: Ports, store: Store, *, place: Callable[[Gone], Path], note: Callable[..., Awaitable[None]]
+        self,
+        ports: Ports,
+        store: Store,
+        *,
+        place: Callable[[Gone], Path],
+        note: Callable[..., Awaitable[None]],
+        forget_secrets: Callable[[Sequence[Gone]], Awaitable[None]],
     ) -> None:
         self._ports, self._store, self._place, self._note = ports, store, place, note
+        self._forget_secrets = forget_secrets
+        self._with_secrets: list[Gone] = []
+        self._secrets_stay = False
         self._seen = 0
         self._left: dict[int, Gone] = {}
         self._tries: dict[int, int] = {}
@@ -43,7 +53,7 @@ class Removals:
         self._task: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
-        """Look, soon, whether there are files to remove."""
+        """Look, soon, whether there is something to remove."""
         self._woken.set()
         if self._task is None or self._task.done():
             self._task = self._ports.spawn(self._keep_looking(), "extension_removals")
@@ -99,6 +109,7 @@ class Removals:
         try:
             for number, gone in await self._store.gone(behind=self._seen):
                 self._seen, self._left[number] = number, gone
+                self._with_secrets.append(gone)
             here = await asyncio.to_thread(self._those_here, dict(self._left)) if self._left else {}
         except Exception as error:  # of a database that is away, or of folders: both are looked at again
             self._ports.log.warning("extensions.removals_not_known", error=str(error)[:300])
@@ -107,7 +118,19 @@ class Removals:
             self._done(number)
         for number, folder in sorted(here.items()):
             await self._remove(number, self._left[number], folder)
-        return not self._left
+        return await self._secrets_forgotten() and not self._left
+
+    async def _secrets_forgotten(self) -> bool:
+        if self._with_secrets:
+            try:
+                await self._forget_secrets(self._with_secrets)
+            except Exception as error:  # of a vault that is away, or a log that takes no records
+                if not self._secrets_stay:
+                    self._ports.log.warning("extensions.secrets_stay", error=str(error)[:300])
+                self._secrets_stay = True
+                return False
+        self._with_secrets, self._secrets_stay = [], False
+        return True
 
     def _those_here(self, known: dict[int, Gone]) -> dict[int, Path]:
         placed = {number: self._place(gone) for number, gone in known.items()}

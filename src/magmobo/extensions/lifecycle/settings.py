@@ -1,28 +1,21 @@
 """Settings of extensions: what is no secret in the registry, secrets in the vault, both together only for the worker.
 
-Boundary: values against the manifest's schema, and the vault. Invariant: no secret is in the registry, in a reply or in
-an error. Names in the vault are `extensions.<id>.<setting>`.
+Boundary: values against the manifest's schema; `ownsecrets` knows the vault. Invariant: no secret is in the registry,
+in a reply or in an error.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from magmobo.contracts.errors import SecretUnknown
-from magmobo.contracts.planes import Vault
 from magmobo.contracts.secret import HIDDEN, Secret
+from magmobo.extensions.lifecycle.ownsecrets import OwnSecrets
 from magmobo.extensions.lifecycle.records import Entry
 from magmobo.extensions.package.manifest import Manifest
 from magmobo.extensions.package.settings import check_settings, secret_paths, with_defaults
-
-PREFIX = "extensions."
-_PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
-_HASHED = "x-"
 
 
 class Change(Struct, frozen=True):
@@ -35,10 +28,10 @@ class Change(Struct, frozen=True):
 
 
 class Settings:
-    """Reads and writes secrets of extensions. `vault` is asked for only where there are any."""
+    """Of all extensions."""
 
-    def __init__(self, vault: Callable[[], Vault]) -> None:
-        self._vault = vault
+    def __init__(self, secrets: OwnSecrets) -> None:
+        self._secrets = secrets
 
     async def resolved(self, entry: Entry, manifest: Manifest) -> Mapping[str, Any]:
         """Everything that the extension is told, defaults and secrets included.
@@ -46,11 +39,10 @@ class Settings:
         Raises: SettingsRefused when something it must have is missing; VaultUnavailable and others of the vault.
         """
         values = _copied(entry.settings)
-        for path in secret_paths(manifest.settings):
-            if ".".join(path) in entry.secrets:
-                found = await self._read(entry.id, path)
-                if found is not None:
-                    _put(values, path, found)
+        paths = {".".join(path): path for path in secret_paths(manifest.settings)}
+        known = [name for name in paths if name in entry.secrets]
+        for name, found in (await self._secrets.read(entry, known, mark=True)).items():
+            _put(values, paths[name], found)
         return check_settings(manifest.settings, _known(manifest.settings, values))
 
     async def plan(self, entry: Entry, manifest: Manifest, values: Mapping[str, Any]) -> Change:
@@ -60,46 +52,35 @@ class Settings:
         """
         merged = _merged(_copied(entry.settings), values)
         write: dict[str, Secret] = {}
-        secrets, remove, whole = [], [], _copied(merged)
-        for path in secret_paths(manifest.settings):
-            name, given = ".".join(path), _take(merged, path)
+        secrets, whole = [], _copied(merged)
+        paths = {".".join(path): path for path in secret_paths(manifest.settings)}
+        taken = {name: _take(merged, path) for name, path in paths.items()}
+        known = [name for name, given in taken.items() if given is None and name in entry.secrets]
+        remove = [name for name in known if _says_null(values, paths[name])]
+        there = await self._secrets.read(entry, [name for name in known if name not in remove])
+        for name, path in paths.items():
+            given = taken[name]
             if given is not None:
                 write[name] = Secret(str(given))
-            elif name in entry.secrets and not _says_null(values, path):
-                given = await self._read(entry.id, path)
-            elif name in entry.secrets:
-                remove.append(name)
+            elif (given := there.get(name)) is not None:
+                _put(whole, path, given)
             if given is not None:
                 secrets.append(name)
-                _put(whole, path, given)
         check_settings(manifest.settings, whole)
         return Change(merged, secrets, write, remove)
 
     async def keep_secrets(self, entry: Entry, change: Change) -> None:
         """Store those of a change, and forget those it takes back. Raises: those of the vault."""
-        for name, secret in change.write.items():
-            await self._vault().write(_vault_name(entry.id, name), secret)
-        await self._remove(_vault_name(entry.id, name) for name in change.remove)
+        await self._secrets.write(entry, change.write)
+        if change.secrets:
+            await self._secrets.remove(entry, change.remove)
+        elif change.remove:
+            await self._secrets.forget(entry)
 
     async def forget(self, entry: Entry) -> None:
         """Remove the secrets of an extension. Raises: those of the vault."""
-        await self._remove(_vault_name(entry.id, name) for name in entry.secrets)
-
-    async def _remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            try:
-                await self._vault().remove(name)
-            except SecretUnknown:
-                continue
-
-    async def _read(self, extension_id: str, path: tuple[str, ...]) -> str | None:
-        try:
-            secret = await self._vault().read(
-                _vault_name(extension_id, ".".join(path)), purpose=f"settings of extension {extension_id}"
-            )
-        except SecretUnknown:
-            return None
-        return secret.reveal()
+        if entry.secrets:
+            await self._secrets.forget(entry)
 
 
 def shown(entry: Entry, manifest: Manifest) -> Mapping[str, Any]:
@@ -109,12 +90,6 @@ def shown(entry: Entry, manifest: Manifest) -> Mapping[str, Any]:
     for name in entry.secrets:
         _put(values, tuple(name.split(".")), HIDDEN)
     return values
-
-
-def _vault_name(extension_id: str, name: str) -> str:
-    """Names of settings may have capitals, those in the vault not."""
-    fits = _PLAIN.fullmatch(name) is not None and not name.startswith(_HASHED)
-    return f"{PREFIX}{extension_id}.{name if fits else _HASHED + sha256(name.encode()).hexdigest()[:32]}"
 
 
 def _known(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
