@@ -20,6 +20,7 @@ from magmobo.cli.extension_text import (
     log_line,
     next_step,
     page_lines,
+    removed_lines,
     report_lines,
 )
 from magmobo.cli.output import as_typed, echo, echo_error, print_json, printable
@@ -189,13 +190,14 @@ def uninstall(
     timeout_s: float,
     as_json: bool,
 ) -> int:
-    """Remove the extension ID."""
+    """Remove the extension ID; with --delete-data also what is left of one that was removed without it."""
     if not dry_run:
         what = "with all its data; there is no way back" if delete_data else "its data stays"
         options.confirm(f"{printable(extension_id)}: Remove it, {what}?", yes=yes, alone=not delete_data)
     command = UninstallExtension(id=extension_id, delete_data=delete_data)
     page = ask(client_of(data_dir, timeout_s), command, ExtensionPage, dry_run=dry_run)
-    return tell("extension:uninstall", page, page_lines(page), as_json=as_json)
+    lines = removed_lines(extension_id, with_data=delete_data, dry_run=dry_run)
+    return tell("extension:uninstall", page, lines, as_json=as_json)
 
 
 @click.command("extension:configure")

@@ -50,6 +50,16 @@ def page_lines(page: ExtensionPage) -> Iterator[str]:
     yield from table([["id", "version", "state", "health", "risk", "tier", "signer", ""], *rows])
 
 
+def removed_lines(extension_id: str, *, with_data: bool, dry_run: bool) -> Iterator[str]:
+    """That it is gone, or would be, and what of its data."""
+    name, done = printable(extension_id), "would be removed" if dry_run else "removed"
+    if with_data:
+        yield f"{name} {done}, with its data"
+        return
+    yield f"{name} {done}; its data waits for a package of the same signer"
+    yield as_typed(f"next: `mag extension:uninstall {name} --delete-data` removes that, too")
+
+
 def signer_of(info: ExtensionInfo) -> str:
     """Whose key signed it, as this node's admins call it."""
     return f"{info.signer_name} ({info.signer[:8]}…)" if info.signer_name else info.signer

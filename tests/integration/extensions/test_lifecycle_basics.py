@@ -122,6 +122,32 @@ async def test_kept_data_waits_for_the_same_signer(database: str, tmp_path: Path
     assert traces(database, tmp_path)["schemas"] == []
 
 
+async def test_kept_data_can_be_removed_without_the_package(database: str, tmp_path: Path) -> None:
+    data = package(tmp_path / "a", files=UP1, capabilities=[SCHEMA])
+    async with node_at(database, tmp_path) as node:
+        await (await node.trusted()).enabled(data)
+        folder = node.world.workers[-1].data_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        await node.lifecycle.disable("demo", ADMIN)
+        await node.lifecycle.uninstall("demo", False, ADMIN)
+        execute(database, "update mag.extension_kept set signer = 'somebody'")
+        with pytest.raises(ExtensionUnknown):
+            await node.lifecycle.uninstall("demo", False, ADMIN)
+        await node.lifecycle.uninstall("demo", True, ADMIN, dry_run=True)
+        assert traces(database, tmp_path)["schemas"] == [("ext_demo",)]
+        assert folder.is_dir()
+        await node.lifecycle.uninstall("demo", True, ADMIN)
+        left = traces(database, tmp_path)
+        assert (left["schemas"], left["data"], node.router.events.forgotten) == ([], [], ["demo"])
+        assert [rows(database, f"select * from mag.extension_{name}") for name in ("kept", "uid")] == [[], []]
+        with pytest.raises(ExtensionUnknown):
+            await node.lifecycle.uninstall("demo", True, ADMIN)
+        await node.enabled(data)
+        assert rows(database, "select * from ext_demo.seen") == []
+        with pytest.raises(StillHere):
+            await node.lifecycle.uninstall("demo", True, ADMIN)
+
+
 async def test_what_is_refused_changes_nothing(database: str, tmp_path: Path) -> None:
     data = package(tmp_path / "a", capabilities=[READ])
     async with node_at(database, tmp_path) as node:

@@ -243,7 +243,7 @@ class DataOfAnother(MagError):
     code = "MAG-EXT-314"
     exit_code = 6
     http_status = 403
-    remedy = "Install a package of the former signer; `mag extension:uninstall ID --delete-data` then removes the data."
+    remedy = "Install a package of the former signer, or remove the data: `mag extension:uninstall ID --delete-data`."
 
     def __init__(self, extension: str, key_id: str) -> None:
         super().__init__(extension, key_id)

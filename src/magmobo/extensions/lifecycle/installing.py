@@ -19,7 +19,7 @@ from magmobo.extensions.lifecycle.errors import AlreadyInstalled, DataOfAnother,
 from magmobo.extensions.lifecycle.grants import first_decisions
 from magmobo.extensions.lifecycle.records import Entry, Version
 from magmobo.extensions.lifecycle.states import State, check
-from magmobo.extensions.lifecycle.storage import Storage, guest_name
+from magmobo.extensions.lifecycle.storage import Storage, guest_name, kept_name
 from magmobo.extensions.package.format import Package
 from magmobo.extensions.package.manifest import Requirements
 from magmobo.extensions.package.requirements import resolve
@@ -86,12 +86,15 @@ class Installing:
     # ------------------------------------------------------------ going
 
     async def uninstall(self, extension_id: str, *, delete_data: bool, dry_run: bool = False) -> None:
-        """Remove an extension. Raises: StillHere, ExtensionBusyWith, GuestInUse and others of the database, and then it
-        stays, in state `error`.
+        """Remove an extension, or with `delete_data` what one that was removed left behind. Raises: StillHere,
+        ExtensionBusyWith, GuestInUse and others of the database, and then it stays, in state `error`.
         """
         async with self._core.change() as connection:
             if extension_id in self._core.registry.damaged:
                 await self._remove_damaged(connection, extension_id, dry_run=dry_run)
+                return
+            if delete_data and self._has_left(extension_id):
+                await self._remove_kept(connection, extension_id, dry_run=dry_run)
                 return
             entry = self._core.entry(extension_id)
             if entry.state is State.ENABLED:
@@ -134,6 +137,20 @@ class Installing:
                 await self._store.move(connection, entry, State.ERROR, resume_state="", detail=detail)
         except Exception as failure:  # the database went away; whoever looks next ends it
             error.add_note(f"Its state was not led back yet: {reason_of(failure)}.")
+
+    def _has_left(self, extension_id: str) -> bool:
+        return extension_id in self._core.registry.kept and extension_id not in self._core.registry.entries
+
+    async def _remove_kept(self, connection: Connection, extension_id: str, *, dry_run: bool) -> None:
+        if dry_run:
+            return
+        async with connection.transaction():
+            await self._core.ports.events.forget(connection, extension_id)
+            await self._storage.drop(connection, kept_name(extension_id), keep_schema=False)
+            await self._store.remove_kept(connection, extension_id)
+        self._core.tell(
+            ExtensionUninstalled(extension_id=extension_id, version="", reason="its kept data is gone, too")
+        )
 
     async def _remove_damaged(self, connection: Connection, extension_id: str, *, dry_run: bool) -> None:
         """Its rows alone: what they would say about the rest is not believed."""

@@ -27,7 +27,16 @@ _WITH_SCHEMA = (SCHEMA_CAPABILITY, "database.admin")
 def guest_name(manifest: Manifest) -> str:
     """What its storage is called; empty when it asks for none. No two extensions share one: ids have no `_`."""
     wants = any(request.name.startswith("database.") for request in manifest.capabilities)
-    return manifest.id.replace("-", "_") if wants else ""
+    return _name_of(manifest.id) if wants else ""
+
+
+def kept_name(extension_id: str) -> str:
+    """What the storage of one that was removed is called, if it had any."""
+    return _name_of(extension_id)
+
+
+def _name_of(extension_id: str) -> str:
+    return extension_id.replace("-", "_")
 
 
 class Storage:

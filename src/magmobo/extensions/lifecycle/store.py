@@ -239,11 +239,20 @@ class Store:
                 (entry.id, entry.current.signer),
             )
         else:
-            await connection.execute(_NOTE_GONE, (entry.id,))
-            await connection.execute(_FORGET_GONE, (GONE_KEPT,))
-            await connection.execute("delete from mag.extension_uid where extension_id = %s", (entry.id,))
-            await connection.execute("delete from mag.extension_setting where extension_id = %s", (entry.id,))
+            await self._forget_data(connection, entry.id)
         await self.touch(connection)
+
+    async def remove_kept(self, connection: Connection, extension_id: str) -> None:
+        """The same for data that an extension left behind when it was removed."""
+        await connection.execute("delete from mag.extension_kept where extension_id = %s", (extension_id,))
+        await self._forget_data(connection, extension_id)
+        await self.touch(connection)
+
+    async def _forget_data(self, connection: Connection, extension_id: str) -> None:
+        await connection.execute(_NOTE_GONE, (extension_id,))
+        await connection.execute(_FORGET_GONE, (GONE_KEPT,))
+        await connection.execute("delete from mag.extension_uid where extension_id = %s", (extension_id,))
+        await connection.execute("delete from mag.extension_setting where extension_id = %s", (extension_id,))
 
     # ------------------------------------------------------------ grants and settings
 
