@@ -33,6 +33,7 @@ from magmobo.contracts.events import DatabaseSchemaChanged
 from magmobo.extensions.lifecycle import store
 from magmobo.extensions.lifecycle.errors import EnableFailed, LifecycleBusy, RegistryDamaged, UpgradeFailed
 from magmobo.extensions.package.errors import SettingsRefused
+from magmobo.extensions.sandbox.errors import PremisesRefused
 
 
 @pytest.fixture
@@ -82,6 +83,27 @@ async def test_one_that_another_node_disabled_is_not_enabled_beside_itself(datab
             assert old.state == "drained"
             assert (two.worker().data_dir / "diary").exists() is not empty_files
             assert [worker.state for worker in two.world.workers].count("ready") == 1
+
+
+async def test_files_are_not_emptied_where_nobody_knows_which_are_used(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node_at(database, tmp_path) as node:
+        await (await node.trusted()).enabled(package(tmp_path / "p"))
+        diary = node.worker().data_dir / "diary"
+        diary.write_text("kept")
+        await node.lifecycle.disable("demo", ADMIN)
+
+        def refuse() -> Path:
+            raise PremisesRefused("/data", "there are files in another folder, too")
+
+        with monkeypatch.context() as change:
+            change.setattr(node.lifecycle._core.ports.premises, "root", refuse)
+            with pytest.raises(PremisesRefused):
+                await node.lifecycle.enable("demo", ADMIN, empty_files=True)
+        assert diary.read_text() == "kept"
+        await node.lifecycle.enable("demo", ADMIN, empty_files=True)
+        assert not diary.exists()
 
 
 async def test_one_node_changes_at_a_time(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

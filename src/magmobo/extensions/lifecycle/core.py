@@ -225,8 +225,8 @@ class Core:
         return await self.stage.started(installed, uid=entry.uid, data_dir=mine)
 
     async def empty_data(self, entry: Entry) -> None:
-        """Remove the files that an extension keeps on this node; its worker has ended. Raises: OSError."""
-        await asyncio.to_thread(lambda: remove_tree(self.kept_at(entry)))
+        """Remove files of an extension on this node; its worker has ended. Raises: PremisesRefused, OSError."""
+        await asyncio.to_thread(lambda: remove_tree(self.data_dir(entry)))
 
     async def _forget_secrets(self, gone: Sequence[Gone]) -> None:
         await self._secrets.forget_gone(gone, self.registry.knows)

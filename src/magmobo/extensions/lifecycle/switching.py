@@ -71,7 +71,7 @@ class Switching:
                 await self._enable(connection, entry)
 
     async def _empty(self, entry: Entry) -> None:
-        """Remove its files on this node. Raises: EnableFailed."""
+        """Remove its files on this node. Raises: EnableFailed, PremisesRefused."""
         try:
             await self._core.empty_data(entry)
         except OSError as error:
