@@ -74,6 +74,8 @@ def tail(
     _print_page(found, as_json=as_json)
     if not as_json:
         _say_what_is_missing(found, lines)
+        if not (found.records or found.left_out or follow):
+            echo_error("mag: no record is like that" if action or extension else "mag: nothing is on record yet")
     while follow:
         found = page(found.cursor, _POLL_S)
         if found.records:
@@ -90,7 +92,8 @@ def _print_page(page: AuditPage, *, as_json: bool) -> None:
 
 def _say_what_is_missing(page: AuditPage, lines: int) -> None:
     if page.left_out:
-        echo_error(f"mag: {page.left_out} records of summed-up calls of extensions were left out; --all shows them")
+        records = "1 record" if page.left_out == 1 else f"{page.left_out} records"
+        echo_error(f"mag: left out {records} of summed-up calls of extensions; --all shows them")
     if page.behind and len(page.records) < lines:
         echo_error(f"mag: only records behind number {page.behind} were looked at; audit:export gives everything")
 

@@ -369,6 +369,33 @@ def test_events_too_large_for_one_answer_come_in_smaller_pages(node: FakeOperato
     assert main(["kernel:events"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("page", "words", "expected"),
+    [
+        (ops.AuditPage([], 41), [], "mag: nothing is on record yet\n"),
+        (ops.AuditPage([], 41), ["--action", "extension.deny"], "mag: no record is like that\n"),
+        (ops.AuditPage([], 41), ["--extension", "nobody"], "mag: no record is like that\n"),
+        (ops.AuditPage([], 41), ["--extension", "nobody", "--json"], ""),
+        (
+            ops.AuditPage([RECORD], 41, 1),
+            [],
+            "mag: left out 1 record of summed-up calls of extensions; --all shows them\n",
+        ),
+        (
+            ops.AuditPage([RECORD], 41, 2),
+            [],
+            "mag: left out 2 records of summed-up calls of extensions; --all shows them\n",
+        ),
+    ],
+)
+def test_a_tail_says_what_is_not_in_it(
+    node: FakeOperators, capsys: Capture, page: ops.AuditPage, words: list[str], expected: str
+) -> None:
+    node.replies["audit:tail"] = page
+    assert main(["audit:tail", *words]) == 0
+    assert capsys.readouterr().err == expected
+
+
 @pytest.mark.parametrize("command", ["kernel:events", "audit:tail"])
 def test_following_waits_at_the_node_and_ends_with_it(node: FakeOperators, capsys: Capture, command: str) -> None:
     kind, items = (ops.EventPage, [EVENT]) if command == "kernel:events" else (ops.AuditPage, [RECORD])
