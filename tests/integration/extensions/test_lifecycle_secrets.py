@@ -193,6 +193,8 @@ async def test_real_nodes_with_vaults_of_their_own(dsn: str, tmp_path: Path) -> 
         async with asyncio.timeout(20):
             while await names(two):
                 await asyncio.sleep(0.1)
+        shown = await one.answer("audit:tail", "--extension", "demo", "--action", "extension.uninstall")
+        assert [record["payload"]["phase"] for record in shown["records"]] == ["intent", "outcome"]
         for operator in (one, two):
             shown = await operator.answer("audit:tail", "--action", "secret.remove")
             assert {record["actor"] for record in shown["records"]} == {"component:extensions"}

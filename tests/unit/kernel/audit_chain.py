@@ -32,12 +32,17 @@ class Log(NamedTuple):
 
 
 def sealed(
-    seq: int, prev_hash: str, action: str = "component.restart", payload: dict[str, Any] | None = None
+    seq: int,
+    prev_hash: str,
+    action: str = "component.restart",
+    payload: dict[str, Any] | None = None,
+    trace_id: str | None = None,
 ) -> tuple[bytes, str]:
     """One genuine line and its hash."""
     told = {"component": f"part{seq}", "reason": 'ünïcode \\ " \n'} if payload is None else payload
+    trace_id = f"t{seq}" if trace_id is None else trace_id
     item = draft(
-        CATALOGUE[action], told, actor=OPERATOR, mask=lambda value: value, time_s=1.7e9 + seq, trace_id=f"t{seq}"
+        CATALOGUE[action], told, actor=OPERATOR, mask=lambda value: value, time_s=1.7e9 + seq, trace_id=trace_id
     )
     return seal(item, seq, prev_hash)
 

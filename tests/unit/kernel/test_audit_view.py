@@ -30,6 +30,20 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def commands(folder: Path, *lines: tuple[str, str, str]) -> Path:
+    """A log of these: phase (empty: a record of calls), trace and, of an intent, id of the extension."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = GENESIS
+    for seq, (phase, trace, extension) in enumerate(lines, 1):
+        payload: dict[str, Any] = {"command": "extension:grant", "phase": phase}
+        payload |= {"params": {"id": extension}} if phase == "intent" else {"result": "ok"}
+        action = "extension.grant" if phase else "extension.calls"
+        line, digest = sealed(seq, digest, action, payload if phase else CALLS, trace_id=trace)
+        with (folder / "audit-000000000001.jsonl").open("ab") as file:
+            file.write(line)
+    return folder
+
+
 def written(folder: Path, kinds: Sequence[str]) -> Path:
     """A log of these, in segments of 40."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +129,45 @@ def test_what_is_asked_for_is_shown(tmp_path: Path, wanted: Wanted, expected: li
         next_records(log, wanted, after_seq=0, limit=10, up_to_seq=6),
     ):
         assert (seqs(found), found.left_out, found.cursor) == (expected, left_out, 6)
+
+
+BEGUN_TOGETHER = [
+    ("intent", "t1", "one"), ("intent", "t2", "two"), ("outcome", "t2", ""), ("outcome", "t1", ""),
+    ("outcome", "t1", ""), ("outcome", "", ""), ("intent", "t3", "one"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("extension", "expected"), [("one", [1, 4, 7]), ("two", [2, 3]), ("three", [])])
+def test_what_was_asked_of_an_extension_is_shown_with_its_end(
+    tmp_path: Path, extension: str, expected: list[int]
+) -> None:
+    log = commands(tmp_path, *BEGUN_TOGETHER)
+    wanted = Wanted(extension=extension)
+    assert seqs(last_records(log, wanted, limit=10, up_to_seq=7)) == expected
+    assert seqs(next_records(log, wanted, after_seq=0, limit=10, up_to_seq=7)) == expected
+    assert seqs(last_records(log, wanted, limit=1, up_to_seq=7)) == expected[-1:]
+    paged, cursor = list[int](), 0
+    while cursor < 7:  # each look is another one
+        page = next_records(log, wanted, after_seq=cursor, limit=1, up_to_seq=7)
+        paged, cursor = paged + seqs(page), page.cursor
+    assert paged == expected
+
+
+def test_an_end_is_found_whose_beginning_is_in_another_window(tmp_path: Path) -> None:
+    log = commands(tmp_path, ("intent", "t", "one"), *[("", "", "")] * 500, ("outcome", "t", ""), *[("", "", "")] * 50)
+    assert seqs(last_records(log, Wanted(extension="one"), limit=1, up_to_seq=552)) == [502]
+    assert seqs(last_records(log, Wanted(extension="one"), limit=9, up_to_seq=552)) == [1, 502]
+
+
+def test_how_far_an_end_is_looked_for_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "LOOKED_BACK", 3)
+    near = commands(tmp_path / "near", ("intent", "t", "one"), *[("", "", "")] * 2, ("outcome", "t", ""))
+    far = commands(tmp_path / "far", ("intent", "t", "one"), *[("", "", "")] * 3, ("outcome", "t", ""))
+    assert seqs(next_records(near, Wanted(extension="one"), after_seq=3, limit=5, up_to_seq=4)) == [4]
+    assert seqs(next_records(far, Wanted(extension="one"), after_seq=4, limit=5, up_to_seq=5)) == []
+    assert seqs(next_records(far, Wanted(extension="one"), after_seq=0, limit=5, up_to_seq=5)) == [1, 5]
+    many = commands(tmp_path / "many", *[("intent", f"t{n}", "one") for n in range(4)], ("outcome", "t0", ""))
+    assert seqs(next_records(many, Wanted(extension="one"), after_seq=0, limit=9, up_to_seq=5)) == [1, 2, 3, 4]
 
 
 def test_a_look_ends_somewhere_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

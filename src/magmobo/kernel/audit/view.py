@@ -2,9 +2,10 @@
 thread.
 
 Records that come by themselves all the time are left out unless they are asked for: the log's own checkpoints, and
-calls of extensions, summed up ten times a second, of which it is said how many there were. Boundary: for people who
-look; `Audit.read` and the export give everything. Invariant: one look reads at most `LOOKED_AT` records
-and holds `limit` of them.
+calls of extensions, summed up ten times a second, of which it is said how many there were. How a command ended says not
+what it was about; where its beginning is shown, or was just before, its end is. Boundary: for people who look;
+`Audit.read` and the export give everything. Invariant: one look reads at most `LOOKED_AT` records, and `LOOKED_BACK`
+before each window for commands that began there, and holds `limit` of them.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from magmobo.kernel.audit.record import link_of, record_of
 CALLS = "extension.calls"
 QUIET = frozenset({CALLS, CHECKPOINT})
 LOOKED_AT = 50_000
+LOOKED_BACK = 1000
+"""An end further than this behind its beginning, or behind as many beginnings, may not be found."""
 _FIRST_WINDOW = 200
 
 
 class Wanted(Struct, frozen=True):
     """Which records; empty: any. `action`: a name of the catalogue, or the beginning of some and `*`; `extension`: what
-    this one did and what was done to it; `everything`: also those of `QUIET`, which naming one asks for, too.
+    this one did and what was done to it, and how that ended; `everything`: also those of `QUIET`, which naming one asks
+    for, too.
     """
 
     action: str = ""
@@ -91,21 +95,54 @@ _LEFT_OUT: Any = object()
 
 def _chosen(folder: Path, wanted: Wanted, after_seq: int, up_to_seq: int) -> Iterator[tuple[int, AuditRecord | None]]:
     """Number and record of each line; `_LEFT_OUT` for calls that are not shown, None for one that is not wanted."""
-    for line in lines_in(folder, after_seq=after_seq, up_to_seq=up_to_seq):
+    begun = _Begun()
+    from_seq = max(0, after_seq - LOOKED_BACK) if wanted.extension else after_seq
+    for line in lines_in(folder, after_seq=from_seq, up_to_seq=up_to_seq):
         link = link_of(line)
-        if link is None:
+        if link is None or (link.seq <= after_seq and link.action in QUIET):
             continue
-        record = _record(line, link.action, wanted) if _is_meant(link.action, wanted.action) else None
-        yield link.seq, record
+        record = _record(line, link.action, wanted, begun) if _is_meant(link.action, wanted.action) else None
+        if link.seq > after_seq:
+            yield link.seq, record
 
 
-def _record(line: bytes, action: str, wanted: Wanted) -> AuditRecord | None:
+class _Begun:
+    """Commands whose beginning is shown, and whose end was not seen yet; the last `LOOKED_BACK`."""
+
+    def __init__(self) -> None:
+        self._commands: dict[tuple[str, ...], None] = {}
+
+    def note(self, record: AuditRecord) -> None:
+        """One that is shown."""
+        if record.payload.get("phase") == "intent":
+            self._commands[_command_of(record)] = None
+            if len(self._commands) > LOOKED_BACK:
+                del self._commands[next(iter(self._commands))]
+
+    def ends_with(self, record: AuditRecord) -> bool:
+        """Whether this is the end of one of them, which then is none any more."""
+        if record.payload.get("phase") != "outcome" or (command := _command_of(record)) not in self._commands:
+            return False
+        del self._commands[command]
+        return True
+
+
+def _command_of(record: AuditRecord) -> tuple[str, ...]:
+    """The trace is one request's, which may hold several commands."""
+    return record.trace_id, record.actor, record.action, str(record.payload.get("command"))
+
+
+def _record(line: bytes, action: str, wanted: Wanted, begun: _Begun) -> AuditRecord | None:
     is_left_out = action in QUIET and not wanted.everything and action != wanted.action
     if is_left_out and (action != CALLS or not wanted.extension):
         return _LEFT_OUT if action == CALLS else None  # under load these are many: they are not decoded
     record = record_of(line)
-    if record is None or not _is_about(record, wanted.extension):
+    if record is None:
         return None
+    if wanted.extension:
+        if not (_is_about(record, wanted.extension) or begun.ends_with(record)):
+            return None
+        begun.note(record)
     return _LEFT_OUT if is_left_out else record
 
 
@@ -115,7 +152,7 @@ def _is_meant(action: str, wanted: str) -> bool:
 
 def _is_about(record: AuditRecord, extension: str) -> bool:
     """Whether it is by this extension, about it, asked for it, or sums up calls of it and of others."""
-    if not extension or record.actor == f"extension:{extension}" or record.payload.get("extension") == extension:
+    if record.actor == f"extension:{extension}" or record.payload.get("extension") == extension:
         return True
     params, calls = record.payload.get("params"), record.payload.get("calls")
     if isinstance(params, dict) and record.action.startswith("extension.") and params.get("id") == extension:
