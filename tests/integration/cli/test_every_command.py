@@ -382,7 +382,7 @@ def test_events_too_large_for_one_answer_come_in_smaller_pages(node: FakeOperato
             "mag: left out 1 record of summed-up calls of extensions; --all shows them\n",
         ),
         (
-            ops.AuditPage([RECORD], 41, 2),
+            ops.AuditPage([], 41, 2),
             [],
             "mag: left out 2 records of summed-up calls of extensions; --all shows them\n",
         ),
