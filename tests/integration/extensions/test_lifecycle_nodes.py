@@ -27,12 +27,20 @@ from tests.integration.extensions.lifecycle_parts import (
     traces,
     until,
 )
+from tests.unit.extensions.package import making
 
 from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.events import DatabaseSchemaChanged
 from magmobo.extensions.lifecycle import store
-from magmobo.extensions.lifecycle.errors import EnableFailed, LifecycleBusy, RegistryDamaged, UpgradeFailed
+from magmobo.extensions.lifecycle.errors import (
+    DataOfAnother,
+    EnableFailed,
+    LifecycleBusy,
+    RegistryDamaged,
+    UpgradeFailed,
+)
 from magmobo.extensions.package.errors import SettingsRefused
+from magmobo.extensions.package.keys import generate, public_text
 from magmobo.extensions.sandbox.errors import PremisesRefused
 
 
@@ -356,6 +364,37 @@ async def test_a_damaged_row_stops_nobody_else(database: str, tmp_path: Path) ->
     async with node_at(database, tmp_path) as node:
         await node.lifecycle.uninstall("other", True, ADMIN)
         assert [line.id for line in (await node.lifecycle.list()).extensions] == ["demo"]
+
+
+@pytest.mark.parametrize("delete_data", [True, False])
+async def test_what_a_damaged_one_left_is_no_newcomer_s(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delete_data: bool
+) -> None:
+    """Nobody can say any more who signed it; so who comes next may be anybody."""
+    damage = "update mag.extension set state = 'dancing'"
+    stranger = generate()
+    async with node_at(database, tmp_path) as node:
+        await (await node.trusted()).enabled(package(tmp_path / "p", files=UP1, capabilities=[SCHEMA]))
+        execute(database, "insert into ext_demo.seen values (1)")
+        old = node.worker()
+        (old.data_dir / "diary").write_text("its own")
+        await node.lifecycle.disable("demo", ADMIN)
+        execute(database, damage)
+        await node.lifecycle._core.refresh()
+        await node.lifecycle.uninstall("demo", delete_data, ADMIN)
+        assert old.data_dir.exists() is not delete_data
+        await node.lifecycle.trust(public_text(stranger.public), "stranger", False, ADMIN)
+        with monkeypatch.context() as change:
+            change.setattr(making, "PAIR", stranger)
+            data = package(tmp_path / "p", files=UP1, capabilities=[SCHEMA])
+        if not delete_data:
+            with pytest.raises(DataOfAnother, match="not known any more"):
+                await node.lifecycle.install(data, ADMIN)
+            assert rows(database, "select id from ext_demo.seen") == [(1,)]
+            await node.lifecycle.uninstall("demo", True, ADMIN)
+        await node.enabled(data)
+        assert node.worker().data_dir != old.data_dir
+        assert rows(database, "select id from ext_demo.seen") == []
 
 
 async def test_a_package_that_was_changed_in_the_registry_does_not_run(database: str, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ class DataOfAnother(MagError):
         self.extension, self.key_id = extension, key_id
 
     def __str__(self) -> str:
-        return f"the kept data of {self.extension} belongs to {self.key_id}"
+        return f"the kept data of {self.extension} belongs to {self.key_id or 'a signer who is not known any more'}"
 
 
 class PlaneStopped(MagError):

@@ -91,7 +91,7 @@ class Installing:
         """
         async with self._core.change() as connection:
             if extension_id in self._core.registry.damaged:
-                await self._remove_damaged(connection, extension_id, dry_run=dry_run)
+                await self._remove_damaged(connection, extension_id, delete_data=delete_data, dry_run=dry_run)
                 return
             if delete_data and self._has_left(extension_id):
                 await self._remove_kept(connection, extension_id, dry_run=dry_run)
@@ -152,10 +152,18 @@ class Installing:
             ExtensionUninstalled(extension_id=extension_id, version="", reason="its kept data is gone, too")
         )
 
-    async def _remove_damaged(self, connection: Connection, extension_id: str, *, dry_run: bool) -> None:
-        """Its rows alone: what they would say about the rest is not believed."""
+    async def _remove_damaged(
+        self, connection: Connection, extension_id: str, *, delete_data: bool, dry_run: bool
+    ) -> None:
+        """By its id alone: what its rows would say is not believed, not even who signed it. So data that stays is
+        nobody's, until it is removed.
+        """
         if dry_run:
             return
+        await self._core.stage.kill(extension_id)
+        await self._storage.let_go(kept_name(extension_id))
         async with connection.transaction():
-            await connection.execute("delete from mag.extension where id = %s", (extension_id,))
-            await self._store.touch(connection)
+            await self._core.ports.events.unfollow(connection, extension_id)
+            await self._store.remove_damaged(connection, extension_id)
+            if delete_data:
+                await self._remove_kept(connection, extension_id, dry_run=False)

@@ -242,6 +242,16 @@ class Store:
             await self._forget_data(connection, entry.id)
         await self.touch(connection)
 
+    async def remove_damaged(self, connection: Connection, extension_id: str) -> None:
+        """The same for one that cannot be read; its data is kept, and is of no signer."""
+        await connection.execute("delete from mag.extension where id = %s", (extension_id,))
+        await connection.execute("delete from mag.extension_spent where extension_id = %s", (extension_id,))
+        await connection.execute(
+            "insert into mag.extension_kept (extension_id, signer) values (%s, '') on conflict do nothing",
+            (extension_id,),
+        )
+        await self.touch(connection)
+
     async def remove_kept(self, connection: Connection, extension_id: str) -> None:
         """The same for data that an extension left behind when it was removed."""
         await connection.execute("delete from mag.extension_kept where extension_id = %s", (extension_id,))
