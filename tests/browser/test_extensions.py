@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from msgspec.structs import replace
 from playwright.async_api import Locator, Page, expect
 from tests.browser.support import Visit, sign_in, visiting
-from tests.integration.console.played_extensions import MARKUP, PlayedExtensions
+from tests.integration.console.played_extensions import MARKUP, PlayedExtensions, grant
 from tests.integration.console.support import TOKEN, running_console
 
 
@@ -41,6 +42,17 @@ async def test_each_shows_what_it_may_do_why_and_what_it_reads_and_writes() -> N
             await expect(shown).to_contain_text(words)
         await expect(card(visit.page, "guard")).to_contain_text(MARKUP)
         assert await visit.page.title() == "MagMoBo console"
+
+
+async def test_the_riskiest_is_read_first() -> None:
+    async with looking_at_extensions() as (visit, played):
+        detail = played.details["delay-alerts"]
+        more = [grant("system.metrics", "low", "granted", {}, "It counts."), *detail.grants]
+        more += [grant("network.outbound", "high", "granted", {}, "It tells."), detail.grants[0]]
+        played.details["delay-alerts"] = replace(detail, grants=more)
+        await visit.page.reload()
+        rows = card(visit.page, "delay-alerts").locator(".grants th")
+        await expect(rows).to_have_text(["network.outbound", "database.read", "database.read", "system.metrics"])
 
 
 async def test_a_critical_approval_takes_the_id_typed() -> None:

@@ -46,7 +46,9 @@ export function grantRow(grant, ...last) {
 export function grantTable(grants, tail = () => []) {
   const table = element("table", "grants");
   const body = element("tbody");
-  body.append(...grants.map((grant) => grantRow(grant, ...tail(grant))));
+  const order = Object.keys(RISKS);
+  const riskiest = [...grants].sort((one, other) => order.indexOf(other.risk) - order.indexOf(one.risk));
+  body.append(...riskiest.map((grant) => grantRow(grant, ...tail(grant))));
   table.append(body);
   return table;
 }
