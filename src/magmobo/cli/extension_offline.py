@@ -161,6 +161,8 @@ def _run_tests(folder: Path, arguments: Sequence[str], *, quiet: bool) -> int:
     ]
     # The settings of a project around it are not the extension's; and the plugin counts whether or not it is installed.
     settings = ["--rootdir", str(place), "-c", str(own[0]) if own else os.devnull]
+    if not own and find_spec("pytest_asyncio") is not None:  # it warns whoever does not say
+        settings += ["-o", "asyncio_default_fixture_loop_scope=function"]
     plugin = ["-p", "no:magx", "-p", "magx.pytest_plugin"]
     flush_quietly()
     finished = subprocess.run(
