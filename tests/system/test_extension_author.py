@@ -74,6 +74,8 @@ async def test_it_goes_on_after_the_node_was_killed_and_is_gone_when_it_is_unins
         await operator.mag("config:set", "magds.pool_size", "9", "--yes")
         assert await reported(operator) == [{"setting": "magds.pool_size", "changes": 1}]
         await operator.mag("extension:disable", NAME, "--yes")
+        told = await operator.mag("extension:uninstall", NAME, "--dry-run")
+        assert told.strip() == f"{NAME} would be removed; its data waits for a package of the same signer"
         told = await operator.mag("extension:uninstall", NAME, "--yes")
         assert told.splitlines()[0] == f"{NAME} removed; its data waits for a package of the same signer"
         assert f"`mag extension:uninstall {NAME} --delete-data`" in told

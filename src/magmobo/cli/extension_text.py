@@ -57,7 +57,8 @@ def removed_lines(extension_id: str, *, with_data: bool, dry_run: bool) -> Itera
         yield f"{name} {done}, with its data"
         return
     yield f"{name} {done}; its data waits for a package of the same signer"
-    yield as_typed(f"next: `mag extension:uninstall {name} --delete-data` removes that, too")
+    if not dry_run:
+        yield as_typed(f"next: `mag extension:uninstall {name} --delete-data` removes that, too")
 
 
 def signer_of(info: ExtensionInfo) -> str:
