@@ -7,6 +7,7 @@ and everything is on disk; what an interrupted first start left behind is remove
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -18,7 +19,7 @@ from typing import Any
 from psycopg.conninfo import make_conninfo
 
 from magmobo.components.magds.binaries import Binaries, binaries_for, choose_binaries
-from magmobo.components.magds.errors import ClusterDamaged, DiskFull, ServerStartFailed
+from magmobo.components.magds.errors import ClusterDamaged, DiskFull, NoAccount, ServerStartFailed
 from magmobo.components.magds.place import Owner, Passwords, Place, Records, choose_place, sync_folder, writing
 from magmobo.components.magds.processes import leave_with_parent
 
@@ -163,7 +164,17 @@ def _initdb(draft: Path, binaries: Binaries, password_file: Path, maker: Owner |
         last_lines = "\n".join(answer.stdout.strip().splitlines()[-8:])
         if no_space(answer.stdout):
             raise DiskFull(draft.parent, last_lines)
+        if maker is None and not _has_account(os.geteuid()):
+            raise NoAccount(os.geteuid())
         raise ServerStartFailed("initdb", last_lines)
+
+
+def _has_account(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _give(folder: Path, owner: Owner) -> None:

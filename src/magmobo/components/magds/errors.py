@@ -270,6 +270,20 @@ class ServerStartFailed(StorageError):
         return f"{self.what} failed:\n{self.detail}"
 
 
+class NoAccount(StorageError):
+    """The embedded server cannot be made by a user id that has no account, as a container may be told to run under."""
+
+    code = "MAG-DS-047"
+    remedy = "Give that id a line in /etc/passwd, run the node as a user who has one, or name a database: `mag up DSN`."
+
+    def __init__(self, uid: int) -> None:
+        super().__init__(uid)
+        self.uid = uid
+
+    def __str__(self) -> str:
+        return f"Postgres makes no cluster for user id {self.uid}, which has no account on this machine"
+
+
 class ClusterInUse(StorageError):
     """Another live Postgres server runs on this cluster and was not started by a node that is gone."""
 
