@@ -13,22 +13,25 @@ import time
 from collections.abc import Callable
 
 MOST_S = 100e-6
-MISSES = 8
-"""In vain so often in a row: it does not pay at present."""
-PAUSE = 256
-"""So many things are awaited asleep then, before it is tried again."""
+MISS, MOST_DOUBT = 256, 4096
+"""What is not there in time counts as much as so many things that were: each costs a wait of `MOST_S` where whoever is
+awaited shares this processor, and if one in a hundred did, the slowest hundredth would be the worse for it. A burst of
+sixteen is nothing yet.
+"""
+PAUSE = 1024
+"""So many things are awaited asleep when it does not pay, before it is tried again."""
 
 
 class Spin:
     """`expect` when something is due, `came` when it is there. `now_s` is a clock of seconds."""
 
-    __slots__ = ("_asleep", "_call_soon", "_is_turning", "_misses", "_now_s", "_until_s")
+    __slots__ = ("_asleep", "_call_soon", "_doubt", "_is_turning", "_now_s", "_until_s")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now_s: Callable[[], float] = time.perf_counter) -> None:
         self._call_soon, self._now_s = loop.call_soon, now_s
         self._until_s = 0.0
         self._is_turning = False
-        self._misses = self._asleep = 0
+        self._doubt = self._asleep = 0
 
     def expect(self) -> None:
         """Something is due: turn until it comes, or the time is over."""
@@ -42,8 +45,9 @@ class Spin:
 
     def came(self) -> None:
         """It is there: sleep as soon as there is nothing to do."""
-        if self._is_turning:
-            self._until_s, self._misses = 0.0, 0
+        if self._is_turning and self._until_s:
+            self._until_s = 0.0
+            self._doubt = max(0, self._doubt - 1)
 
     def _turn(self) -> None:
         if self._now_s() < self._until_s:
@@ -51,6 +55,6 @@ class Spin:
             return
         self._is_turning = False
         if self._until_s:
-            self._misses += 1
-            if self._misses >= MISSES:
-                self._misses, self._asleep = MISSES - 1, PAUSE
+            self._doubt += MISS
+            if self._doubt >= MOST_DOUBT:
+                self._doubt, self._asleep = MOST_DOUBT - MISS, PAUSE

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magx.spin import MISSES, MOST_S, PAUSE, Spin
+from magx.spin import MISS, MOST_DOUBT, MOST_S, PAUSE, Spin
 
 TURN_S = 5e-6
+MISSES = MOST_DOUBT // MISS
 
 
 class Loop:
@@ -72,12 +73,13 @@ def test_who_becomes_quick_is_awaited_awake_again() -> None:
     for _ in range(MISSES + PAUSE):
         loop.wait(1.0)
     assert all(loop.wait(20e-6) > 0 for _ in range(2 * PAUSE))
-    assert [loop.wait(1.0) > 0 for _ in range(MISSES + 1)] == [True] * MISSES + [False]
 
 
-def test_one_that_is_slow_among_quick_ones_changes_nothing() -> None:
+@pytest.mark.parametrize(("every", "pays"), [(MISS // 2, False), (2 * MISS, True)])
+def test_it_pays_as_long_as_few_are_slow(every: int, pays: bool) -> None:
     loop = Loop()
-    assert all(loop.wait(1.0 if number % MISSES == 0 else 20e-6) > 0 for number in range(20 * MISSES))
+    awake = [loop.wait(1.0 if number % every == 0 else 20e-6) > 0 for number in range(40 * every)]
+    assert all(awake) is pays
 
 
 @given(st.lists(st.tuples(st.sampled_from(["expect", "came", "turn"]), st.integers(0, 40)), max_size=60))
