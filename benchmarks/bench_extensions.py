@@ -33,7 +33,7 @@ from magmobo.extensions.workers.worker import Worker
 from magmobo.kernel.hooks import HookBoard
 from magx import wire
 
-CALLS, SLOW_CALLS, AT_ONCE = 3_000, 500, 64
+CALLS, SLOW_CALLS, AT_ONCE = 20_000, 500, 64
 STARTS, EMPTY_READS = 5, 200_000
 HOOK, AGAIN, GRPC, FLOODED = "hook", "hook again", "grpc.aio", "hook beside a flood"
 P50_US, P99_US, PER_S, RATIO, START_MS, RESTART_MS, EMPTY_NS, FLOOD = 50.0, 250.0, 50_000, 8.0, 30.0, 50.0, 100.0, 1.1
