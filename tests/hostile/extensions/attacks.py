@@ -331,27 +331,39 @@ def read_environment(target: Target) -> str:
 
 def search_own_memory(target: Target) -> str:
     """All memory near objects, the heap and the stack, found without a map of it: the kernel says what is mapped. What
-    is sought is never spelled forwards here, or the search would find itself.
+    is sought is never spelled as a whole here, or the search would find itself.
     """
-    wanted = target["secret_reversed"].encode()
+    backwards = target["secret_reversed"].encode()
+    wanted = backwards[8:][::-1], backwards[:8][::-1]
     planted = os.urandom(16).hex().encode()
-    own = planted[::-1]
     reading, writing = os.pipe()
     bases = {id(one) & ~4095 for one in (object(), planted, os, sys.modules, _libc, attempt)}
     bases.add(ctypes.addressof(ctypes.create_string_buffer(64)) & ~4095)
-    found_own, seen = False, set()
+    found_planted, seen = False, set()
     for base, step in ((base, step) for base in bases for step in (4096, -4096)):
-        at = base
-        while abs(at - base) < 64 * MIB and at not in seen and _libc.write(writing, ctypes.c_void_p(at), 4096) == 4096:
+        at, near = base, b""
+        while (
+            abs(at - base) < 64 * MIB
+            and (at == base or at not in seen)
+            and _libc.write(writing, ctypes.c_void_p(at), 4096) == 4096
+        ):
             seen.add(at)
-            page = os.read(reading, 4096)[::-1]
-            if wanted in page:
+            page = os.read(reading, 4096)
+            text = near + page if step > 0 else page + near  # it may lie across the border of two pages
+            if _holds(text, *wanted):
                 return "found"
-            found_own = found_own or own in page
-            at += step
-    if not found_own:
+            found_planted = found_planted or _holds(text, planted[:16], planted[16:])
+            at, near = at + step, page
+    if not found_planted:
         raise Broken("the search does not even find what is there")
     raise Stopped(f"not in {len(seen)} pages")
+
+
+def _holds(text: bytes, first: bytes, second: bytes) -> bool:
+    at = text.find(first)
+    while at >= 0 and not text.startswith(second, at + len(first)):
+        at = text.find(first, at + 1)
+    return at >= 0
 
 
 # ---------------------------------------------------------------- networks (cases 11 to 14)
