@@ -245,7 +245,7 @@ class Gate:
 @asynccontextmanager
 async def gate(folder: Path, **more: Mapping[str, Any]) -> AsyncIterator[Gate]:
     """A node on a new embedded Postgres below `folder`, with a trusted key and an extension that warmed it up. `more`
-    are sections of its settings.
+    are further settings, by their sections.
     """
     (folder / "authors").mkdir()
     config: dict[str, Mapping[str, Any]] = {
@@ -257,8 +257,9 @@ async def gate(folder: Path, **more: Mapping[str, Any]) -> AsyncIterator[Gate]:
             "drain_s": 1.0,  # one of the corpus never comes to an end
             "system_dir": str(folder / "system" / "extensions"),
         },
-        **more,
     }
+    for section, settings in more.items():
+        config[section] = {**config.get(section, {}), **settings}
     parts = (ListenerComponent, MagDS, MagGate, MagWS, ExtensionPlane)
     os.environ["MAG_HOSTILE_SECRET"] = marker()
     data_dir = folder / "node"

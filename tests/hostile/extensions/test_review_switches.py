@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ async def outcome(point: HookPoint[Any]) -> str:
 
 
 async def test_guards_hold_while_the_plane_is_away_and_go_when_it_is_switched_off(folder: Path) -> None:
+    settings = partial(ExtensionsConfig, system_dir=str(folder / "system" / "extensions"))
     async with gate(folder) as node:
         await node.admit_package("guard", guard(node))
         point = node.kernel.services.hooks.point("api.rbac_check")
@@ -91,11 +93,11 @@ async def test_guards_hold_while_the_plane_is_away_and_go_when_it_is_switched_of
         await component(node, "start")
         assert await outcome(point) == "asked"
         slot = next(one for one in node.kernel.slots if one.name == "extensions")
-        slot.tenant.take(ExtensionsConfig(enabled=False))
+        slot.tenant.take(settings(enabled=False))
         assert await outcome(point) == "asked", "it counts with the restart"
         await component(node, "restart")
         assert await outcome(point) == "nobody is asked"
-        slot.tenant.take(ExtensionsConfig())
+        slot.tenant.take(settings())
         await component(node, "restart")
         assert await outcome(point) == "asked"
         await node.command("extension:kill", id="guard")
