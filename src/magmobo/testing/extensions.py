@@ -13,6 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
+from magmobo.extensions.sandbox.children import send_signal
 from magmobo.extensions.sandbox.worker import Exit, Usage
 
 _MAIN = "import sys; from magx.runtime import run; run(int(sys.argv[1]))"
@@ -53,8 +54,7 @@ class PlainWorker:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """End it at once; one that has ended is fine."""
-        if self._process.returncode is None:
-            self._process.send_signal(number)
+        send_signal(self._process, number)
 
     def usage(self) -> Usage:
         """What it has used until now; zeros when it has ended."""

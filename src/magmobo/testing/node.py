@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -21,6 +22,7 @@ from magmobo.admin.client import AdminClient
 from magmobo.admin.data_folder import DataFolder
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.planes import NodeStatus
+from magmobo.extensions.sandbox.children import send_signal
 
 _SYSTEM_DIRS = {"MAG_MAGDS__SYSTEM_DIR": ".", "MAG_EXTENSIONS__SYSTEM_DIR": "extensions"}
 
@@ -79,15 +81,13 @@ class NodeProcess:
 
     async def stop(self, timeout_s: float = 30) -> int:
         """SIGTERM and wait; returns the exit code."""
-        if self.process.returncode is None:
-            self.process.terminate()
+        send_signal(self.process, signal.SIGTERM)
         async with asyncio.timeout(timeout_s):
             return await self.process.wait()
 
     async def kill(self) -> None:
         """SIGKILL and reap, as a crash would look."""
-        if self.process.returncode is None:
-            self.process.kill()
+        send_signal(self.process, signal.SIGKILL)
         await self.process.wait()
 
 

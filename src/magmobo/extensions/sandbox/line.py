@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from magmobo.extensions.sandbox import control, seccomp, tiers
+from magmobo.extensions.sandbox.children import send_signal
 from magmobo.extensions.sandbox.errors import SandboxFailed, ZygoteFailed
 from magmobo.extensions.sandbox.kinds import Layer
 from magmobo.extensions.sandbox.root import TEMP
@@ -153,7 +154,7 @@ class Line:
             async with asyncio.timeout(timeout_s):
                 await self._process.wait()
         except TimeoutError:
-            self._process.kill()
+            send_signal(self._process, signal.SIGKILL)
             await self._process.wait()
         await asyncio.gather(self._said, return_exceptions=True)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from contextlib import suppress
 
+from magmobo.extensions.sandbox.children import send_signal
 from magmobo.extensions.sandbox.worker import WorkerProcess, WorkerSpec
 
 _MAIN = "import importlib, sys; module, _, name = sys.argv[2].partition(':'); sys.path += sys.argv[3:]; " \
@@ -34,8 +34,7 @@ async def spawn(
     node_end.setblocking(False)
 
     def end() -> None:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
+        send_signal(process, signal.SIGKILL)
 
     worker = WorkerProcess(spec, process.pid, node_end, end)
 
