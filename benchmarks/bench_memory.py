@@ -71,7 +71,7 @@ def _node(node: FlightsNode) -> Sample:
         time.sleep(SETTLE_S)
         sample = {
             "process_mb": pss_bytes(node.pid) / MEGABYTE,
-            "postgres_mb": _tree_bytes(_descendants(node.pid)) / MEGABYTE,
+            "postgres_mb": _tree_bytes(descendants(node.pid)) / MEGABYTE,
         }
         port, path = node.socket_address
         with ExitStack() as clients:
@@ -96,7 +96,7 @@ def _postgres(server: BarePostgres) -> Sample:
     server.start(tuned=False)
     try:
         time.sleep(SETTLE_S)
-        return {"postgres_mb": _tree_bytes([server.pid, *_descendants(server.pid)]) / MEGABYTE}
+        return {"postgres_mb": _tree_bytes([server.pid, *descendants(server.pid)]) / MEGABYTE}
     finally:
         server.stop()
 
@@ -138,8 +138,8 @@ def _rollup(pid: int, key: str) -> int:
     raise RuntimeError(f"no {key} in smaps_rollup")
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
             yield int(child)
-            yield from _descendants(int(child))
+            yield from descendants(int(child))
