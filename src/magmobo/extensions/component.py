@@ -17,6 +17,7 @@ from magmobo.contracts.health import HealthReport
 from magmobo.contracts.planes import Changes, Database, Gateway, Listener, Realtime
 from magmobo.extensions.commands import answer_commands
 from magmobo.extensions.config import ExtensionsConfig, check
+from magmobo.extensions.neighbours import Neighbours
 
 if TYPE_CHECKING:
     from magmobo.extensions.plane import Plane
@@ -42,9 +43,16 @@ class ExtensionPlane(Component):
         gateway: Wants[Gateway],
         listener: Wants[Listener],
     ) -> None:
-        self._context, self._database = context, database
-        self._guests, self._migrations, self._changes = guests, migrations, changes
-        self._realtime, self._gateway, self._listener = realtime, gateway, listener
+        self._context = context
+        self._neighbours = Neighbours(
+            database=database,
+            guests=guests,
+            migrations=migrations,
+            changes=changes,
+            realtime=realtime,
+            gateway=gateway,
+            listener=listener,
+        )
         self._config = ExtensionsConfig()
         self._plane: Plane | None = None
         self._serves = False
@@ -99,17 +107,7 @@ class ExtensionPlane(Component):
         if self._plane is None:
             from magmobo.extensions.plane import Plane
 
-            self._plane = Plane(
-                self._context,
-                self._config,
-                database=self._database,
-                guests=self._guests,
-                migrations=self._migrations,
-                changes=self._changes,
-                realtime=self._realtime,
-                gateway=self._gateway,
-                listener=self._listener,
-            )
+            self._plane = Plane(self._context, self._config, self._neighbours)
         return self._plane
 
     async def _serving_plane(self) -> Plane:
@@ -120,7 +118,7 @@ class ExtensionPlane(Component):
         return plane
 
     async def _has_extensions(self) -> bool:
-        async with self._database.session() as connection:
+        async with self._neighbours.database.session() as connection:
             cursor = await connection.execute("select pg_catalog.to_regclass(%s) is not null", (TABLE,))
             row = await cursor.fetchone()
         return bool(row and row[0])

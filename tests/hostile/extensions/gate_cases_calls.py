@@ -99,7 +99,7 @@ def believe(gate: Gate, names: Mapping[str, Any]) -> None:
     assert isinstance(component, ExtensionPlane)
     server = Names()
     server.names = dict(names)
-    http = component.plane()._http
+    http = component.plane()._rooms.http
     http._resolve = server
     http.forget("outward")  # its connections were made with the other one
 
