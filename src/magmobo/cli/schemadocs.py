@@ -16,11 +16,10 @@ from typing import Any
 
 import msgspec
 
-from magmobo.contracts.events import Event
+from magmobo.contracts.events import Event, declared_events
 from magmobo.contracts.extensions import EXTENSION_COMMANDS
 from magmobo.contracts.operations import OPERATIONS
 from magmobo.kernel.bus.cloudevents import event_type_name
-from magmobo.kernel.bus.topics import declared_events
 from magmobo.kernel.commands.schema import special_schema
 from magmobo.node.components import DEFAULT_COMPONENTS, DEMO_COMPONENT, load_components
 

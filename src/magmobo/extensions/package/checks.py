@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from magmobo.contracts.errors import MagError
-from magmobo.contracts.events import Event
+from magmobo.contracts.events import declared_events
 from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, PLANNED_CAPABILITIES
 from magmobo.contracts.hooks import HOOK_POINTS, HookSpec, Phase
 from magmobo.extensions.package.errors import Problem, VersionInvalid
@@ -47,11 +47,7 @@ def semantic_problems(manifest: Manifest) -> Iterator[Problem]:
 
 def known_topics() -> frozenset[str]:
     """Topics of every event that is declared, also those of components that are loaded."""
-    waiting, topics = list(Event.__subclasses__()), set()
-    for event in waiting:
-        waiting += event.__subclasses__()
-        topics.add(event.topic)
-    return frozenset(topics - {""})
+    return frozenset(event.topic for event in declared_events())
 
 
 def _versions(manifest: Manifest) -> Iterator[Problem]:

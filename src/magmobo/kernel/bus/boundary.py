@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from magmobo.contracts.events import Event
+from magmobo.contracts.events import Event, declared_events
 from magmobo.kernel.bus.errors import EventRefused, EventTooLarge, UnknownTopic
-from magmobo.kernel.bus.topics import declared_events
 
 EVENT_LIMIT_BYTES = 1 << 20
 

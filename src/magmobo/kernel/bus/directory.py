@@ -13,14 +13,14 @@ from msgspec import Struct
 
 from magmobo.contracts.bus import AsyncHandler, Handler, Subscription
 from magmobo.contracts.errors import Unavailable
-from magmobo.contracts.events import Event
+from magmobo.contracts.events import Event, declared_events
 from magmobo.kernel.bus.dispatch import Topic
 from magmobo.kernel.bus.errors import UnknownTopic
 from magmobo.kernel.bus.history import History
 from magmobo.kernel.bus.policy import DEFAULT_OVERFLOW, Overflow, overflow_of
 from magmobo.kernel.bus.rounds import Host, Round
 from magmobo.kernel.bus.subscription import BaseSubscription, Place, QueuedSubscription, SyncSubscription
-from magmobo.kernel.bus.topics import PatternTrie, declared_events, is_topic, means, parse_pattern
+from magmobo.kernel.bus.topics import PatternTrie, is_topic, means, parse_pattern
 
 
 class TopicCounts(Struct, frozen=True):

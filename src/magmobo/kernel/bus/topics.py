@@ -1,4 +1,4 @@
-"""Which topics exist and which of them a pattern means.
+"""Which topics a pattern means.
 
 A topic exists because a subclass of `Event` declares it. Patterns are words joined by dots; `*` stands for one word,
 `**` (only at the end) for any number of them, also none.
@@ -11,20 +11,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-from magmobo.contracts.events import Event
 from magmobo.kernel.bus.errors import BadPattern
 
 S = TypeVar("S")
 _WORD = r"[a-z][a-z0-9_]*"
-
-
-def declared_events() -> Iterator[type[Event]]:
-    """Every subclass of `Event` that names a topic, in order of declaration."""
-    waiting = list(Event.__subclasses__())
-    for event_type in waiting:
-        waiting.extend(event_type.__subclasses__())
-        if event_type.topic:
-            yield event_type
 
 
 def is_topic(name: str) -> bool:
