@@ -134,10 +134,41 @@ class BindingInfo(Struct, frozen=True):
     detail: str
 
 
+class LimitInfo(Struct, frozen=True):
+    """How much of a capability that it has is used up; one that comes with another counts for itself. `refused`: calls
+    that the rate or the budget kept back on the node that answers, since it started; `limited`: what keeps its calls
+    back now, `budget`, `rate` or empty. With a budget, `spent_today` are the calls of this day (UTC) on all nodes, each
+    of which tells of its own every second, and `renews_at` is when the day ends, RFC 3339 in UTC.
+    """
+
+    capability: str
+    rate_per_minute: int
+    refused: int = 0
+    limited: str = ""
+    budget_per_day: int | None = None
+    spent_today: int = 0
+    renews_at: str = ""
+
+
+class WaitInfo(Struct, frozen=True):
+    """What waits for a limit on what the extension may ask: a subscription (`event:NAME`) or a job (`job:NAME`), for
+    one of `capabilities` (empty: the node does not know which), by its `budget` or `rate`, until then at the latest.
+    `behind` are the events or jobs that wait with it. An operator who raises the limit, or takes the capability back,
+    lets it go on at once.
+    """
+
+    handler: str
+    capabilities: Sequence[str]
+    kind: str
+    until: str
+    behind: int
+
+
 class ExtensionDetail(Struct, frozen=True):
     """Everything the node knows about one extension. `reads` and `writes` are tables, in words; `backlog` are events
     that wait for it, `dead` those it could not take; `figures` are counts since the node started. `sha256` is the
-    package that counts, `pending_sha256` that of an upgrade which waits for approval, or empty.
+    package that counts, `pending_sha256` that of an upgrade which waits for approval, or empty. `limits` are of each
+    capability that it has; `waits` says what of it waits for one.
     """
 
     info: ExtensionInfo
@@ -154,6 +185,8 @@ class ExtensionDetail(Struct, frozen=True):
     dead: int
     figures: Mapping[str, float]
     pending_sha256: str = ""
+    limits: Sequence[LimitInfo] = ()
+    waits: Sequence[WaitInfo] = ()
 
 
 class ExtensionPage(Struct, frozen=True):
@@ -454,9 +487,10 @@ class DeadLetter(Struct, frozen=True):
 
 
 class DeadLetters(Struct, frozen=True):
-    """Oldest first."""
+    """Oldest first; `waits` says what is not told of its events for now, and loses none."""
 
     letters: Sequence[DeadLetter]
+    waits: Sequence[WaitInfo] = ()
 
 
 class ExtensionEvents(Command, frozen=True, kw_only=True):

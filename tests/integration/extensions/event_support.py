@@ -20,6 +20,7 @@ from magmobo.extensions.events.router import EventRouter
 from magmobo.extensions.events.schema import MIGRATIONS
 from magmobo.extensions.gate.gatekeeper import Gatekeeper
 from magmobo.extensions.installed import ApiMethod, Caller, Grant, Installed, Question
+from magmobo.extensions.lifecycle.schema import MIGRATIONS as REGISTRY
 from magmobo.extensions.package.manifest import (
     CapabilityRequest,
     EventBinding,
@@ -33,6 +34,8 @@ from magmobo.testing.harness import running_kernel
 from magx import wire
 
 PATIENCE_S = 20.0
+[SPENT] = [one for one in REGISTRY if one.name == "nodes"]
+"""What budgets are written down in."""
 
 
 class TestNoted(Event, frozen=True, gc=False):
@@ -107,7 +110,7 @@ def make_tables(dsn: str) -> None:
         connection.execute("create schema if not exists mag")
         row = connection.execute("select to_regclass('mag.extension_log')").fetchone()
         if row is None or row[0] is None:
-            for migration in MIGRATIONS:
+            for migration in (*MIGRATIONS, SPENT):
                 connection.execute(migration.up.encode())
 
 

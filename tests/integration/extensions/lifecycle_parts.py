@@ -34,6 +34,7 @@ from magmobo.extensions.lifecycle.ports import Ports
 from magmobo.extensions.lifecycle.schema import MIGRATIONS
 from magmobo.extensions.package.keys import public_text
 from magmobo.extensions.package.scopes import parse_table
+from magmobo.extensions.standing import Standing
 from magmobo.kernel.audit.log import AuditLog
 from magmobo.kernel.bus.bus import EventBus, ScopedBus
 from magmobo.kernel.clock import SystemClock
@@ -168,8 +169,8 @@ class PlayedEvents:
         await self._world.at("unfollow", extension_id)
         self.unfollowed.append(extension_id)
 
-    async def waiting(self, extension_id: str) -> tuple[int, int]:
-        return 3, 1
+    async def standing(self, extension_id: str, grants: Mapping[str, Any]) -> Standing:
+        return Standing(3, 1)
 
 
 class PlayedEndpoints:

@@ -139,7 +139,8 @@ async def test_a_poisonous_event_becomes_a_dead_letter_and_is_told_again_on_requ
         await until(lambda: len(worker.told) == 4)
         assert worker.numbers() == [0, 1, 3, 4]
         await until(lambda: query(dsn, "select waiting from mag.extension_subscription") == [(0,)])
-        assert await node.router.waiting("listener") == (0, 1)
+        standing = await node.router.standing("listener", {})
+        assert (standing.backlog, standing.dead) == (0, 1)
         [letter] = (await node.router.dead_letters("listener")).letters
         assert (letter.topic, letter.tries, letter.error) == ("testing.noted", 4, "listener ended before it answered")
         dead.set()

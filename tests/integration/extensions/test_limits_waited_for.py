@@ -16,12 +16,15 @@ from tests.integration.extensions.event_support import (
     binding,
     execute,
     installed,
+    make_tables,
     query,
     running_node,
     until,
 )
 
-from magmobo.extensions.events import jobs, line
+from magmobo.extensions.events import jobs
+from magmobo.extensions.events import waits as waiting
+from magmobo.extensions.events.waits import LOOK_EVERY_S, MOST_S
 from magmobo.extensions.gate.errors import GateRefused
 from magmobo.extensions.installed import Caller, Question
 from magmobo.extensions.package.manifest import JobBinding
@@ -60,10 +63,15 @@ def dead(dsn: str) -> int:
     return int(count)
 
 
-async def test_ten_thousand_events_wait_for_a_budget_at_rest_and_go_on_when_it_is_raised(
-    dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(line, "LIMIT_MOST_S", 0.5)
+def waits(dsn: str) -> list[tuple[str, list[str], str]]:
+    """What is written down for operators."""
+    return [
+        (handler, names, kind)
+        for handler, names, kind in query(dsn, "select handler, capabilities, kind from mag.extension_wait order by 1")
+    ]
+
+
+async def test_ten_thousand_events_wait_for_a_budget_at_rest_and_go_on_when_it_is_raised(dsn: str) -> None:
     async with running_node(dsn, event_backlog=EVENTS) as node:
         worker = limited_worker(node, budget=2)
         await node.router.attach(worker)
@@ -72,23 +80,44 @@ async def test_ten_thousand_events_wait_for_a_budget_at_rest_and_go_on_when_it_i
             if number % 500 == 0:
                 await asyncio.sleep(0)
         await until(lambda: query(dsn, f"select waiting >= {EVENTS - 2} from mag.extension_subscription") == [(True,)])
+        await until(lambda: waits(dsn) == [("event:heard", [NOTE], "budget")])
         batches, used_s, began_s = len(worker.batches), time.process_time(), time.monotonic()
-        await until(lambda: len(worker.batches) >= batches + 4)
-        passed_s = time.monotonic() - began_s
-        assert passed_s > 3 * 0.5, "as often as it is looked at again, not as often as there are events"
-        assert time.process_time() - used_s < passed_s / 2
-        assert worker.batches[batches:] == [1] * (len(worker.batches) - batches)
+        await asyncio.sleep(3 * LOOK_EVERY_S)
+        assert time.process_time() - used_s < (time.monotonic() - began_s) / 2
+        assert len(worker.batches) == batches, "nobody is asked in vain before the day ends"
         assert len(worker.told) == 2
+        standing = await node.router.standing("listener", worker.installed.grants)
+        [wait] = standing.waits
+        assert (wait.handler, list(wait.capabilities), wait.kind, wait.behind) == (
+            "event:heard", [NOTE], "budget", EVENTS - 2,
+        )  # fmt: skip
+        [limit] = standing.limits
+        assert (limit.limited, limit.spent_today, limit.renews_at) == ("budget", 2, wait.until)
+        assert (await node.router.dead_letters("listener")).waits == [wait]
         set_budget(worker, 1_000_000)
         await until(lambda: len(set(worker.numbers())) == EVENTS)
         assert {tries for _, tries in worker.tries} == {1}
         assert list(dict.fromkeys(worker.numbers())) == list(range(EVENTS))
+        await until(lambda: waits(dsn) == [])
     assert dead(dsn) == 0
 
 
-async def test_who_waits_for_a_budget_is_stopped_at_once_and_waits_on_after_a_restart(
-    dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_capability_that_is_taken_back_ends_the_wait_for_its_budget(dsn: str) -> None:
+    async with running_node(dsn) as node:
+        worker = limited_worker(node, budget=1)
+        await node.router.attach(worker)
+        for number in range(3):
+            node.emit(TestNoted(number))
+        await until(lambda: waits(dsn))
+        assert worker.numbers() == [0]
+        worker.installed.grants = {}
+        worker.limit = lambda data: 0.0  # as one that goes on without it
+        await until(lambda: worker.numbers() == [0, 1, 2])
+        await until(lambda: waits(dsn) == [])
+    assert dead(dsn) == 0
+
+
+async def test_who_waits_for_a_budget_is_stopped_at_once_and_waits_on_after_a_restart(dsn: str) -> None:
     async with running_node(dsn) as node:
         worker = limited_worker(node, budget=1)
         await node.router.attach(worker)
@@ -96,22 +125,54 @@ async def test_who_waits_for_a_budget_is_stopped_at_once_and_waits_on_after_a_re
             node.emit(TestNoted(number))
         await until(lambda: worker.numbers() == [0] and len(worker.tries) >= 3)
         stopping = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - stopping < STOP_S < line.LIMIT_MOST_S
-    monkeypatch.setattr(line, "LIMIT_MOST_S", 0.3)
+    assert asyncio.get_running_loop().time() - stopping < STOP_S < MOST_S
     async with running_node(dsn) as node:
         worker = limited_worker(node, budget=1)
         worker.limit({})  # what was spent is told to a node when it starts, by `Budgets`
         await node.router.attach(worker)
-        await until(lambda: len(worker.tries) >= 4)
+        await until(lambda: waits(dsn))
         await node.router.detach("listener")
+        await until(lambda: waits(dsn) == [], "one that does not run waits for no limit")
         again = limited_worker(node, budget=1)
         await node.router.attach(again)
-        await until(lambda: len(again.tries) >= 3)
-        assert worker.told == again.told == []
+        await until(lambda: waits(dsn))
+        assert (worker.told, again.told) == ([], [])
+        assert 1 <= len(worker.tries) <= 3 >= len(again.tries) >= 1
         set_budget(again, 3)
         await until(lambda: again.numbers() == [1, 2])
         assert {tries for _, tries in (*worker.tries, *again.tries)} == {1}
     assert dead(dsn) == 0
+
+
+async def test_a_node_that_takes_the_lease_finds_no_wait_of_the_one_before(dsn: str) -> None:
+    make_tables(dsn)
+    execute(
+        dsn,
+        "insert into mag.extension_wait values ('listener', 'event:heard', '{a.b}', 'budget', 1e12)",
+    )
+    async with running_node(dsn) as node:
+        await node.router.attach(FakeWorker(installed("listener", binding())))
+        await until(lambda: waits(dsn) == [])
+
+
+async def test_what_waits_goes_with_its_extension(dsn: str) -> None:
+    async with running_node(dsn) as node:
+        worker = limited_worker(node, budget=1)
+        await node.router.attach(worker)
+        for number in range(3):
+            node.emit(TestNoted(number))
+        await until(lambda: waits(dsn))
+        async with node.host.database.session() as connection, connection.transaction():
+            await node.router.forget(connection, "listener")
+        assert waits(dsn) == []
+        standing = await node.router.standing("listener", {})
+        assert (standing.backlog, standing.waits, standing.limits) == (0, [], [])
+
+
+async def test_a_database_that_knows_of_no_waits_is_asked_all_the_same(dsn: str) -> None:
+    async with running_node(dsn) as node:
+        execute(dsn, "drop table mag.extension_wait")
+        assert (await node.router.dead_letters("listener")).waits == ()
 
 
 # ---------------------------------------------------------------- jobs
@@ -121,7 +182,8 @@ async def test_who_waits_for_a_budget_is_stopped_at_once_and_waits_on_after_a_re
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "RETRY_AFTER_S", (0.05, 0.1, 0.2))
     monkeypatch.setattr(jobs, "LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(line, "LIMIT_MOST_S", 0.4)
+    monkeypatch.setattr(waiting, "MOST_S", 0.4)
+    monkeypatch.setattr(jobs, "MOST_S", 0.4)
 
 
 def worker_with_jobs(*more: JobBinding) -> FakeWorker:
@@ -146,10 +208,10 @@ async def test_jobs_wait_for_a_limit_by_their_name_and_no_try_is_counted(dsn: st
         worker, limits = worker_with_jobs(JobBinding(name="other")), {"tidy": 80_000.0}
         worker.answer = meets(limits)
         await node.router.attach(worker)
+        began_s = time.monotonic()
         for _ in range(50):
             await node.call(worker, "jobs.enqueue", job="tidy")
         await until(lambda: worker.asked)
-        began_s = time.monotonic()
         await node.call(worker, "jobs.enqueue", job="other")
         await until(lambda: ("job:other", 1) in [(name, told["tries"]) for name, told in worker.asked])
         await until(lambda: len(worker.asked) > 4 * jobs.AT_ONCE)
@@ -164,7 +226,8 @@ async def test_jobs_wait_for_a_limit_by_their_name_and_no_try_is_counted(dsn: st
 
 @pytest.mark.usefixtures("_soon")
 async def test_jobs_that_wait_for_a_limit_wait_on_after_a_restart(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line, "LIMIT_MOST_S", 60.0)
+    monkeypatch.setattr(waiting, "MOST_S", 60.0)
+    monkeypatch.setattr(jobs, "MOST_S", 60.0)
     async with running_node(dsn) as node:
         worker = worker_with_jobs()
         worker.answer = meets({"tidy": 80_000.0})
@@ -206,7 +269,8 @@ async def test_a_run_by_schedule_waits_for_a_limit_while_no_other_is_due(dsn: st
 async def test_a_run_that_the_next_one_overtakes_is_skipped_on_record(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line, "LIMIT_MOST_S", 60.0)
+    monkeypatch.setattr(waiting, "MOST_S", 60.0)
+    monkeypatch.setattr(jobs, "MOST_S", 60.0)
     async with running_node(dsn) as node:
         worker, limits = worker_with_jobs(JobBinding(name="often", cron="* * * * *")), {"often": 80_000.0}
         worker.answer = meets(limits)
@@ -221,4 +285,54 @@ async def test_a_run_that_the_next_one_overtakes_is_skipped_on_record(
         records = await node.host.context.audit.read(after_seq=0, limit=10_000)
         calls = [one for record in records if record.action == "extension.calls" for one in record.payload["calls"]]
         assert sum(one["count"] for one in calls if (one["name"], one["result"]) == ("often", "skipped")) == 2
+    assert dead(dsn) == 0
+
+
+def spends(node: Node, worker: FakeWorker, method: str = "kv.get") -> None:
+    """Each run takes one call of a capability that has a budget."""
+    one = node.methods[method]
+
+    async def answer(question: Question) -> None:
+        try:
+            node.host.gatekeeper.allow(Caller(worker.installed, (), float("inf")), one)
+        except GateRefused as refused:
+            raise HandlerFailed("worker", question.handler, "RateLimited", "no more", retry_s=refused.retry_s) from None
+
+    worker.answer = answer
+
+
+async def test_jobs_wait_for_a_budget_as_long_as_it_stands_and_operators_see_it(dsn: str) -> None:
+    async with running_node(dsn) as node:
+        worker = worker_with_jobs()
+        spends(node, worker, "jobs.enqueue")
+        set_budget(worker, 8)
+        await node.router.attach(worker)
+        for _ in range(6):
+            await node.call(worker, "jobs.enqueue", job="tidy", delay_s=1.0)
+        await until(lambda: waits(dsn) == [("job:tidy", [NOTE], "budget")])
+        await until(lambda: len(query(dsn, "select * from mag.extension_job")) == 4)
+        asked = len(worker.asked)
+        assert asked <= 2 + jobs.AT_ONCE
+        [wait] = (await node.router.standing("worker", worker.installed.grants)).waits
+        assert (wait.handler, wait.behind) == ("job:tidy", 4)
+        set_budget(worker, 100)
+        await until(lambda: query(dsn, "select * from mag.extension_job") == [])
+        assert {told["tries"] for _, told in worker.asked} == {1}
+        await until(lambda: waits(dsn) == [])
+    assert dead(dsn) == 0
+
+
+async def test_a_run_by_schedule_waits_for_a_budget_until_shortly_before_the_next(dsn: str) -> None:
+    async with running_node(dsn) as node:
+        worker = worker_with_jobs(JobBinding(name="yearly", cron="0 0 1 1 *"))
+        spends(node, worker, "jobs.enqueue")
+        set_budget(worker, 1)
+        await node.call(worker, "kv.get", key="nothing")
+        await node.router.attach(worker)
+        node.host.gatekeeper.allow(Caller(worker.installed, (), float("inf")), node.methods["jobs.enqueue"])
+        after = make_due(dsn, "yearly", 365 * 86_400.0)
+        await until(lambda: waits(dsn) == [("job:yearly", [NOTE], "budget")])
+        set_budget(worker, 2)
+        await until(lambda: query(dsn, "select due_s, tries from mag.extension_job") == [(after, 0)])
+        assert len(worker.asked) == 2
     assert dead(dsn) == 0

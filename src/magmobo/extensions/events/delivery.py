@@ -23,6 +23,7 @@ from magmobo.extensions.events.bodies import opened
 from magmobo.extensions.events.dead import Dead, keep_dead
 from magmobo.extensions.events.line import Line, SubscriptionRow, Worker
 from magmobo.extensions.events.log import Desk, Logged
+from magmobo.extensions.events.waits import Waits
 
 READ_ROWS, READ_BYTES = 512, 4 * 1_048_576
 POLL_S, SAVE_EVERY_S, LOOK_EVERY_S, PURGE_EVERY_S = 0.5, 0.1, 2.0, 60.0
@@ -57,11 +58,12 @@ class Delivery:
         workers: Mapping[str, Worker],
         limits: Callable[[], Limits],
         holds: Holds,
+        waits: Waits,
         clock: Clock,
         bus: Bus,
         metrics: Metrics,
     ) -> None:
-        self._desk, self._workers, self._limits, self._holds = desk, workers, limits, holds
+        self._desk, self._workers, self._limits, self._holds, self.waits = desk, workers, limits, holds, waits
         self.clock, self._bus, self._metrics = clock, bus, metrics
         self._lines: dict[tuple[str, str], Line] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -155,7 +157,9 @@ class Delivery:
             self._serve(line, row, worker, limits)
         for place in self._lines.keys() - known:
             self._tasks.pop(place).cancel()
-            self._changed.pop(self._lines.pop(place), None)
+            gone = self._lines.pop(place)
+            gone.end_wait()
+            self._changed.pop(gone, None)
         self._appended.set()
 
     def _begin(self, row: SubscriptionRow, worker: Worker, limits: Limits, group: asyncio.TaskGroup) -> Line | None:
@@ -237,6 +241,7 @@ class Delivery:
                 ]
                 async with self._desk.use() as connection:
                     await connection.execute(_SAVE, [list(column) for column in zip(*rows, strict=True)])
+            await self.waits.save(self._desk)
             _tell(waiting)
 
     async def _keep_purging(self) -> None:

@@ -3,8 +3,8 @@
 A job's row stays until it is done, so a kill in the middle runs it again; the author gets the same id each time. A
 schedule has one row, whose time moves on when its run is over: what was missed meanwhile is one run, not many. A job
 that fails is tried again after 1, 5 and 25 s, then kept as a dead letter. One that met a limit of the node on what the
-extension may ask was not tried: its name waits for the end of the limit, a minute at most at a time; a run by schedule
-that the next one would overtake meanwhile is skipped, and counted as such. Times are seconds since 1970 UTC.
+extension may ask was not tried: its name waits as long as the limit stands (`waits`); a run by schedule that the next
+one would overtake meanwhile is skipped, and counted as such. Times are seconds since 1970 UTC.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from magmobo.contracts.clock import Clock
 from magmobo.contracts.errors import MagError, Unavailable
@@ -22,8 +23,8 @@ from magmobo.extensions.events.backlog import RETRY_AFTER_S
 from magmobo.extensions.events.cron import next_after
 from magmobo.extensions.events.dead import Dead, keep_dead
 from magmobo.extensions.events.errors import JobRefused
-from magmobo.extensions.events.line import believed_s
 from magmobo.extensions.events.log import Connection, Desk
+from magmobo.extensions.events.waits import JOB, MOST_S, Wait, Waits
 from magmobo.extensions.installed import Installed, Question
 from magmobo.extensions.package.manifest import JobBinding
 from magmobo.extensions.workers.errors import HandlerFailed, WorkerBusy, WorkerUnavailable
@@ -116,15 +117,16 @@ class JobRunner:
         desk: Desk,
         workers: Mapping[str, Worker],
         holds: Holds,
+        waits: Waits,
         clock: Clock,
         *,
         skipped: Callable[[JobRow], None],
     ) -> None:
         self._desk, self._workers, self._holds, self._clock = desk, workers, holds, clock
-        self._skipped = skipped
+        self._waits, self._skipped = waits, skipped
         self._running: dict[int, str] = {}
-        self._held: dict[tuple[str, str], float] = {}
-        """Extension and name of jobs that met a limit -> when it is over, by the clock that never goes back."""
+        self._held: dict[tuple[str, str], Wait] = {}
+        """Extension and name of jobs that met a limit."""
         self._wake = asyncio.Event()
 
     def look_again(self) -> None:
@@ -147,10 +149,9 @@ class JobRunner:
 
     async def _due(self) -> Sequence[JobRow]:
         """At most `AT_ONCE` of each extension, whatever others have waiting."""
+        self._look_at_waits()
         if not self._workers:
             return ()
-        now_s = self._clock.monotonic_s()
-        self._held = {held: until_s for held, until_s in self._held.items() if until_s > now_s}
         owners, names = [owner for owner, _ in self._held], [name for _, name in self._held]
         values = (list(self._workers), self._clock.time_s(), list(self._running), owners, names, AT_ONCE)
         async with self._desk.use() as connection:
@@ -164,6 +165,13 @@ class JobRunner:
                 busy[row.extension_id] = busy.get(row.extension_id, 0) + 1
                 taken.append(row)
         return taken
+
+    def _look_at_waits(self) -> None:
+        for (owner, name), wait in list(self._held.items()):
+            worker = self._workers.get(owner)
+            if worker is None or self._waits.is_over(worker.installed, wait):
+                del self._held[owner, name]
+                self._waits.end(owner, JOB + name)
 
     async def _run(self, row: JobRow) -> None:
         try:
@@ -183,27 +191,36 @@ class JobRunner:
 
     async def _ask(self, worker: Worker, binding: JobBinding, row: JobRow) -> None:
         told = {"id": row.public_id, "arguments": wire.value(Raw(row.arguments)), "tries": row.tries + 1}
-        question = Question(f"job:{row.name}", wire.raw(told), binding.timeout_ms / 1000)
+        question = Question(JOB + row.name, wire.raw(told), binding.timeout_ms / 1000)
+        began_s = self._clock.monotonic_s()
         try:
             await worker.ask(question)
         except (Unavailable, WorkerUnavailable, WorkerBusy):
             await self._put_off(row, _NOT_NOW_S, row.tries)
         except MagError as error:
             if isinstance(error, HandlerFailed) and error.retry_s:
-                await self._limited(row, believed_s(error.retry_s))
+                wait = self._waits.begin(worker.installed, question.handler, began_s, [error.retry_s])
+                await self._limited(row, wait)
             else:
                 await self._failed(row, str(error)[:500].replace("\x00", ""))
         else:
             await self._over(row)
 
-    async def _limited(self, row: JobRow, wait_s: float) -> None:
-        """Wait; the row stays as it is, so that whoever comes next finds it due. Or skip it for the run after it."""
-        now_s = self._clock.time_s()
-        if row.cron and (next_after(row.cron, now_s) or now_s) <= now_s + wait_s:
-            await self._over(row)
-            self._skipped(row)
-        else:
-            self._held[row.extension_id, row.name] = self._clock.monotonic_s() + wait_s
+    async def _limited(self, row: JobRow, wait: Wait) -> None:
+        """Wait; the row stays as it is, so that whoever comes next finds it due. Or skip it for the run after it, not
+        long before that, because an operator may end the limit.
+        """
+        now_s, time_s = self._clock.monotonic_s(), self._clock.time_s()
+        if row.cron:
+            next_s = now_s + (next_after(row.cron, time_s) or time_s) - time_s
+            if next_s <= min(wait.until_s, now_s + MOST_S):
+                self._waits.end(row.extension_id, JOB + row.name)
+                await self._over(row)
+                self._skipped(row)
+                return
+            if wait.until_s > next_s - MOST_S > now_s:
+                wait = replace(wait, until_s=next_s - MOST_S)
+        self._held[row.extension_id, row.name] = wait
 
     async def _failed(self, row: JobRow, reason: str) -> None:
         if row.tries < len(RETRY_AFTER_S):
@@ -223,7 +240,7 @@ class JobRunner:
         now_s = self._clock.time_s()
         async with self._desk.transaction() as connection:
             if error:
-                handler = f"job:{row.name}"
+                handler = JOB + row.name
                 arguments, tries = row.arguments, row.tries + 1
                 dead = Dead(row.extension_id, handler, row.public_id, "", row.planned_s, arguments, tries, error)
                 await keep_dead(connection, dead, now_s)

@@ -2,7 +2,7 @@
 
 One batch is under way at a time. An event is told if the extension may see it at that moment, not only when it came.
 What cannot be taken after three more tries is kept as a dead letter before the cursor passes it. What met a limit of
-the node on what the extension may ask waits for its end, and that is no try.
+the node on what the extension may ask waits as long as that stands (`waits`), and that is no try.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from magmobo.extensions.events.access import Data, Viewer
 from magmobo.extensions.events.backlog import EXPIRED, LIMITED, NOT_TRIED, Backlog, Waiting
 from magmobo.extensions.events.dead import Dead
 from magmobo.extensions.events.log import Logged
+from magmobo.extensions.events.waits import EVENT, LOOK_EVERY_S, Wait, Waits
 from magmobo.extensions.installed import Installed
 from magmobo.extensions.workers.errors import CallTooLarge, WorkerBusy, WorkerUnavailable
 from magx import wire
@@ -32,7 +33,6 @@ REPLAY_WINDOW = 1000
 _NO_LIMIT = 2**31
 _MAX_HELD_BYTES = 4 * 1_048_576
 _PAUSE_S, _PAUSE_LIMIT_S = 0.25, 5.0
-LIMIT_LEAST_S, LIMIT_MOST_S = 0.25, 60.0
 _MAX_REASON_CHARS = 500
 
 
@@ -63,6 +63,9 @@ class Surroundings(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+
+    @property
+    def waits(self) -> Waits: ...
 
     async def load(self, seqs: Sequence[int]) -> Mapping[int, Logged]:
         """Rows of the log."""
@@ -98,6 +101,7 @@ class Line:
         self._held: OrderedDict[int, Logged] = OrderedDict()
         self._held_bytes = 0
         self._pressure = 0
+        self._wait: Wait | None = None
         self.adopt(row)
 
     worker: Worker | None
@@ -106,6 +110,7 @@ class Line:
 
     def adopt(self, row: SubscriptionRow) -> None:
         """Begin behind the row's cursor; what is under way counts for nothing any more."""
+        self.end_wait()
         self.backlog = Backlog(row.cursor_seq, self._limit)
         self.rewound, self.active, self._replay_to = row.rewound, row.active, row.replay_to_seq
         self._bound()
@@ -118,6 +123,13 @@ class Line:
         self.worker, self.viewer, self.active, self._limit = worker, viewer, active, limit
         self._bound()
         self._wake.set()
+
+    def end_wait(self) -> None:
+        """It waits for no limit any more."""
+        if self._wait is not None:
+            self._wait = None
+            self.backlog.hold_until(0.0)
+            self._around.waits.end(self.extension_id, EVENT + self.name)
 
     @property
     def is_behind(self) -> bool:
@@ -164,6 +176,7 @@ class Line:
         """Deliver until cancelled."""
         pause_s = _PAUSE_S
         while True:
+            self._look_at_wait()
             worker, backlog = self.worker, self.backlog
             batch = backlog.take(self._now_s()) if worker is not None and self.active else ()
             if worker is None or not batch:
@@ -175,8 +188,15 @@ class Line:
                 await self._around.clock.sleep(pause_s)
                 pause_s = min(_PAUSE_LIMIT_S, pause_s * 2)
 
+    def _look_at_wait(self) -> None:
+        wait, worker = self._wait, self.worker
+        if wait is not None and (worker is None or self._around.waits.is_over(worker.installed, wait)):
+            self.end_wait()
+
     async def _rest(self) -> None:
         due_s = self.backlog.due_in_s(self._now_s()) if self.worker is not None and self.active else None
+        if due_s is not None and self._wait is not None:
+            due_s = min(due_s, LOOK_EVERY_S)
         self._wake.clear()
         if due_s is None:
             await self._wake.wait()
@@ -200,8 +220,10 @@ class Line:
                 answer = await worker.deliver(self.name, items, DELIVER_TIMEOUT_S)
                 failed |= _understood(answer, places)
             given_up = backlog.settle(batch, failed, self._now_s())
-            if answer.later:
-                backlog.hold_until(self._now_s() + limit_s(answer.later))
+            if answer.later and backlog is self.backlog:
+                said_s = [retry_s for _, retry_s in answer.later]
+                self._wait = self._around.waits.begin(worker.installed, EVENT + self.name, began_s, said_s)
+                backlog.hold_until(self._wait.until_s)
             if self._now_s() - began_s > DELIVER_TIMEOUT_S / 4:
                 backlog.slow_down()
         except (Unavailable, WorkerUnavailable, WorkerBusy):
@@ -304,18 +326,6 @@ def _understood(answer: wire.Acked, places: Sequence[int]) -> dict[int, str]:
         if 0 <= at < len(places):
             failed[places[at]] = NOT_TRIED if reason == NOT_TRIED and failed else _short(reason) or "no reason given"
     return failed | {places[at]: LIMITED for at, _ in answer.later if 0 <= at < len(places)}
-
-
-def limit_s(later: Sequence[tuple[int, float]]) -> float:
-    """How long the limits of the node that kept these from being taken last."""
-    return max((believed_s(retry_s) for _, retry_s in later), default=LIMIT_LEAST_S)
-
-
-def believed_s(retry_s: float) -> float:
-    """How long a limit of the node is waited for before the next look. The worker says how long it lasts, so that is
-    not believed without bounds; and an operator may end it before its time.
-    """
-    return min(retry_s, LIMIT_MOST_S) if retry_s > LIMIT_LEAST_S else LIMIT_LEAST_S  # also for NaN
 
 
 def _short(text: str) -> str:

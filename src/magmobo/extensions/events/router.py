@@ -9,7 +9,7 @@ Boundary: this module joins the parts; rules stand in them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import psycopg
@@ -19,7 +19,7 @@ from magmobo.contracts.errors import MagError, Unavailable
 from magmobo.contracts.extensions import DeadLetters
 from magmobo.contracts.planes import Changes, Database, TableName
 from magmobo.extensions.config import ExtensionsConfig
-from magmobo.extensions.events import dead, jobs, line, subscriptions
+from magmobo.extensions.events import dead, jobs, line, subscriptions, waits
 from magmobo.extensions.events.bodies import CHANGE_TOPIC
 from magmobo.extensions.events.delivery import Delivery, Limits, wait
 from magmobo.extensions.events.intake import Intake
@@ -30,7 +30,9 @@ from magmobo.extensions.events.methods import EventMethods
 from magmobo.extensions.events.seat import Seat
 from magmobo.extensions.events.tables import TableIntake
 from magmobo.extensions.gate.gatekeeper import Gatekeeper
-from magmobo.extensions.installed import ApiMethod, Installed
+from magmobo.extensions.gate.limits import read_limits
+from magmobo.extensions.installed import ApiMethod, Grant, Installed
+from magmobo.extensions.standing import Standing
 
 START_PATIENCE_S, SETTLE_PATIENCE_S, STOP_PATIENCE_S = 15.0, 20.0, 5.0
 FOLLOW_EVERY_S = 5.0
@@ -129,17 +131,24 @@ class EventRouter:
         await subscriptions.unfollow(connection, extension_id)
         self._look()
 
-    async def waiting(self, extension_id: str) -> tuple[int, int]:
-        """Events that wait for it, and events and jobs that it could not take."""
+    async def standing(self, extension_id: str, grants: Mapping[str, Grant]) -> Standing:
+        """What waits for it, what it could not take, and what of `grants` is used up. Raises: Unavailable."""
+        time_s = self._context.clock.time_s()
         async with self._database.session() as connection:
-            return await subscriptions.waiting(connection, extension_id)
+            backlog, dead_count = await subscriptions.waiting(connection, extension_id)
+            waits_there = await waits.read_waits(connection, extension_id, time_s)
+            limits = await read_limits(connection, self._gatekeeper, extension_id, grants, time_s)
+        return Standing(backlog, dead_count, waits_there, limits)
 
     # ------------------------------------------------------------ what operators ask
 
     async def dead_letters(self, extension_id: str) -> DeadLetters:
-        """What it could not take, oldest first. Raises: Unavailable."""
+        """What it could not take, oldest first, and what of it waits for a limit. Raises: Unavailable."""
         async with self._database.session() as connection:
-            return DeadLetters(await dead.read_dead(connection, extension_id))
+            return DeadLetters(
+                await dead.read_dead(connection, extension_id),
+                await waits.read_waits(connection, extension_id, self._context.clock.time_s()),
+            )
 
     async def retry_dead(self, extension_id: str) -> None:
         """Have all of that tried again. Raises: Unavailable."""
@@ -220,8 +229,12 @@ class EventRouter:
     async def _lead(self, desk: Desk) -> None:
         """What the node does that holds the lease."""
         context, holds = self._context, self._gatekeeper.holds
-        delivery = Delivery(desk, self._workers, self._limits, holds, context.clock, context.bus, context.metrics)
-        runner = JobRunner(desk, self._workers, holds, context.clock, skipped=self._skipped)
+        waiting = waits.Waits(self._gatekeeper, context.clock)
+        await waiting.clear(desk)
+        delivery = Delivery(
+            desk, self._workers, self._limits, holds, waiting, context.clock, context.bus, context.metrics
+        )
+        runner = JobRunner(desk, self._workers, holds, waiting, context.clock, skipped=self._skipped)
         self._delivery, self._runner = delivery, runner
         try:
             async with asyncio.TaskGroup() as group:

@@ -2,8 +2,8 @@
 
 `extension_event.seq` grows in the order of commits, because writers append under one lock, so a reader that has seen a
 number has seen all before it. `extension_log` says how far: what was removed from the log, how large it is, what was
-taken from the change stream. Times are seconds since 1970 UTC; `logged_s` is the server's clock and never goes back
-along `seq`.
+taken from the change stream. `extension_wait` is written by whoever delivers. Times are seconds since 1970 UTC;
+`logged_s` is the server's clock and never goes back along `seq`.
 """
 
 from __future__ import annotations
@@ -100,5 +100,20 @@ drop table mag.extension_kv_total, mag.extension_kv, mag.extension_job, mag.exte
   mag.extension_subscription, mag.extension_source, mag.extension_event, mag.extension_log;
 """
 
-MIGRATIONS: Sequence[Migration] = (Migration("0002", "events", _UP, _DOWN),)
+_WAITS_UP = """
+create table mag.extension_wait (
+  extension_id text not null,
+  handler text not null,
+  capabilities text[] not null,
+  kind text not null,
+  until_s double precision not null,
+  primary key (extension_id, handler)
+);
+"""
+_WAITS_DOWN = "drop table mag.extension_wait;"
+
+MIGRATIONS: Sequence[Migration] = (
+    Migration("0002", "events", _UP, _DOWN),
+    Migration("0004", "waits", _WAITS_UP, _WAITS_DOWN),
+)
 """Those of the event log; the plane runs them together with those of the registry."""

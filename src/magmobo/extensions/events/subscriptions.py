@@ -39,6 +39,7 @@ _UNFOLLOW = (
     "delete from mag.extension_subscription where extension_id = %s",
     "delete from mag.extension_dead where extension_id = %s",
     "delete from mag.extension_job where extension_id = %s",
+    "delete from mag.extension_wait where extension_id = %s",
 )
 _FORGET = (
     *_UNFOLLOW,

@@ -11,14 +11,18 @@ from magmobo.extensions.gate.hours import DAY_S
 
 
 class Allowance:
-    """Of one extension and capability. `used` counts calls that were let through since the node started; `has_budget`:
-    other nodes are told of them.
+    """Of one extension and capability. `used` counts calls that were let through since the node started, `refused`
+    those that the rate or the budget kept back, the last one at `refused_s`; `has_budget`: other nodes are told of
+    those that were let through.
     """
 
-    __slots__ = ("_day", "_filled_s", "_in_day", "_tokens", "_unsaid", "has_budget", "used")
+    __slots__ = (
+        "_day", "_filled_s", "_in_day", "_tokens", "_unsaid", "has_budget", "refused", "refused_s", "used",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.used, self.has_budget = 0, False
+        self.refused, self.refused_s = 0, float("-inf")
         self._tokens, self._filled_s = -1.0, 0.0
         self._day, self._in_day, self._unsaid = -1, 0, 0
 
@@ -45,6 +49,15 @@ class Allowance:
         self._in_day += 1
         self._unsaid += 1
         self.used += 1
+
+    def refuse(self, monotonic_s: float) -> None:
+        """Count a call that was kept back."""
+        self.refused += 1
+        self.refused_s = monotonic_s
+
+    def spent(self, day: int) -> int:
+        """Calls of this day (since 1970 UTC) on all nodes, as far as this one heard of it."""
+        return self._in_day if day == self._day else 0
 
     def unsaid(self, day: int) -> int:
         """Calls of this day (since 1970 UTC) that other nodes were not told of."""

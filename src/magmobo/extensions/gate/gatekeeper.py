@@ -7,7 +7,7 @@ happens. Source: CONTRACTS section 5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from magmobo.contracts.audit import Audit
 from magmobo.contracts.bus import Bus
@@ -19,6 +19,7 @@ from magmobo.extensions.gate.denials import Denials
 from magmobo.extensions.gate.errors import BudgetSpent, GateRefused, NotGranted, OutsideHours, RateLimited
 from magmobo.extensions.gate.hours import DAY_S, is_within
 from magmobo.extensions.gate.ledger import Ledger, Tally
+from magmobo.extensions.gate.limits import Limit, Use
 from magmobo.extensions.gate.outbox import AuditOutbox, actor_of
 from magmobo.extensions.gate.refusals import Refusals
 from magmobo.extensions.installed import ApiMethod, Caller, Grant, Installed
@@ -45,6 +46,8 @@ class Gatekeeper:
         try:
             self._decide(caller.extension, method)
         except GateRefused as refused:
+            if refused.retry_s > 0:
+                self._allowance(caller.extension.id, refused.capability).refuse(self._clock.monotonic_s())
             self.denied(caller.extension, refused.capability, method.name, refused.kind)
             raise
 
@@ -77,6 +80,39 @@ class Gatekeeper:
             return True
         time_s = self._clock.time_s()
         return not _is_over(grant, time_s) and is_within(grant.hours, time_s)
+
+    def limit(self, extension_id: str, grants: Mapping[str, Grant], name: str) -> Limit | None:
+        """What keeps calls of this capability, or of a method that takes none, back now; None where they are let
+        through, and where the capability is not had, because no time changes that. Counts and records nothing.
+        """
+        allowance, grant = self._allowances.get((extension_id, name)), grants.get(name)
+        if allowance is None or (grant is None and name in EXTENSION_CAPABILITIES):
+            return None
+        time_s, rate_per_minute = self._clock.time_s(), FREE_RATE_PER_MINUTE
+        if grant is not None:
+            if _is_over(grant, time_s) or not is_within(grant.hours, time_s):
+                return None
+            if grant.budget_per_day is not None and allowance.is_spent(grant.budget_per_day, time_s):
+                return Limit(name, BudgetSpent.kind, DAY_S - time_s % DAY_S)
+            rate_per_minute = grant.rate_per_minute
+        retry_s = allowance.retry_s(rate_per_minute, self._clock.monotonic_s())
+        return Limit(name, RateLimited.kind, retry_s) if retry_s > 0 else None
+
+    def met(self, extension: Installed, since_s: float) -> Sequence[Limit]:
+        """Limits that kept back calls of it since this moment (of the clock that never goes back), and still do."""
+        names = [
+            name
+            for (owner, name), one in self._allowances.items()
+            if owner == extension.id and one.refused_s >= since_s
+        ]
+        return [one for name in names if (one := self.limit(extension.id, extension.grants, name)) is not None]
+
+    def use(self, extension_id: str, name: str) -> Use:
+        """How much of a capability this node knows to be used."""
+        allowance = self._allowances.get((extension_id, name))
+        if allowance is None:
+            return Use()
+        return Use(allowance.refused, allowance.spent(int(self._clock.time_s() // DAY_S)))
 
     async def before(self, caller: Caller, method: ApiMethod) -> None:
         """Put a privileged call on record, which then may happen. Raises: AuditUnavailable."""

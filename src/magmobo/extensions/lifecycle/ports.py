@@ -19,7 +19,8 @@ from magmobo.contracts.clock import Clock
 from magmobo.contracts.guests import Guests, Migration, Migrations, TableRight
 from magmobo.contracts.planes import Database, Vault
 from magmobo.extensions.config import ExtensionsConfig
-from magmobo.extensions.installed import Installed, Question
+from magmobo.extensions.installed import Grant, Installed, Question
+from magmobo.extensions.standing import Standing
 
 if TYPE_CHECKING:
     import structlog
@@ -137,8 +138,8 @@ class EventRouter(Protocol):
         """Log nothing for it any more; its values stay. In the caller's transaction."""
         ...
 
-    async def waiting(self, extension_id: str) -> tuple[int, int]:
-        """Events that wait for it, and those it could not take."""
+    async def standing(self, extension_id: str, grants: Mapping[str, Grant]) -> Standing:
+        """What waits for it and what of `grants`, which count now, is used up."""
         ...
 
 

@@ -19,6 +19,7 @@ from magmobo.contracts.extensions import (
     TrustedKey,
     TrustedKeys,
 )
+from magmobo.extensions.installed import Grant
 from magmobo.extensions.lifecycle.core import Core
 from magmobo.extensions.lifecycle.grants import effective
 from magmobo.extensions.lifecycle.records import GRANTED, PENDING, Decision, Entry
@@ -26,6 +27,7 @@ from magmobo.extensions.lifecycle.settings import shown
 from magmobo.extensions.lifecycle.states import State
 from magmobo.extensions.package.manifest import CapabilityRequest, Manifest
 from magmobo.extensions.package.upgrades import capability_diff, highest_risk
+from magmobo.extensions.standing import Standing
 
 UNKNOWN_HEALTH = "unknown"
 
@@ -48,8 +50,9 @@ class Views:
         ports, current = self._core.ports, entry.current
         manifest = current.manifest
         running = self._core.stage.running.get(entry.id)
-        waiting, dead = (0, 0) if entry.uid == 0 else await ports.events.waiting(entry.id)
-        reads, writes = self._tables(entry)
+        grants = effective(manifest, current.decisions, self._core.now_s)
+        standing = Standing() if entry.uid == 0 else await ports.events.standing(entry.id, grants)
+        reads, writes = self._tables(entry, grants)
         versions = [version.version for version in entry.versions.values()]
         return ExtensionDetail(
             info=self._info(entry, await ports.tier()),
@@ -62,10 +65,12 @@ class Views:
             bindings=list(_bindings(manifest)),
             settings=shown(entry, manifest),
             versions=versions,
-            backlog=waiting,
-            dead=dead,
+            backlog=standing.backlog,
+            dead=standing.dead,
             figures={} if running is None else running.worker.figures(),
             pending_sha256=entry.pending,
+            limits=standing.limits,
+            waits=standing.waits,
         )
 
     def keys(self) -> TrustedKeys:
@@ -133,8 +138,7 @@ class Views:
             hours="" if decision is None else decision.hours,
         )
 
-    def _tables(self, entry: Entry) -> tuple[Sequence[str], Sequence[str]]:
-        grants = effective(entry.current.manifest, entry.current.decisions, self._core.now_s)
+    def _tables(self, entry: Entry, grants: Mapping[str, Grant]) -> tuple[Sequence[str], Sequence[str]]:
         own = (
             [f"its own tables ({self._core.ports.guests.schema_of(entry.guest)})"]
             if "database.schema" in grants

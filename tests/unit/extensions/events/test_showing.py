@@ -27,7 +27,8 @@ def rows(first: int, last: int) -> list[Logged]:
 
 def line_at(cursor_seq: int, *, replay_to_seq: int = 0) -> tuple[Delivery, Line]:
     nobody: Any = None  # no connection and no bus are used here
-    delivery = Delivery(cast(Desk, nobody), {}, lambda: Limits(100, 60.0), lambda *_: True, FakeClock(), nobody, nobody)
+    limits = Limits(100, 60.0)
+    delivery = Delivery(cast(Desk, nobody), {}, lambda: limits, lambda *_: True, nobody, FakeClock(), nobody, nobody)
     row = SubscriptionRow("ext", "heard", True, cursor_seq, replay_to_seq, 0)
     return delivery, Line(row, Viewer(INSTALLED, BINDING, lambda *_: True), 100, delivery)
 
