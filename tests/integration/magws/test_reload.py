@@ -105,9 +105,10 @@ async def test_apps_come_and_go_and_clients_of_the_others_notice_nothing(dsn: st
         with pytest.raises(PusherBadAuth):
             await asyncio.to_thread(pusher(node, "other-secret", OTHER.key, OTHER.id).trigger, "c", "e", {})
         assert ids(await stays.until("insert")) == [2]
-        assert node.component._plane.clients == {APP_ID: node.component._plane.clients[APP_ID], OTHER.id: {}}
+        clients = node.component._plane.clients
+        assert clients.by_app == {APP_ID: clients.by_app[APP_ID], OTHER.id: {}}
         await take(node, max_channels=100)
-        assert set(node.component._plane.clients) == {APP_ID}
+        assert set(clients.by_app) == {APP_ID}
         assert len(node.component._plane) == 1
 
 

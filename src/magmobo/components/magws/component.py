@@ -15,11 +15,12 @@ import psycopg
 
 from magmobo.components.magws import signing
 from magmobo.components.magws.broadcasts import Broadcast
+from magmobo.components.magws.clients import PREFIX
 from magmobo.components.magws.config import AppConfig, MagWSConfig
 from magmobo.components.magws.errors import NoApp, ReservedChannel
 from magmobo.components.magws.http_api import PREFIX as API_PREFIX
 from magmobo.components.magws.http_api import HttpApi
-from magmobo.components.magws.plane import PREFIX, Plane
+from magmobo.components.magws.plane import Plane
 from magmobo.components.magws.protocol import names
 from magmobo.components.magws.published import TableBook
 from magmobo.components.magws.verdicts import Verdicts

@@ -1,13 +1,12 @@
-"""The realtime plane of one node: who is connected, and what each client's wish leads to.
+"""The realtime plane of one node: what each client's wish leads to.
 
-It joins the parts: `Session` says what a client may ask, `TableFeed` follows tables, `Fanout` delivers, `Registry` and
-`Histories` remember ordinary channels. All of it runs on the node's loop.
+It joins the parts: `Clients` says who is connected and who may be, `Session` what a client may ask; `TableFeed` follows
+tables, `Fanout` delivers, `Registry` and `Histories` remember ordinary channels. All of it runs on the node's loop.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -15,17 +14,10 @@ import structlog
 from magmobo.components.magws import tables
 from magmobo.components.magws.broadcasts import Broadcast, Broadcasts, tell_nobody
 from magmobo.components.magws.channels import Channel, Fanout, Subscriber
-from magmobo.components.magws.config import AppConfig, MagWSConfig
+from magmobo.components.magws.clients import Clients
+from magmobo.components.magws.config import MagWSConfig
 from magmobo.components.magws.connection import Client, RefusedConnection
-from magmobo.components.magws.errors import (
-    NoSuchPath,
-    OverCapacity,
-    OverQuota,
-    ProtocolError,
-    SubscriptionRefused,
-    UnknownApp,
-    UnsupportedProtocol,
-)
+from magmobo.components.magws.errors import ProtocolError, SubscriptionRefused
 from magmobo.components.magws.history import Histories
 from magmobo.components.magws.hooks import RealtimeHooks
 from magmobo.components.magws.leavers import Leavers
@@ -33,7 +25,7 @@ from magmobo.components.magws.positions import Positions
 from magmobo.components.magws.protocol import frames, names
 from magmobo.components.magws.protocol.closing import CLIENT_EVENT_REFUSED, CloseCode
 from magmobo.components.magws.protocol.messages import ClientEvent, Hello, Subscribe, Unsubscribe
-from magmobo.components.magws.protocol.session import Action, Limits, Liveness, Session
+from magmobo.components.magws.protocol.session import Action, Liveness, Session
 from magmobo.components.magws.published import TableBook
 from magmobo.components.magws.questions import Questions
 from magmobo.components.magws.registry import Registry
@@ -48,8 +40,6 @@ from magmobo.contracts.hooks import ChannelContext, Hooks
 from magmobo.contracts.planes import Changes
 from magmobo.contracts.websocket import Upgrade, WebSocketSession
 
-PREFIX = "/app/"
-VERSIONS = range(5, 8)
 LIVENESS_EVERY_S = 5.0
 
 
@@ -67,12 +57,9 @@ class Plane:
         log: structlog.stdlib.BoundLogger,
         hide: Callable[[str], str] = str,
     ) -> None:
-        self._config, self._clock, self._log, self._hide = config, clock, log, hide
-        self._know_apps(config)
-        self.clients: dict[str, dict[str, Client]] = {app.id: {} for app in config.apps}
-        self._count = 0
+        self._config, self._clock, self._hide = config, clock, hide
+        self.clients = Clients(config)
         self._checked_s = 0.0
-        self.closing = False
         self.leavers = Leavers(clock)
         self._fanout = Fanout(config.send_buffer_bytes, self._slow)
         self._histories = Histories(
@@ -102,49 +89,34 @@ class Plane:
         told at a pace that nobody knows their key any more.
         """
         self._config = config
-        self._know_apps(config)
         self._fanout.adjust(config.send_buffer_bytes)
         self._histories.adjust(
             max_messages=config.history_messages, max_bytes=config.history_bytes, max_age_s=config.history_s
         )
         self.registry.adjust(idle_s=config.history_s)
         self.feed.adjust(send_buffer_bytes=config.send_buffer_bytes, row_limits=_row_limits(config))
-        apps = {app.id: app for app in config.apps}
-        self.clients = {app_id: {} for app_id in apps} | {id_: them for id_, them in self.clients.items() if them}
-        for app_id, clients in self.clients.items():
-            for client in clients.values():
-                if (app := apps.get(app_id)) is not None:
-                    client.adopt(app, self._limits[app_id])
-                else:
-                    self.leavers.add(client, CloseCode.UNKNOWN_APP, "the app was removed")
-
-    def _know_apps(self, config: MagWSConfig) -> None:
-        self._apps = {app.key: app for app in config.apps}
-        self._limits = {app.id: _limits(config, app) for app in config.apps}
+        for client in self.clients.adopt(config):
+            self.leavers.add(client, CloseCode.UNKNOWN_APP, "the app was removed")
 
     # ------------------------------------------------------------ connections
 
     def open(self, upgrade: Upgrade) -> WebSocketSession:
         """The session of one new connection; one that closes at once when it is not wanted."""
         try:
-            app = self._app_for(upgrade)
+            app = self.clients.app_for(upgrade)
         except ProtocolError as error:
             self.traffic.refused += 1
             return RefusedConnection(error)
-        socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
-        while socket_id in self.clients[app.id]:
-            socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
-        session = Session(socket_id, self._limits[app.id], now_s=self._clock.monotonic_s(), hide=self._hide)
+        socket_id, limits = self.clients.new_socket_id(app.id), self.clients.limits[app.id]
+        session = Session(socket_id, limits, now_s=self._clock.monotonic_s(), hide=self._hide)
         return Client(self, app, socket_id, session, self._clock)
 
     def opened(self, client: Client) -> None:
-        self.clients[client.app.id][client.socket_id] = client
-        self._count += 1
+        self.clients.add(client)
         self.traffic.connected(client.socket_id, client.app.id)
 
     def closed(self, client: Client, code: int) -> None:
-        if self.clients[client.app.id].pop(client.socket_id, None) is not None:
-            self._count -= 1
+        self.clients.remove(client)
         self.leavers.drop(client)
         self._questions.drop(client)
         for name in list(client.session.channels):
@@ -157,16 +129,14 @@ class Plane:
 
     def close_all(self) -> None:
         """Refuse new connections, and ask everybody to come back, at a pace."""
-        self.closing = True
-        for clients in self.clients.values():
-            for client in list(clients.values()):
-                self.leaving(client)
+        self.clients.closing = True
+        for client in self.clients:
+            self.leaving(client)
 
     def abort_all(self) -> None:
         """Drop every connection at once."""
-        for clients in self.clients.values():
-            for client in list(clients.values()):
-                client.connection.abort()
+        for client in self.clients:
+            client.connection.abort()
 
     async def forget_waiting(self) -> None:
         """Ask extensions nothing more; what waits for their answers is lost."""
@@ -174,7 +144,7 @@ class Plane:
         await self.broadcasts.close()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.clients)
 
     # ------------------------------------------------------------ what clients ask
 
@@ -217,10 +187,9 @@ class Plane:
         self._checked_s = now_s
         self.feed.stand()  # a storage plane that came back with another history may not have told anybody
         self.registry.expire(now_s)
-        for clients in self.clients.values():
-            for client in list(clients.values()):
-                if client.check_liveness(now_s) is Liveness.DEAD:
-                    client.close(CloseCode.NO_PONG, "no pong: the client was silent too long")
+        for client in self.clients:
+            if client.check_liveness(now_s) is Liveness.DEAD:
+                client.close(CloseCode.NO_PONG, "no pong: the client was silent too long")
 
     @property
     def deliveries(self) -> int:
@@ -228,20 +197,6 @@ class Plane:
         return self._fanout.deliveries
 
     # ------------------------------------------------------------ inside
-
-    def _app_for(self, upgrade: Upgrade) -> AppConfig:
-        key = upgrade.path.removeprefix(PREFIX)
-        if not upgrade.path.startswith(PREFIX) or not key or "/" in key:
-            raise NoSuchPath("the address is not /app/<key>")
-        app = self._apps.get(key)
-        if app is None:
-            raise UnknownApp("no app has this key")
-        _check_version(upgrade.query)
-        if self.closing or self._count >= self._config.max_connections:
-            raise OverCapacity("the server takes no more connections now")
-        if len(self.clients[app.id]) >= app.max_connections:
-            raise OverQuota("the app has as many connections as it may have")
-        return app
 
     def _subscribe(self, client: Client, wish: Subscribe) -> None:
         name = wish.channel
@@ -335,7 +290,7 @@ class Plane:
 
     def _relayed(self, client: Client, error: MagError | None) -> None:
         """Tell a client that its event did not go out, if it is still there."""
-        if error is not None and client.socket_id in self.clients.get(client.app.id, ()):
+        if error is not None and self.clients.has(client):
             client.connection.send_frames(frames.error(CLIENT_EVENT_REFUSED, self._hide(str(error))))
 
     def _send(self, message: Broadcast) -> None:
@@ -349,7 +304,7 @@ class Plane:
             chain.after(message.context())
 
     def _max_data_bytes(self, app_id: str) -> int:
-        limits = self._limits.get(app_id)
+        limits = self.clients.limits.get(app_id)
         return 0 if limits is None else limits.max_event_bytes
 
     def _greet(self, client: Client) -> None:
@@ -376,25 +331,5 @@ class Plane:
             member.close(CloseCode.OVER_CAPACITY, "too slow: unsent messages exceed the buffer")
 
 
-def _limits(config: MagWSConfig, app: AppConfig) -> Limits:
-    return Limits(
-        activity_timeout_s=config.activity_timeout_s,
-        max_channels=config.max_channels,
-        client_events=app.client_events,
-        client_events_per_s=app.client_events_per_s,
-        max_event_bytes=app.max_event_bytes,
-    )
-
-
 def _row_limits(config: MagWSConfig) -> dict[str, int]:
     return {app.id: app.max_row_bytes for app in config.apps}
-
-
-def _check_version(query: Mapping[str, str]) -> None:
-    version = query.get("protocol")
-    if version is None:
-        raise UnsupportedProtocol("no protocol version given", CloseCode.NO_VERSION)
-    if not (version.isascii() and version.isdigit() and len(version) <= 4):
-        raise UnsupportedProtocol("the protocol version is not a number", CloseCode.BAD_VERSION_FORMAT)
-    if int(version) not in VERSIONS:
-        raise UnsupportedProtocol("only protocol versions 5, 6 and 7 are spoken here", CloseCode.UNSUPPORTED_VERSION)
