@@ -267,7 +267,7 @@ class Session:
 
     def figure(self, name: str, kind: str, value: float) -> None:
         """One figure."""
-        self._offer(wire.Figure(name, kind, float(value)))
+        self._offer(wire.Figure(said(name, MAX_MESSAGE_CHARACTERS), kind, float(value)))
 
 
 def _seconds(value: object) -> float:

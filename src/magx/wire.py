@@ -17,6 +17,8 @@ from msgspec import Raw, Struct
 
 PROTOCOL = "magx/1"
 MAX_FRAME_BYTES = 1_048_576
+MAX_TOLD_BYTES = 65_536
+"""Of a `Log` or a `Figure`: their values are decoded as they come."""
 WINDOW = 64
 """Questions that either side may have in flight, each way."""
 MAX_EVENTS = 64

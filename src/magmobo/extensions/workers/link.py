@@ -42,6 +42,8 @@ PING_S, DEAF_S = 1.0, 5.0
 UNREAD_BYTES = 4 * wire.MAX_FRAME_BYTES
 _TICK_S = 0.005
 _LATE_ANSWERS = 4096
+_BYTES_PER_CREDIT = {wire.Api: 32_768, wire.Log: 4096, wire.Figure: 4096}
+"""What nobody asked for costs one, and one more for so many bytes: lines are decoded as they come, arguments not."""
 
 
 class Link(asyncio.Protocol):
@@ -57,8 +59,9 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._frames = wire.Frames()
         self._credit = Credit(self._loop.time())
-        self._taken = self._unasked = 0
+        self._answers = self._unasked = 0
         self._late: OrderedDict[int, None] = OrderedDict()
+        self._forgotten_id = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = inf
         self._ping_id, self._ping_due_s, self._deaf_due_s = 0, inf, inf
@@ -73,9 +76,9 @@ class Link(asyncio.Protocol):
             wire.Acked: self._on_acked,
             wire.Proceed: self._on_proceed,
             wire.Pong: self._on_pong,
-            wire.Api: self._on_api,
-            wire.Log: self._on_told,
-            wire.Figure: self._on_told,
+            wire.Api: keeper.on_api,
+            wire.Log: keeper.on_told,
+            wire.Figure: keeper.on_told,
         }
 
     # ------------------------------------------------------------ questions
@@ -141,7 +144,7 @@ class Link(asyncio.Protocol):
             return
         self._late[asked.id] = None  # its answer may be on the way already
         if len(self._late) > _LATE_ANSWERS:
-            self._late.popitem(last=False)
+            self._forgotten_id = max(self._forgotten_id, self._late.popitem(last=False)[0])
         self.window.give(hook=asked.hook)
         self.send(wire.Cancel(asked.id))
 
@@ -196,11 +199,10 @@ class Link(asyncio.Protocol):
                     if asked is not None and not asked.answer.done():
                         asked.answer.set_result(frame.result)
                 else:
-                    self._take[type(frame)](frame)
+                    self._take_else(frame, len(body))
         except ProtocolFault as fault:
             self._fault(str(fault))
             return
-        self._taken += len(bodies)
         if self._unasked or len(bodies) == TURN_FRAMES:
             self._yield(whole=len(bodies) < TURN_FRAMES)
         if self._frames.is_partial or self._whole_due_s != inf:
@@ -226,9 +228,9 @@ class Link(asyncio.Protocol):
 
     def _yield(self, *, whole: bool) -> None:
         """Read on later, when the worker has used up its credit or others should have their turn."""
-        unasked, self._unasked, taken, self._taken = self._unasked, 0, self._taken, 0
+        unasked, self._unasked, answers, self._answers = self._unasked, 0, self._answers, 0
         self._credit.per_s = self._keeper.frames_per_s()
-        pause_s = self._credit.spend(unasked, taken - unasked, self._loop.time())
+        pause_s = self._credit.spend(unasked, answers, self._loop.time())
         if (pause_s > 0 or not whole) and self._transport is not None:
             self._pause()
             self._loop.call_later(pause_s, self._go_on)
@@ -250,20 +252,36 @@ class Link(asyncio.Protocol):
 
     # ------------------------------------------------------------ frames
 
+    def _take_else(self, frame: wire.FromWorker, size_bytes: int) -> None:
+        kind = type(frame)
+        unit_bytes = _BYTES_PER_CREDIT.get(kind)
+        if unit_bytes is not None:
+            if kind is not wire.Api and size_bytes > wire.MAX_TOLD_BYTES:
+                raise ProtocolFault(f"a line or a figure of {size_bytes} bytes, the limit is {wire.MAX_TOLD_BYTES}")
+            self._unasked += 1 + size_bytes // unit_bytes
+        self._take[kind](frame)
+
     def _answered(self, number: int, *, is_call: bool) -> Asked | None:
         """The question of this answer; None when nobody waits for it any more. Raises: ProtocolFault."""
         asked = self.pending.get(number)
         if asked is None:
-            if number not in self._late:
+            if not self._is_late(number):
                 raise ProtocolFault("an answer to what was not asked, or answered before")
-            del self._late[number]
+            self._late.pop(number, None)
             return None
         if is_call is (asked.events > 0):
             raise ProtocolFault("an answer of another kind than the question")
         del self.pending[number]
+        self._answers += 1
         self._spin.came()
         self.window.give(hook=asked.hook)
         return asked
+
+    def _is_late(self, number: int) -> bool:
+        """Whether nobody waits any more for this answer, as far back as that is known; it costs, and earns nothing."""
+        late = number in self._late or 0 < number <= self._forgotten_id
+        self._unasked += late
+        return late
 
     def _on_ready(self, ready: wire.Ready) -> None:
         if self.ready.done() and not self.ready.cancelled():
@@ -299,7 +317,7 @@ class Link(asyncio.Protocol):
 
     def _on_proceed(self, proceed: wire.Proceed) -> None:
         asked = self.pending.get(proceed.id)
-        if asked is None and proceed.id in self._late:
+        if asked is None and self._is_late(proceed.id):
             return
         if asked is None or asked.permit is None or asked.permit.done():
             raise ProtocolFault("it lets go on what is not its to let")
@@ -310,14 +328,6 @@ class Link(asyncio.Protocol):
         if self._ping_due_s == inf or pong.id != self._ping_id:
             raise ProtocolFault("an answer to a ping that was not sent")
         self._ping_due_s = inf
-
-    def _on_api(self, api: wire.Api) -> None:
-        self._unasked += 1
-        self._keeper.on_api(api)
-
-    def _on_told(self, told: wire.Log | wire.Figure) -> None:
-        self._unasked += 1
-        self._keeper.on_told(told)
 
     def _fault(self, what: str) -> None:
         self.cut()
