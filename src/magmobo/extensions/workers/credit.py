@@ -1,8 +1,8 @@
 """How many frames a worker may send of its own accord: questions, lines of its log, figures.
 
-They cost the node's loop time, asked for or not, granted or refused; a large one counts as several. Each answer it gives earns some, so an honest
-extension that logs and counts in every hook never runs out; one that floods is not read from for a moment, which
-costs its own calls time and nobody else's. Boundary: no I/O.
+They cost the node's loop time, asked for or not, granted or refused; a large one counts as several. Each answer it
+gives earns some, so an honest extension that logs and counts in every hook never runs out; one that floods is not read
+from for a moment, which costs its own calls time and nobody else's. Boundary: no I/O.
 """
 
 from __future__ import annotations
