@@ -235,6 +235,28 @@ class AnswerTooLarge(MagError):
         return f"the answer is larger than {self.limit_bytes} bytes"
 
 
+class NodeOfOtherVersion(MagError):
+    """The node does not know what this `mag` asks of it, they are of two versions; nothing was done."""
+
+    code = "MAG-ADMIN-011"
+    exit_code = 2
+    remedy = (
+        "Use the `mag` that the node was started with, leave out what the text names, or start the node again with the "
+        "version that `mag --version` says."
+    )
+
+    def __init__(self, own_version: str, node_version: str, reason: str) -> None:
+        super().__init__(own_version, node_version, reason)
+        self.own_version, self.node_version, self.reason = own_version, node_version, reason
+
+    def __str__(self) -> str:
+        if self.node_version == self.own_version:
+            both = f"the node runs another build of {self.own_version} than this mag"
+        else:
+            both = f"the node runs {self.node_version or 'another version'}, this mag is {self.own_version}"
+        return f"{both}: {self.reason}"
+
+
 def data_folder_error(path: Path, error: OSError) -> DataFolderError:
     """The coded error for what the system said about a file below the data folder `path`."""
     reason = (error.strerror or type(error).__name__).lower()

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from magmobo.contracts.errors import MagError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from magmobo.admin.client import AdminClient
     from magmobo.admin.data_folder import DataFolder
+    from magmobo.admin.errors import NodeOfOtherVersion, NodeRefused
     from magmobo.contracts.commands import Command
     from magmobo.contracts.secret import Secret
     from magmobo.node.settings import NodeOptions, Settings
 
 T = TypeVar("T")
+UNKNOWN_FIELD = '" is unknown; '
+"""How a node says that it does not know a field, in every version."""
 
 
 class Session:
@@ -99,25 +104,38 @@ def client_for(folder: DataFolder, timeout_s: float) -> AdminClient:
 
 
 def ask(client: AdminClient, command: Command, reply: type[T], *, dry_run: bool = False, wait_s: float = 0.0) -> T:
-    """The node's reply to one command. Raises: what `AdminClient` raises."""
+    """The node's reply to one command. Raises: what `AdminClient` raises; NodeOfOtherVersion."""
     import msgspec
 
-    from magmobo.admin.errors import ControlConnectionLost
+    from magmobo.admin.errors import ControlConnectionLost, NodeRefused
+    from magmobo.admin.params import params_of
 
-    answer = client.ask(command.name, msgspec.to_builtins(command, enc_hook=_revealed), dry_run=dry_run, wait_s=wait_s)
+    try:
+        answer = client.ask(command.name, params_of(command), dry_run=dry_run, wait_s=wait_s)
+    except NodeRefused as refused:
+        raise _because_of_versions(client, refused) or refused from None
     try:
         return msgspec.convert(answer, reply)
     except msgspec.ValidationError as error:
         raise ControlConnectionLost("its answer is not one we understand") from error
 
 
-def _revealed(value: Any) -> str:
-    """What only the node may see: the control socket is the one place where it is sent in the clear."""
-    from magmobo.contracts.secret import Secret
+def _because_of_versions(client: AdminClient, refused: NodeRefused) -> NodeOfOtherVersion | None:
+    """What it comes from when a node does not know a command of ours, or a field of one, which were made by no user."""
+    from magmobo import __version__
+    from magmobo.admin.errors import NodeOfOtherVersion
 
-    if isinstance(value, Secret):
-        return value.reveal()
-    raise NotImplementedError(type(value).__name__)
+    is_field = refused.fault_code == "MAG-CMD-002" and UNKNOWN_FIELD in refused.text
+    if not is_field and refused.fault_code != "MAG-CMD-001":
+        return None
+    try:
+        found = client.status().get("version")
+    except MagError:
+        found = None
+    version = found if isinstance(found, str) else ""
+    if not is_field and version in ("", __version__):
+        return None  # what answers that command does not run there
+    return NodeOfOtherVersion(__version__, version, f"{refused.text} [{refused.fault_code}]")
 
 
 def fields_of(reply: Any) -> dict[str, Any]:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from msgspec import Struct, json
+from msgspec import NODEFAULT, Struct, json, structs, to_builtins
 
 from magmobo.admin.data_folder import DataFolder
 from magmobo.admin.server import ControlServer
+from magmobo.cli.schemadocs import COMMANDS
 from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.planes import NodeStatus
 
 
 class Asked(Struct, frozen=True):
-    """One command as it came through the door."""
+    """One command as it came through the door, fields that were left out as the node takes them."""
 
     command: str
     params: Any
@@ -37,6 +38,7 @@ class FakeOperators:
     def __init__(self, replies: Mapping[str, Any]) -> None:
         self.replies = dict(replies)
         self.asked: list[Asked] = []
+        self.sent: list[bytes] = []
         self.ended: list[str] = []
 
     def status(self) -> NodeStatus:
@@ -59,7 +61,9 @@ class FakeOperators:
         dry_run: bool = False,
         idempotency_key: str = "",
     ) -> bytes:
-        asked = Asked(command, json.decode(params), actor, timeout_s, dry_run, idempotency_key)
+        self.sent.append(params)
+        taken = _defaults(command) | json.decode(params)
+        asked = Asked(command, taken, actor, timeout_s, dry_run, idempotency_key)
         self.asked.append(asked)
         try:
             reply = self.replies[command]
@@ -72,6 +76,15 @@ class FakeOperators:
             return reply if isinstance(reply, bytes) else json.encode(reply)
         finally:
             self.ended.append(command)
+
+
+def _defaults(command: str) -> dict[str, Any]:
+    """What the node takes for fields of a command that are not sent; of one that nobody declared, nothing."""
+    fields = [field for one in COMMANDS if one.name == command for field in structs.fields(one) if not field.required]
+    return {
+        field.encode_name: to_builtins(field.default_factory() if field.default is NODEFAULT else field.default)
+        for field in fields
+    }
 
 
 @asynccontextmanager
