@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.integration.extensions.lifecycle_parts import ADMIN, READ, TABLES, execute, node_at, package
 
+from magmobo.extensions.lifecycle import leftovers
 from magmobo.extensions.lifecycle.leftovers import remove_tree
 
 DEPTH = 3000
@@ -65,6 +66,26 @@ def test_links_are_removed_and_not_followed(tmp_path: Path, kept: Path) -> None:
     (tmp_path / "alias").symlink_to(kept)
     remove_tree(tmp_path / "alias")
     assert not (tmp_path / "alias").is_symlink()
+    assert (kept / "file").read_text() == "ours"
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_folder_that_becomes_a_link_meanwhile_is_not_followed(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, depth: int
+) -> None:
+    """As a worker that is being ended could do it, between the look at a folder and what follows from it."""
+    folder = tmp_path / "changing"
+    inner = folder.joinpath(*["inner"] * (depth - 1))
+    inner.mkdir(parents=True)
+    (inner / "to").symlink_to(kept)
+    kept.chmod(0o755)
+    with monkeypatch.context() as looked_before:
+        looked_before.setattr(leftovers.stat, "S_ISDIR", lambda mode: True)
+        with pytest.raises(OSError, match="to"):
+            remove_tree(folder)
+    assert kept.stat().st_mode & 0o777 == 0o755
+    remove_tree(folder)
+    assert not folder.exists()
     assert (kept / "file").read_text() == "ours"
 
 

@@ -2,13 +2,15 @@
 
 A worker may nest folders deeper than any path may name, or close them to everybody. So nothing here recurses, keeps a
 descriptor for each level or says a long path: what lies below a folder is moved beside it, then the folder is empty.
-Boundary: the worker has ended, and the folder that this one lies in is the node's. Links are removed, never followed.
+Boundary: the folder that this one lies in is the node's. Links are removed, never followed, also where a worker that is
+being ended exchanges a folder for one meanwhile: then this fails, and is tried again.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,10 +42,22 @@ def remove_tree(folder: Path) -> None:
 def _is_gone(parent: int, name: str) -> bool:
     """Remove a file; a folder is opened to us, and stays."""
     if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-        os.chmod(name, 0o700, dir_fd=parent)
+        _open_up(parent, name)
         return False
     os.unlink(name, dir_fd=parent)
     return True
+
+
+def _open_up(parent: int, name: str) -> None:
+    """On Linux by its descriptor: a mode that is set by a name follows a link that has come in the folder's place."""
+    if sys.platform != "linux":
+        os.chmod(name, 0o700, dir_fd=parent, follow_symlinks=False)
+        return
+    descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        Path(f"/proc/self/fd/{descriptor}").chmod(0o700)
+    finally:
+        os.close(descriptor)
 
 
 def _lift(top: int, name: str) -> None:
