@@ -18,21 +18,39 @@ if TYPE_CHECKING:
     import structlog
 
 LINES_KEPT = 1000
+CHARS_KEPT = 1_000_000
+"""Of one extension, however few lines that are."""
 LINES_PER_SECOND = 100
 MESSAGE_CHARS = 2000
 FIELDS = 20
+KEY_CHARS = 60
 FIELD_CHARS = 500
 TRACE, TRACE_CHARS = "trace", 4000
 """Where an error was raised is worth more room, and its end most."""
+HIDDEN_CHARS = 1000
+"""A text is cut to so much more before secrets are taken out of it: of half a one nobody would know that it is one."""
 LEVELS = ("debug", "info", "warning", "error")
 
 
 class _Pages:
     def __init__(self) -> None:
-        self.lines: deque[tuple[int, LogLine]] = deque(maxlen=LINES_KEPT)
-        self.number = 0
+        self.lines: deque[tuple[int, LogLine]] = deque()
+        self.number = self.chars = 0
         self.second, self.in_second, self.left_out = 0, 0, 0
         self.grown = asyncio.Event()
+
+    def add(self, line: LogLine) -> None:
+        if len(self.lines) == LINES_KEPT:
+            self._drop()
+        self.number += 1
+        self.lines.append((self.number, line))
+        self.chars += _chars(line)
+        while self.chars > CHARS_KEPT:
+            self._drop()
+        self.grown.set()
+
+    def _drop(self) -> None:
+        self.chars -= _chars(self.lines.popleft()[1])
 
 
 class ExtensionJournal:
@@ -58,8 +76,8 @@ class ExtensionJournal:
             pages.left_out += 1
             return
         known = level if level in LEVELS else "info"
-        cut = {self._hide(str(key)[:60]): self._hide(_cut(key, str(value))) for key, value in _first(fields)}
-        self._write(pages, extension_id, now_s, known, self._hide(message[:MESSAGE_CHARS]), cut)
+        cut = {self._cut(str(key), KEY_CHARS): self._value(key, str(value)) for key, value in _first(fields)}
+        self._write(pages, extension_id, now_s, known, self._cut(message, MESSAGE_CHARS), cut)
 
     async def read(self, extension_id: str, *, after: int, limit: int, wait_s: float) -> ExtensionLog:
         """At most `limit` lines behind `after`, waiting up to `wait_s` for the first."""
@@ -81,18 +99,24 @@ class ExtensionJournal:
         """The extension is gone."""
         self._pages.pop(extension_id, None)
 
+    def _value(self, key: str, value: str) -> str:
+        if key == TRACE:
+            return self._hide(value[-TRACE_CHARS - HIDDEN_CHARS :])[-TRACE_CHARS:]
+        return self._cut(value, FIELD_CHARS)
+
+    def _cut(self, text: str, chars: int) -> str:
+        return self._hide(text[: chars + HIDDEN_CHARS])[:chars]
+
     def _write(
         self, pages: _Pages, extension_id: str, now_s: float, level: str, message: str, fields: Mapping[str, str]
     ) -> None:
         at = datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        pages.number += 1
-        pages.lines.append((pages.number, LogLine(at, level, message, dict(fields))))
-        pages.grown.set()
+        pages.add(LogLine(at, level, message, dict(fields)))
         getattr(self._log, level)(message, extension=extension_id, said=dict(fields))
 
 
-def _cut(key: object, value: str) -> str:
-    return value[-TRACE_CHARS:] if key == TRACE else value[:FIELD_CHARS]
+def _chars(line: LogLine) -> int:
+    return len(line.message) + sum(len(key) + len(value) for key, value in line.fields.items())
 
 
 def _first(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from magmobo.extensions.journal import (
     FIELD_CHARS,
+    FIELDS,
     LINES_KEPT,
     LINES_PER_SECOND,
     MESSAGE_CHARS,
@@ -56,7 +57,7 @@ async def test_lines_are_bounded_in_number_and_size() -> None:
     scene = Scene()
     for number in range(LINES_KEPT + 10):
         scene.now_s += 1
-        scene.journal.add("a", "info", f"{number} " + "x" * 5000, {})
+        scene.journal.add("a", "info", f"{number} " + "x" * (5000 if number > LINES_KEPT else 500), {})
     lines = await scene.lines()
     assert len(lines) == LINES_KEPT
     assert max(map(len, lines)) == MESSAGE_CHARS
@@ -69,6 +70,30 @@ async def test_secrets_are_hidden_in_text_and_fields() -> None:
     page = await scene.journal.read("a", after=0, limit=10, wait_s=0)
     assert "s3cret" not in str(page)
     assert "s3cret" not in str(scene.log.lines)
+
+
+async def test_large_lines_are_fewer() -> None:
+    scene = Scene()
+    for number in range(400):
+        scene.now_s += 1
+        scene.journal.add("a", "info", str(number), {str(field): "x" * FIELD_CHARS for field in range(FIELDS)})
+    page = await scene.journal.read("a", after=0, limit=1000, wait_s=0)
+    assert 90 < len(page.lines) < 100
+    assert page.lines[-1].message == "399"
+    for _ in range(LINES_KEPT):
+        scene.now_s += 1
+        scene.journal.add("a", "info", "short", {})
+    assert await scene.lines() == ["short"] * LINES_KEPT
+    assert scene.journal._pages["a"].chars == len("short") * LINES_KEPT
+
+
+async def test_a_secret_that_is_cut_is_hidden_too() -> None:
+    scene = Scene()
+    long = {"key" * 19 + "s3cret": "x" * (FIELD_CHARS - 3) + "s3cret", "trace": "s3cret" + "x" * (TRACE_CHARS - 3)}
+    scene.journal.add("a", "info", "x" * (MESSAGE_CHARS - 3) + "s3cret", long)
+    line = (await scene.journal.read("a", after=0, limit=10, wait_s=0)).lines[0]
+    assert "s3c" not in str(line)
+    assert "ret" not in str(line)
 
 
 async def test_of_a_trace_the_end_is_kept() -> None:
