@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from magmobo.contracts.component import Component
 from magmobo.kernel import view
 from magmobo.kernel.board import Board
-from magmobo.kernel.context import Surroundings
 from magmobo.kernel.current import Current
 from magmobo.kernel.deadline import end
 from magmobo.kernel.health import HealthMonitor
 from magmobo.kernel.selection import Selection
 from magmobo.kernel.slot import PhaseFailed, Slot
 from magmobo.kernel.supervisor import Supervisor
+from magmobo.kernel.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from random import Random

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from magmobo.kernel.context import ComponentContext, Surroundings
+from magmobo.kernel.context import ComponentContext
 from magmobo.kernel.subscriptions import ComponentBus
+from magmobo.kernel.surroundings import Surroundings
 from magmobo.kernel.tasks import TaskSet
 
 

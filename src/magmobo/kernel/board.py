@@ -16,12 +16,12 @@ from magmobo.contracts.component import Component
 from magmobo.contracts.errors import Unavailable
 from magmobo.contracts.events import ComponentRegistered, ComponentUnregistered
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.context import Surroundings
 from magmobo.kernel.errors import ComponentNotAdded, NeedsNotRunning, UnknownComponent
 from magmobo.kernel.handles import Handle, Link
 from magmobo.kernel.lifecycle import State
 from magmobo.kernel.registry import Registry, declare
 from magmobo.kernel.slot import PhaseFailed, Slot
+from magmobo.kernel.surroundings import Surroundings
 
 _GIVE_UP_SHARE = 0.5
 

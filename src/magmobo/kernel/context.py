@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from msgspec import Struct
 
 from magmobo.contracts.audit import Audit
 from magmobo.contracts.bus import Bus
-from magmobo.contracts.clock import Clock
 from magmobo.contracts.stores import Cache, State, StateEntry, StateWatch
-from magmobo.kernel.bus.bus import EventBus
-from magmobo.kernel.services import Services
+from magmobo.kernel.surroundings import Surroundings
 from magmobo.kernel.tasks import TaskSet
-from magmobo.kernel.timeline import Timeline
 
 if TYPE_CHECKING:
     import structlog
@@ -27,19 +21,6 @@ if TYPE_CHECKING:
     from magmobo.contracts.planes import Vault
     from magmobo.kernel.commands.bus import ScopedCommands
     from magmobo.kernel.commands.handlers import Handler
-
-
-class Surroundings(Struct, frozen=True):
-    """What all components of a node have in common."""
-
-    instance_id: str
-    environment: str
-    version: str
-    data_dir: Path
-    bus: EventBus
-    clock: Clock
-    services: Services
-    timeline: Timeline
 
 
 class ComponentCommands:

@@ -16,11 +16,11 @@ from msgspec import Struct, structs
 from magmobo.contracts.clock import Clock
 from magmobo.kernel import view
 from magmobo.kernel.bus.bus import EventBus
-from magmobo.kernel.context import Surroundings
 from magmobo.kernel.lifecycle import State
 from magmobo.kernel.selftest import Finding
 from magmobo.kernel.services import Services
 from magmobo.kernel.stages import Stages
+from magmobo.kernel.surroundings import Surroundings
 from magmobo.kernel.timeline import Timeline
 
 if TYPE_CHECKING:

@@ -20,22 +20,18 @@ from magmobo.contracts.events import SystemReady, SystemShutdown
 from magmobo.kernel import view
 from magmobo.kernel.assembly import Assembly
 from magmobo.kernel.boot import BootSequence
-from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.choice import EVERYTHING, Choice, Resolve
 from magmobo.kernel.clock import SystemClock
-from magmobo.kernel.config.core import ObservabilityConfig
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.context import Surroundings
 from magmobo.kernel.errors import BootFailed, NotReady, describe, foreign
-from magmobo.kernel.handler_watch import HandlerWatch
 from magmobo.kernel.known import KnownSecrets
 from magmobo.kernel.membership import Membership
 from magmobo.kernel.observe.quiet import QuietLog
-from magmobo.kernel.services import KERNEL, KERNEL_ACTOR, Services
+from magmobo.kernel.services import KERNEL, KERNEL_ACTOR
 from magmobo.kernel.settings import Settings
 from magmobo.kernel.slot import Slot
 from magmobo.kernel.stages import Stages
-from magmobo.kernel.timeline import Timeline
+from magmobo.kernel.surroundings import make_surroundings
 
 if TYPE_CHECKING:
     from random import Random
@@ -100,45 +96,41 @@ class Kernel:
         on_exit: Callable[[str], None] | None = None,
         random: Random | None = None,
     ) -> None:
-        self._clock: Clock = clock or SystemClock()
         self._log = QuietLog(component=KERNEL)
         self.settings = Settings(config, source, start, versions, on_core_change, self._log)
         self._notices, self._on_exit = choice.notices, on_exit
-        observability: ObservabilityConfig = config.section("observability")
-        known = known or KnownSecrets()
-        known.learn(config)
-        handlers = HandlerWatch(lambda: self.services.metrics, self._log)
-        self.bus = EventBus(
-            origin=instance_id,
-            time_s=self._clock.time_s,
-            monotonic_s=self._clock.monotonic_s,
-            history_limit=observability.events_kept,
-            on_failure=handlers.failed,
-            on_timing=handlers.took,
-        )
-        self.services = Services(
-            data_dir=data_dir.absolute(),
-            instance_id=instance_id,
-            security=config.section("security"),
-            cache=config.section("cache"),
-            known=known,
-            bus=self.bus,
-            clock=self._clock,
-            log=self._log,
-            furnish=self._answer_commands,
-            vault=vault,
-        )
-        self._around = Surroundings(
+        self._around = make_surroundings(
+            config,
             instance_id=instance_id,
             environment=environment,
             version=version,
             data_dir=data_dir.absolute(),
-            bus=self.bus,
-            clock=self._clock,
-            services=self.services,
-            timeline=Timeline(self._clock.monotonic_s),
+            known=known or KnownSecrets(),
+            clock=clock or SystemClock(),
+            vault=vault,
+            log=self._log,
+            furnish=self._answer_commands,
         )
-        self._stages = Stages(
+        self.bus, self.services, self._clock = self._around.bus, self._around.services, self._around.clock
+        self._stages = self._make_stages(components, provided, choice, random)
+        self._membership = Membership(
+            self._ready_assembly, self._stages.memory, resolve, self.settings.admit, choice.sources
+        )
+        self.settings.join(self._around, self._stages, self._ready_assembly)
+        self._state: KernelState = "booting"
+        self._is_booting = self._was_started = self._is_leaving = False
+        self._leaving = asyncio.Lock()
+        self._reset: asyncio.Task[None] | None = None
+        self.services.metrics.collect_from(KERNEL, self._figures)
+
+    def _make_stages(
+        self,
+        components: Sequence[type[Component]],
+        provided: Mapping[type, object],
+        choice: Choice,
+        random: Random | None,
+    ) -> Stages:
+        return Stages(
             components,
             self.settings.current,
             provided,
@@ -150,15 +142,6 @@ class Kernel:
             on_exit=self._ask_to_end,
             is_active=lambda: self._state == "ready",
         )
-        self._membership = Membership(
-            self._ready_assembly, self._stages.memory, resolve, self.settings.admit, choice.sources
-        )
-        self.settings.join(self._around, self._stages, self._ready_assembly)
-        self._state: KernelState = "booting"
-        self._is_booting = self._was_started = self._is_leaving = False
-        self._leaving = asyncio.Lock()
-        self._reset: asyncio.Task[None] | None = None
-        self.services.metrics.collect_from(KERNEL, self._figures)
 
     # ------------------------------------------------------------ up
 

@@ -18,11 +18,11 @@ from magmobo.contracts.component import Component
 from magmobo.contracts.errors import Unavailable
 from magmobo.kernel.chronicle import record_reads
 from magmobo.kernel.config.loader import Config
-from magmobo.kernel.context import Surroundings
 from magmobo.kernel.current import Current
 from magmobo.kernel.deadline import end
 from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.services import KERNEL_ACTOR
+from magmobo.kernel.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from magmobo.kernel.assembly import Assembly

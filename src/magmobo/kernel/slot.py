@@ -17,13 +17,13 @@ from msgspec import Struct
 from magmobo.contracts.component import Component
 from magmobo.contracts.health import HealthReport
 from magmobo.kernel.belongings import Footprint
-from magmobo.kernel.context import Surroundings
 from magmobo.kernel.errors import IllegalTransition, describe
 from magmobo.kernel.handles import Link
 from magmobo.kernel.lifecycle import Lifecycle, State
 from magmobo.kernel.registry import Declaration
 from magmobo.kernel.supervision.errors import HookStuck, NotNow
 from magmobo.kernel.supervision.hooks import HookRunner
+from magmobo.kernel.surroundings import Surroundings
 from magmobo.kernel.tenant import Tenant
 from magmobo.kernel.turns import Turns
 

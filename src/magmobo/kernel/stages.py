@@ -26,7 +26,6 @@ from magmobo.kernel.boot import Stage, check_components
 from magmobo.kernel.choice import Choice
 from magmobo.kernel.chronicle import Chronicle
 from magmobo.kernel.config.core import ObservabilityConfig
-from magmobo.kernel.context import Surroundings
 from magmobo.kernel.current import Current
 from magmobo.kernel.deadline import end
 from magmobo.kernel.journal import BootJournal
@@ -34,6 +33,7 @@ from magmobo.kernel.memory import Memory
 from magmobo.kernel.observe.quiet import QuietLog
 from magmobo.kernel.selection import select
 from magmobo.kernel.services import KERNEL
+from magmobo.kernel.surroundings import Surroundings
 from magmobo.kernel.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:

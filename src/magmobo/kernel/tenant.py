@@ -12,9 +12,9 @@ from typing import Any
 
 from magmobo.contracts.component import Component
 from magmobo.kernel.belongings import Belongings
-from magmobo.kernel.context import Surroundings
 from magmobo.kernel.registry import Declaration
 from magmobo.kernel.supervision.errors import HookEscaped
+from magmobo.kernel.surroundings import Surroundings
 
 
 class Tenant:

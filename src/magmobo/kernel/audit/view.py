@@ -28,6 +28,8 @@ LOOKED_AT = 50_000
 LOOKED_BACK = 1000
 """An end further than this behind its beginning, or behind as many beginnings, may not be found."""
 _FIRST_WINDOW = 200
+_BEGINNINGS = frozenset({"intent", "package"})
+"""Phases of a command before it acts: that it was asked for, and which package that is about."""
 
 
 class Wanted(Struct, frozen=True):
@@ -114,7 +116,7 @@ class _Begun:
 
     def note(self, record: AuditRecord) -> None:
         """One that is shown."""
-        if record.payload.get("phase") == "intent":
+        if record.payload.get("phase") in _BEGINNINGS:
             self._commands[_command_of(record)] = None
             if len(self._commands) > LOOKED_BACK:
                 del self._commands[next(iter(self._commands))]
