@@ -76,7 +76,9 @@ def list_(data_dir: Path | None, timeout_s: float, watch: bool, as_json: bool) -
 @options.watch
 @options.as_json
 def show(extension_id: str, data_dir: Path | None, timeout_s: float, watch: bool, as_json: bool) -> int:
-    """What the extension ID may do, takes part in, reads and writes, and how it is."""
+    """What the extension ID may do, how much of it is used up and what waits for that, what it takes part in, reads and
+    writes, and how it is.
+    """
     client = client_of(data_dir, timeout_s)
 
     def once() -> int:
@@ -252,12 +254,14 @@ def logs(extension_id: str, lines: int, follow: bool, data_dir: Path | None, tim
 def events(
     extension_id: str, retry: bool, replay: float | None, data_dir: Path | None, timeout_s: float, as_json: bool
 ) -> int:
-    """Events that ID could not take (dead letters); deliver them, or a stretch of time, again."""
+    """Events that ID could not take (dead letters), and what of it waits for a limit; deliver dead letters, or a
+    stretch of time, again.
+    """
     command = ExtensionEvents(id=extension_id, retry=retry, replay_s=replay or 0.0)
     letters = ask(client_of(data_dir, timeout_s), command, DeadLetters)
     wished = ((retry, "what it could not take is delivered again"), (replay, "all of that time is delivered again"))
     done = [text for wish, text in wished if wish]
-    return tell("extension:events", letters, letter_lines(letters, done), as_json=as_json)
+    return tell("extension:events", letters, letter_lines(extension_id, letters, done), as_json=as_json)
 
 
 @click.command("extension:run")

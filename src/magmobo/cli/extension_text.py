@@ -17,9 +17,11 @@ from magmobo.contracts.extensions import (
     ExtensionInfo,
     ExtensionPage,
     GrantInfo,
+    LimitInfo,
     LogLine,
     SandboxReport,
     TrustedKeys,
+    WaitInfo,
 )
 
 _RISKS = {"low": "dim", "medium": "cyan", "high": "yellow", "critical": "red"}
@@ -91,6 +93,13 @@ def detail_lines(detail: ExtensionDetail) -> Iterator[str]:
         yield _row("settings", ", ".join(f"{key} = {value}" for key, value in detail.settings.items()))
     if detail.backlog or detail.dead:
         yield _row("events", f"{detail.backlog} wait, {detail.dead} could not be taken")
+    for limit in detail.limits:
+        if text := _limit_text(limit):
+            yield _row("used", text)
+    for wait in detail.waits:
+        yield _row("waits", wait_text(wait))
+        if step := _way_on(info.id, wait, detail.grants):
+            yield as_typed(_row("", f"`{step}` lets it go on at once"))
     if detail.figures:
         yield _row("figures", ", ".join(f"{name} {_number(value)}" for name, value in detail.figures.items()))
     if len(detail.versions) > 1:
@@ -126,6 +135,41 @@ def _grant_line(grant: GrantInfo) -> str:
     return f"    {risk} {printable(grant.capability):<28} {printable('; '.join(text for text in about if text))}"
 
 
+def _limit_text(limit: LimitInfo) -> str:
+    """What is used up of a capability; empty when nothing is to be said."""
+    found = []
+    if limit.budget_per_day is not None:
+        spent = f"{limit.spent_today} of {limit.budget_per_day} calls of today on all nodes"
+        found.append(f"{spent} (each tells every second), anew at {limit.renews_at}")
+    if limit.refused:
+        found.append(f"{limit.rate_per_minute} a minute, {limit.refused} refused here since the node started")
+    if limit.limited:
+        found.append("calls wait for the next day" if limit.limited == "budget" else "calls wait for the rate")
+    return f"{limit.capability}  {'; '.join(found)}" if found else ""
+
+
+def wait_text(wait: WaitInfo) -> str:
+    """What does not go on for now, why, until when, and what is behind it."""
+    names = " or ".join(wait.capabilities)
+    why = (
+        f"the budget of {names} is used up" if wait.kind == "budget" else f"a rate{names and f' of {names}'} is used up"
+    )
+    what = "event" if wait.handler.startswith("event:") else "job"
+    return f"{wait.handler} until {wait.until}: {why}; {counted(wait.behind, what)} behind it, none is lost"
+
+
+def _way_on(extension_id: str, wait: WaitInfo, grants: Sequence[GrantInfo]) -> str:
+    """What ends a wait for a budget, as a command: the grant that it comes from is raised."""
+    if wait.kind != "budget":
+        return ""
+    for grant in grants:
+        known = EXTENSION_CAPABILITIES.get(grant.capability)
+        had = (grant.capability, *(known.implies if known else ()))
+        if grant.state == "granted" and grant.budget_per_day and any(name in had for name in wait.capabilities):
+            return f"mag extension:grant {extension_id} {grant.capability} --budget N"
+    return ""
+
+
 def next_step(info: ExtensionInfo, grants: Sequence[GrantInfo]) -> str:
     """What an operator would do now, as a command; empty when nothing waits."""
     if info.pending_version or any(grant.state == "pending" and not grant.optional for grant in grants):
@@ -157,11 +201,15 @@ def key_lines(keys: TrustedKeys) -> Iterator[str]:
     yield from table([["key", "name", "public", "since"], *rows])
 
 
-def letter_lines(letters: DeadLetters, done: Sequence[str] = ()) -> Iterator[str]:
-    """What was done about events that could not be taken, and those that are left."""
+def letter_lines(extension_id: str, letters: DeadLetters, done: Sequence[str] = ()) -> Iterator[str]:
+    """What was done about events that could not be taken, what waits, and those that are left."""
     yield from done
+    for wait in letters.waits:
+        yield f"waits: {printable(wait_text(wait))}"
+    if letters.waits:
+        yield as_typed(f"`mag extension:show {printable(extension_id)}` says what is used up, and what lets it go on")
     if not letters.letters:
-        if not done:
+        if not done and not letters.waits:
             yield "every event was taken"
         return
     rows = [

@@ -70,14 +70,14 @@ class Answers:
 
     async def install(self, command: InstallExtension, call: Call) -> ExtensionDetail:
         data = self._staging.package(command.sha256)
-        detail = await self._lifecycle.install(data, call.actor, dry_run=call.dry_run)
+        detail = await self._lifecycle.install(data, call.actor, trace_id=call.trace_id, dry_run=call.dry_run)
         if not call.dry_run:
             self._staging.drop(command.sha256)
         return detail
 
     async def upgrade(self, command: UpgradeExtension, call: Call) -> ExtensionDetail:
         data = self._staging.package(command.sha256)
-        detail = await self._lifecycle.upgrade(data, call.actor, dry_run=call.dry_run)
+        detail = await self._lifecycle.upgrade(data, call.actor, trace_id=call.trace_id, dry_run=call.dry_run)
         if not call.dry_run:
             self._staging.drop(command.sha256)
         return detail

@@ -71,6 +71,22 @@ function pairs(entries) {
   return list;
 }
 
+// What is used up of a capability; empty when nothing is to be said.
+function limitText(limit) {
+  const found = [
+    limit.budget_per_day && `${limit.spent_today} of ${limit.budget_per_day} calls of today on all nodes, anew at ${timeText(limit.renews_at)}`,
+    limit.refused && `${limit.rate_per_minute} a minute, ${limit.refused} refused here since the node started`,
+    limit.limited && (limit.limited === "budget" ? "calls wait for the next day" : "calls wait for the rate"),
+  ].filter(Boolean).join("; ");
+  return found && `${visible(limit.capability)}: ${found}`;
+}
+
+function waitText(wait) {
+  const of = wait.capabilities.length ? ` of ${wait.capabilities.map(visible).join(" or ")}` : "";
+  return `${visible(wait.handler)} waits until ${timeText(wait.until)}: the ${visible(wait.kind)}${of} is used up. ${wait.behind} wait with it, none is lost. ` +
+    "It goes on at once when the limit is raised or the capability is revoked.";
+}
+
 function card(detail, done) {
   const { info } = detail;
   const shown = element("section", "card live extension");
@@ -93,10 +109,11 @@ function card(detail, done) {
   shown.append(head);
   if (info.detail) shown.append(element("p", "banner warn words", visible(info.detail)));
   if (info.pending_version) shown.append(element("p", "banner warn", `Version ${visible(info.pending_version)} waits for approval; this one goes on.`));
+  for (const wait of detail.waits) shown.append(element("p", "banner warn words", waitText(wait)));
   shown.append(element("p", "", visible(detail.description)), grantTable(detail.grants, tail), pairs([
     ["Reads", detail.reads.map(visible).join(", ")], ["Writes", detail.writes.map(visible).join(", ")],
     ["Takes part in", bound.join(", ")], ["Signed by", visible(info.signer_name ? `${info.signer_name} (${info.signer})` : info.signer)], ["Sandbox", visible(info.tier)],
-    ["Restarts", info.restarts ? String(info.restarts) : ""],
+    ["Used up", detail.limits.map(limitText).filter(Boolean).join(" · ")], ["Restarts", info.restarts ? String(info.restarts) : ""],
     ["Events", detail.backlog || detail.dead ? `${detail.backlog} wait, ${detail.dead} could not be taken` : ""],
     ["Figures", Object.entries(detail.figures).map(([name, value]) => `${visible(name)} ${value}`).join(", ")],
   ]));

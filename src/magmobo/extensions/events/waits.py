@@ -141,4 +141,7 @@ async def read_waits(connection: Connection, extension_id: str, time_s: float) -
     if there is None or not there[0]:
         return ()
     rows = await (await connection.execute(_READ, (time_s, extension_id, time_s))).fetchall()
-    return [WaitInfo(handler, names, kind, rfc3339(round(until_s)), behind) for handler, names, kind, until_s, behind in rows]
+    return [
+        WaitInfo(handler, names, kind, rfc3339(round(until_s)), behind)
+        for handler, names, kind, until_s, behind in rows
+    ]

@@ -246,6 +246,24 @@ class Core:
         """Say it on the bus."""
         self.ports.bus.emit(event)
 
+    async def admit(self, action: str, version: Version, actor: Actor, trace_id: str, *, previous: str = "") -> None:
+        """Put on record which package a command brings, once that is known and before anything comes of it; the record
+        of the command itself has the digest alone. `previous`: the version that it follows.
+
+        Raises: AuditUnavailable.
+        """
+        payload = {
+            "command": action.replace(".", ":"),
+            "phase": "package",
+            "extension": version.manifest.id,
+            "version": version.version,
+            "signer": version.signer,
+            "sha256": version.sha256,
+            "tier": await self.ports.tier(),
+        }
+        said = payload | {"previous": previous} if previous else payload
+        await self.ports.audit.record(action, actor=actor, payload=said, trace_id=trace_id)
+
     async def note(self, extension_id: str, what: str, **facts: Any) -> None:
         """Record what the plane did by itself. Protecting the node does not wait for a disk."""
         payload: Mapping[str, Any] = {"extension": extension_id, "what": what, **facts}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.events import ExtensionInstalled, ExtensionUninstalled
 from magmobo.extensions.lifecycle.core import Core, reason_of
 from magmobo.extensions.lifecycle.errors import AlreadyInstalled, DataOfAnother, StillHere
@@ -35,16 +36,18 @@ class Installing:
         self._core, self._storage = core, storage
         self._store = core.store
 
-    async def install(self, data: bytes, *, dry_run: bool = False) -> Entry:
+    async def install(self, data: bytes, actor: Actor, trace_id: str, *, dry_run: bool = False) -> Entry:
         """The extension as it is now, or would be.
 
-        Raises: AlreadyInstalled, DataOfAnother, GuestsRefused, RequirementsUnmet, and what `read_package` raises.
+        Raises: AlreadyInstalled, DataOfAnother, GuestsRefused, RequirementsUnmet, AuditUnavailable, and what
+        `read_package` raises.
         """
         async with self._core.change() as connection:
             package = await self._core.read(data)
             entry = self._entry(package)
             await self._check(entry, package)
             if not dry_run:
+                await self._core.admit("extension.install", entry.current, actor, trace_id)
                 await self._install(connection, entry, package, data)
         if not dry_run:
             self._core.tell(ExtensionInstalled(extension_id=entry.id, version=package.version))

@@ -104,9 +104,9 @@ class Lifecycle:
 
     # ------------------------------------------------------------ coming and going
 
-    async def install(self, data: bytes, actor: Actor, *, dry_run: bool = False) -> ExtensionDetail:
+    async def install(self, data: bytes, actor: Actor, *, trace_id: str = "", dry_run: bool = False) -> ExtensionDetail:
         """Install a package. Raises: what `Installing.install` raises."""
-        entry = await self._core.whole(self._installing.install(data, dry_run=dry_run))
+        entry = await self._core.whole(self._installing.install(data, actor, trace_id, dry_run=dry_run))
         return await self._views.detail(entry)
 
     async def uninstall(
@@ -117,12 +117,12 @@ class Lifecycle:
         await self._core.removals.settled()
         return await self.list()
 
-    async def upgrade(self, data: bytes, actor: Actor, *, dry_run: bool = False) -> ExtensionDetail:
+    async def upgrade(self, data: bytes, actor: Actor, *, trace_id: str = "", dry_run: bool = False) -> ExtensionDetail:
         """Bring an extension to a package's version; with more capabilities it waits for approval.
 
-        Raises: UpgradeRefused, UpgradeFailed, and reasons not to try.
+        Raises: UpgradeRefused, UpgradeFailed, AuditUnavailable, and reasons not to try.
         """
-        entry = await self._core.whole(self._upgrade(data, dry_run=dry_run))
+        entry = await self._core.whole(self._upgrade(data, actor, trace_id, dry_run=dry_run))
         return await self._views.detail(entry)
 
     async def rollback(self, extension_id: str, actor: Actor, *, dry_run: bool = False) -> ExtensionDetail:
@@ -130,7 +130,7 @@ class Lifecycle:
         await self._core.whole(self._rollback(extension_id, dry_run=dry_run))
         return await self.show(extension_id)
 
-    async def _upgrade(self, data: bytes, *, dry_run: bool) -> Entry:
+    async def _upgrade(self, data: bytes, actor: Actor, trace_id: str, *, dry_run: bool) -> Entry:
         core = self._core
         async with core.change() as connection:
             package = await core.read(data)
@@ -145,6 +145,7 @@ class Lifecycle:
                 await core.check_may_run(would_be, version)
             if dry_run:
                 return would_be
+            await core.admit("extension.upgrade", version, actor, trace_id, previous=entry.current.version)
             if waits:
                 async with connection.transaction():
                     await core.store.add_version(connection, entry.id, version, data)
