@@ -95,7 +95,7 @@ def test_a_filter_that_would_run_without_end_ends(tmp_path: Path) -> None:
     code = (
         "import json, sys\n"
         "from magmobo.extensions.package.validate import read_manifest\n"
-        "from magmobo.extensions.events.filters import compile_filter\n"
+        "from magmobo.extensions.languages.filters import compile_filter\n"
         "found = read_manifest(sys.stdin.buffer.read())\n"
         "test = compile_filter(found.events[0].where)\n"
         "test({'data': {'x': 'a' * 5000 + '!'}})\n"

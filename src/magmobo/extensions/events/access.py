@@ -19,9 +19,9 @@ from magmobo.extensions.events.bodies import (
     PUBLISHED_TOPIC,
     RETRIED_TOPIC,
 )
-from magmobo.extensions.events.filters import Predicate, compile_filter
 from magmobo.extensions.events.log import Logged
 from magmobo.extensions.installed import Grant, Installed
+from magmobo.extensions.languages.filters import Predicate, compile_filter
 from magmobo.extensions.package.manifest import EventBinding
 from magmobo.extensions.package.scopes import channel_in, parse_table, topic_words, topics_meet
 

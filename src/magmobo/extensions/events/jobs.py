@@ -20,12 +20,12 @@ from magmobo.contracts.clock import Clock
 from magmobo.contracts.errors import MagError, Unavailable
 from magmobo.extensions.events.access import Holds
 from magmobo.extensions.events.backlog import RETRY_AFTER_S
-from magmobo.extensions.events.cron import next_after
 from magmobo.extensions.events.dead import Dead, keep_dead
 from magmobo.extensions.events.errors import JobRefused
 from magmobo.extensions.events.log import Connection, Desk
 from magmobo.extensions.events.waits import JOB, MOST_S, Wait, Waits
 from magmobo.extensions.installed import Installed, Question
+from magmobo.extensions.languages.cron import next_after
 from magmobo.extensions.package.manifest import JobBinding
 from magmobo.extensions.workers.errors import HandlerFailed, WorkerBusy, WorkerUnavailable
 from magx import wire

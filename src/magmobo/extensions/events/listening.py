@@ -13,9 +13,9 @@ from magmobo.contracts.bus import Bus, Subscription
 from magmobo.contracts.errors import MagError
 from magmobo.contracts.events import Envelope
 from magmobo.extensions.events.bodies import CHANGE_TOPIC, PUBLISHED_TOPIC, of_envelope, unpack
-from magmobo.extensions.events.filters import Predicate, compile_filter
 from magmobo.extensions.events.intake import Intake, Logger
 from magmobo.extensions.events.subscriptions import Followed
+from magmobo.extensions.languages.filters import Predicate, compile_filter
 from magmobo.extensions.package.scopes import topic_words, topics_meet
 
 _OWN_WAY = (CHANGE_TOPIC, PUBLISHED_TOPIC)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from magmobo.contracts.clock import Clock
-from magmobo.contracts.events import Event
+from magmobo.contracts.events import declared_events
 from magmobo.contracts.planes import Database
 from magmobo.extensions.events.bodies import of_published
 from magmobo.extensions.events.errors import EventRefused, EventsTooDeep, JobRefused
@@ -165,7 +165,7 @@ class EventMethods:
     def _check_name(self, installed: Installed, name: str) -> None:
         """What is not its own to say is on record. Raises: EventRefused."""
         if not self._node_names:
-            self._node_names = frozenset(["auth", *(topic.partition(".")[0] for topic in _topics())])
+            self._node_names = frozenset(["auth", *(event.topic.partition(".")[0] for event in declared_events())])
         if name.partition(".")[0] in self._node_names:
             self._gatekeeper.denied(installed, _EMIT, "events.publish", "name")
             raise EventRefused(f"{name} would be an event of the node; begin with a word of your own")
@@ -177,10 +177,3 @@ class EventMethods:
 
 def _packed(value: Any) -> bytes:
     return msgspec.msgpack.encode(value)
-
-
-def _topics() -> Sequence[str]:
-    waiting = list(Event.__subclasses__())
-    for event in waiting:
-        waiting += event.__subclasses__()
-    return [event.topic for event in waiting if event.topic]

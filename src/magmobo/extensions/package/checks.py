@@ -175,7 +175,7 @@ def _rows(binding: EventBinding, manifest: Manifest, path: str) -> Iterator[Prob
 def _filter(binding: EventBinding, path: str) -> Iterator[Problem]:
     if not binding.where:
         return
-    from magmobo.extensions.events.filters import compile_filter  # re2: only for those that have one
+    from magmobo.extensions.languages.filters import compile_filter  # re2: only for those that have one
 
     try:
         compile_filter(binding.where)
@@ -205,7 +205,7 @@ def _jobs(manifest: Manifest) -> Iterator[Problem]:
 
 
 def _cron(text: str, path: str) -> Iterator[Problem]:
-    from magmobo.extensions.events.cron import check_cron  # cronsim: only for those that have one
+    from magmobo.extensions.languages.cron import check_cron  # cronsim: only for those that have one
 
     try:
         check_cron(text)

@@ -17,7 +17,7 @@ from magmobo.contracts.extensions import CapabilityName, ExtensionId
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,59}(?![\s\S])")]
 Text = Annotated[str, Meta(max_length=500)]
 Filter = Mapping[str, Any]
-"""`{"data.duration_s": {"$gt": 1}}`; see `extensions.events.filters`."""
+"""`{"data.duration_s": {"$gt": 1}}`; see `extensions.languages.filters`."""
 
 
 class CapabilityRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from magmobo.extensions.events.filters import compile_filter
+from magmobo.extensions.languages.filters import compile_filter
 from magmobo.extensions.package.scopes import topic_words, topics_meet
 from magx.filters import passes, topic_matches
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magmobo.extensions.events.cron import check_cron, next_after
-from magmobo.extensions.events.errors import CronRefused
+from magmobo.extensions.languages.cron import check_cron, next_after
+from magmobo.extensions.languages.errors import CronRefused
 
 
 def at(*parts: int) -> float:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magmobo.extensions.events.errors import FilterRefused
-from magmobo.extensions.events.filters import compile_filter
+from magmobo.extensions.languages.errors import FilterRefused
+from magmobo.extensions.languages.filters import compile_filter
 
 EVENT = {
     "id": "1",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from magmobo.extensions.events.errors import CronRefused
+from magmobo.extensions.languages.errors import CronRefused
 
 MAX_CHARS = 100
 _SOME_DAY_S = 1_735_689_600.0  # a schedule comes or does not, whenever it is asked

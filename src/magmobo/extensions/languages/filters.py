@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from magmobo.extensions.events.errors import FilterRefused
+from magmobo.extensions.languages.errors import FilterRefused
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 _Test = Callable[[Any], bool]
