@@ -227,7 +227,10 @@ class HookUnavailable(MagError):
     code = "MAG-EXT-002"
     http_status = 503
     retryable = True
-    remedy = "`mag extension:list` shows how it is; `mag extension:disable ID` takes it out of the way."
+    remedy = (
+        "`mag extension:list` shows how it is, `mag extension:logs ID` what it said; `mag extension:disable ID` takes it "
+        "out of the way."
+    )
 
     def __init__(self, point: str, extension: str, reason: str, retry_s: float = 0.0) -> None:
         super().__init__(point, extension, reason, retry_s)

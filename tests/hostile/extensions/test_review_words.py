@@ -58,6 +58,25 @@ async def test_a_no_and_an_error_are_one_bounded_line(tmp_path: Path) -> None:
         assert is_calm(str(failed.value)), str(failed.value)[:200]
 
 
+LEAKS = """
+@ext.hook("api.rbac_check")
+async def fails(call):
+    raise KeyError("row 4711 of customers, password hunter2")
+"""
+
+
+async def test_clients_are_not_told_what_an_error_of_a_guard_says(tmp_path: Path) -> None:
+    async with mediation(tmp_path) as plane:
+        plane.be_patient()
+        await plane.running(installed(tmp_path, "leaky", LEAKS, hooks=[{"point": "api.rbac_check"}]))
+        chain = plane.board.point("api.rbac_check").chain
+        assert chain is not None
+        with pytest.raises(HookUnavailable) as failed:
+            await chain.before(RequestContext(**REQUEST, anonymous=True, headers={}, body_bytes=0))
+        assert "4711" not in f"{failed.value} {failed.value.args}"
+        assert any("4711" in message for _, message in plane.logs), "whoever runs the node finds nothing"
+
+
 def test_figures_that_no_number_holds_spoil_no_page(tmp_path: Path) -> None:
     registry = MetricsRegistry()
     said: list[tuple[str, str, str]] = []

@@ -138,7 +138,8 @@ class Binding:
                 extension=self.extension_id, point=self.point, seconds=OPEN_S, error=str(error), code=error.code,
             )  # fmt: skip
         if self.fails_closed:
-            raise HookUnavailable(self.point, self.extension_id, str(error), self._limited_s()) from error
+            said = _RAISED if isinstance(error, HandlerFailed) else str(error)
+            raise HookUnavailable(self.point, self.extension_id, said, self._limited_s()) from error
 
     def misread(self, reason: str) -> None:
         """Its answer is not one. Raises: as `failed`."""
@@ -165,4 +166,6 @@ class Binding:
         return max(0.0, self._limited_until_s - self._time_s())
 
 
+_RAISED = "it raised an error, which is in its log"
+"""Clients are told why they must wait. What an error says was not meant for them: a row, an address, a secret."""
 _TOO_OFTEN = "it failed too often and is left alone for a while"

@@ -179,7 +179,9 @@ async def test_a_failure_is_skipped_or_denied_as_the_point_says(stage: Stage, er
     assert (await stage.chain("plain").before(NOTE)).text == "ab"
     with pytest.raises(HookUnavailable) as caught:
         await stage.chain("guard").before(NOTE)
-    assert (caught.value.extension, caught.value.reason) == ("one-guard", str(error))
+    told = "it raised an error, which is in its log" if isinstance(error, HandlerFailed) else str(error)
+    assert (caught.value.extension, caught.value.reason) == ("one-guard", told)
+    assert caught.value.__cause__ is error
 
 
 async def test_a_manifest_may_harden_a_point_and_never_soften_it(stage: Stage) -> None:
