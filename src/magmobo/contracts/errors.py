@@ -228,8 +228,8 @@ class HookUnavailable(MagError):
     http_status = 503
     retryable = True
     remedy = (
-        "`mag extension:list` shows how it is, `mag extension:logs ID` what it said; `mag extension:disable ID` takes it "
-        "out of the way."
+        "`mag extension:list` shows how it is, `mag extension:logs ID` what it said; "
+        "`mag extension:disable ID` takes it out of the way."
     )
 
     def __init__(self, point: str, extension: str, reason: str, retry_s: float = 0.0) -> None:
