@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
 from magmobo.extensions.gate.gatekeeper import Gatekeeper
-from magmobo.extensions.gate.ledger import Tally
 from magmobo.extensions.installed import Installed, Question
 from magmobo.extensions.workers.api import Dispatcher
 from magmobo.extensions.workers.asked import CURRENT
 from magmobo.extensions.workers.backoff import Backoff
 from magmobo.extensions.workers.errors import (
-    CallTimedOut,
-    HandlerDenied,
     HandlerFailed,
     WorkerBusy,
     WorkerEnded,
@@ -34,6 +31,7 @@ from magmobo.extensions.workers.life import Life, Spawn
 from magmobo.extensions.workers.link import Link
 from magmobo.extensions.workers.process import Ended, Process
 from magmobo.extensions.workers.states import WorkerState
+from magmobo.extensions.workers.tallies import Tallies, counted, result_of
 from magmobo.extensions.workers.totals import Totals
 from magmobo.extensions.workers.window import WindowFull
 from magx import wire
@@ -41,16 +39,8 @@ from magx import wire
 if TYPE_CHECKING:
     import structlog
 
-T = TypeVar("T")
 START_TIMEOUT_S = 10.0
 IDLE_FINISH_S = 1.0
-_RESULTS = {
-    HandlerDenied: "denied",
-    HandlerFailed: "failed",
-    CallTimedOut: "timeout",
-    WorkerEnded: "ended",
-    asyncio.CancelledError: "cancelled",
-}
 
 
 def _nobody(*_: Any) -> None:
@@ -103,7 +93,7 @@ class Worker:
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._backoff = Backoff()
-        self._tallies: dict[str, Tally] = {}
+        self._tallies = Tallies(gatekeeper, installed.id)
         self._totals, self._restarts = Totals(), 0
         self._asked_for_health = 0
 
@@ -131,7 +121,7 @@ class Worker:
     async def _ask(self, question: Question) -> Raw:
         handler = question.handler
         hook = handler.startswith("hook:")
-        tally = self._tallies.get(handler) or self._tally(handler)
+        tally = self._tallies[handler]  # as `counted` does it, without one more coroutine for each hook
         began_s = time.perf_counter()
         try:
             deadline_s = self._time_s() + question.timeout_s
@@ -147,7 +137,7 @@ class Worker:
                 link.abandon(asked)
                 raise
         except BaseException as error:
-            tally.note(_RESULTS.get(type(error), "unavailable"), time.perf_counter() - began_s)
+            tally.note(result_of(error), time.perf_counter() - began_s)
             raise
         tally.note("ok", time.perf_counter() - began_s)
         return answer
@@ -156,14 +146,15 @@ class Worker:
         """As `ask`, for a hook that decides when `proceed` runs; that runs here, says whether it went well, and must
         not raise. Its time does not count. Raises: as `ask`; HandlerFailed for a hook that ends without it.
         """
-        return await self._counted(question.handler, self._around(question, proceed))
+        return await counted(self._tallies[question.handler], self._around(question, proceed))
 
     async def deliver(self, subscription: str, items: Sequence[wire.Item], timeout_s: float) -> wire.Acked:
         """Hand over 1 to `wire.MAX_EVENTS` events; its answer says which of them it did not take.
 
         Raises: HandlerFailed, CallTimedOut, WorkerEnded, WorkerUnavailable, WorkerBusy; CallTooLarge: send fewer.
         """
-        return await self._counted(f"event:{subscription}", self._deliver(subscription, items, timeout_s))
+        tally = self._tallies[f"event:{subscription}"]
+        return await counted(tally, self._deliver(subscription, items, timeout_s))
 
     async def _around(self, question: Question, proceed: Callable[[], Awaitable[bool]]) -> Raw:
         deadline_s = self._time_s() + question.timeout_s
@@ -202,17 +193,6 @@ class Worker:
             raise
         return acked
 
-    async def _counted(self, handler: str, work: Coroutine[Any, Any, T]) -> T:
-        tally = self._tallies.get(handler) or self._tally(handler)
-        began_s = time.perf_counter()
-        try:
-            answer = await work
-        except BaseException as error:
-            tally.note(_RESULTS.get(type(error), "unavailable"), time.perf_counter() - began_s)
-            raise
-        tally.note("ok", time.perf_counter() - began_s)
-        return answer
-
     async def _reach(self, deadline_s: float, *, hook: bool) -> Link:
         """A link with a place on it, which is the caller's. Raises: WorkerUnavailable, WorkerBusy."""
         try:
@@ -240,11 +220,6 @@ class Worker:
                 raise WorkerUnavailable(self.installed.id, "it is stopped")
             await asyncio.shield(self._up)
         return self._link
-
-    def _tally(self, handler: str) -> Tally:
-        kind, _, name = handler.partition(":")
-        found = self._tallies[handler] = self._gatekeeper.tally(self.installed.id, kind, name)
-        return found
 
     # ------------------------------------------------------------ being there
 
