@@ -11,6 +11,8 @@ from tests.browser.support import Visit, sign_in, visiting
 from tests.integration.console.played_extensions import MARKUP, PlayedExtensions, grant
 from tests.integration.console.support import TOKEN, running_console
 
+from magmobo.contracts.extensions import LimitInfo, WaitInfo
+
 
 @asynccontextmanager
 async def looking_at_extensions(
@@ -42,6 +44,28 @@ async def test_each_shows_what_it_may_do_why_and_what_it_reads_and_writes() -> N
             await expect(shown).to_contain_text(words)
         await expect(card(visit.page, "guard")).to_contain_text(MARKUP)
         assert await visit.page.title() == "MagMoBo console"
+
+
+async def test_what_is_used_up_and_what_waits_for_it_is_seen() -> None:
+    async with looking_at_extensions() as (visit, played):
+        detail = played.details["delay-alerts"]
+        at = "2026-11-24T00:00:00Z"
+        limits = [
+            LimitInfo("database.read", 100, 3, "budget", 50, 50, at), LimitInfo("system.metrics", 10, 2, "rate"),
+            LimitInfo("api.emit_events", 100),
+        ]  # fmt: skip
+        waits = [WaitInfo("event:late", ["database.read"], "budget", at, 12)]
+        played.details["delay-alerts"] = replace(detail, limits=limits, waits=waits)
+        await visit.page.reload()
+        shown = card(visit.page, "delay-alerts")
+        for words in (
+            "database.read: 50 of 50 calls of today on all nodes, anew at", "3 refused here since the node started",
+            "calls wait for the next day", "system.metrics: 10 a minute, 2 refused", "calls wait for the rate",
+            "event:late waits until", "the budget of database.read is used up. 12 wait with it, none is lost.",
+        ):  # fmt: skip
+            await expect(shown).to_contain_text(words)
+        await expect(shown).not_to_contain_text("api.emit_events")
+        await expect(card(visit.page, "guard")).not_to_contain_text("Used up")
 
 
 async def test_the_riskiest_is_read_first() -> None:

@@ -15,10 +15,12 @@ from tests.integration.extensions.lifecycle_parts import PlayedDatabase, execute
 from tests.integration.extensions.mediation import Mediation, grant, installed, mediation
 
 from magmobo.contracts.errors import Unavailable
+from magmobo.contracts.extensions import LimitInfo
 from magmobo.extensions.gate.budgets import EVERY_S, Budgets
-from magmobo.extensions.gate.errors import BudgetSpent
+from magmobo.extensions.gate.errors import BudgetSpent, RateLimited
 from magmobo.extensions.gate.gatekeeper import Gatekeeper
 from magmobo.extensions.gate.hours import DAY_S
+from magmobo.extensions.gate.limits import read_limits
 from magmobo.extensions.installed import ApiMethod, Caller, Installed
 from magmobo.extensions.lifecycle.schema import MIGRATIONS
 from magmobo.testing.clock import FakeClock
@@ -43,7 +45,7 @@ class GateNode:
     """Gate and budgets of one node."""
 
     def __init__(self, dsn: str, plane: Mediation, folder: Path, clock: FakeClock, budget: int | None) -> None:
-        self.database = PlayedDatabase(dsn)
+        self.database, self.clock = PlayedDatabase(dsn), clock
         self.gatekeeper = Gatekeeper(clock, plane.audit, plane.bus, plane.metrics.scoped(f"n{id(self)}"))
         self.running: dict[str, Installed] = {}
         self.tasks: list[asyncio.Task[None]] = []
@@ -277,3 +279,67 @@ async def test_nodes_that_tell_much_at_once_do_not_wait_for_each_other(nodes: No
             *(node.budgets._exchange(DAY, back if place % 2 else there) for place, node in enumerate(made))
         )
     assert {calls for _, _, calls in rows(dsn, SPENT)} == {9}
+
+
+# ---------------------------------------------------------------- what operators read
+
+
+async def shown(node: GateNode, of: str = "one") -> dict[str, LimitInfo]:
+    async with node.database.session() as connection:
+        grants, time_s = node.running[of].grants, node.clock.time_s()
+        return {one.capability: one for one in await read_limits(connection, node.gatekeeper, of, grants, time_s)}
+
+
+async def test_what_is_spent_is_read_over_all_nodes_at_most_a_round_late(nodes: Nodes) -> None:
+    async with nodes.start() as one, nodes.start() as two:
+        one.spend(4)
+        assert (await shown(one))["realtime.broadcast"] == LimitInfo(
+            "realtime.broadcast", 100_000, 0, "", 10, 4, "2024-10-05T00:00:00Z"
+        )
+        assert (await shown(two))["realtime.broadcast"].spent_today == 0, "not told yet"
+        await nodes.rounds([one])
+        assert (await shown(two))["realtime.broadcast"].spent_today == 4, "two did not hear of it, the database did"
+        two.spend(6)
+        await nodes.rounds([two])
+        for node in (one, two):
+            seen = (await shown(node))["realtime.broadcast"]
+            assert (seen.spent_today, seen.limited) == (10, "budget")
+        await nodes.clock.advance(DAY_S)
+        for node in (one, two):
+            seen = (await shown(node))["realtime.broadcast"]
+            assert (seen.spent_today, seen.limited, seen.renews_at) == (0, "", "2024-10-06T00:00:00Z")
+
+
+async def test_an_extension_that_runs_nowhere_is_shown_as_the_database_has_it(nodes: Nodes, dsn: str) -> None:
+    async with nodes.start() as node:
+        execute(dsn, f"insert into mag.extension_spent values ({DAY}, 'one', 'realtime.broadcast', 12)")
+        execute(dsn, f"insert into mag.extension_spent values ({DAY}, 'other', 'realtime.broadcast', 99)")
+        seen = (await shown(node))["realtime.broadcast"]
+        assert (seen.spent_today, seen.limited) == (12, "budget"), "a budget that was lowered below what is spent"
+
+
+async def test_what_was_kept_back_is_counted_on_the_node_that_did(nodes: Nodes, tmp_path: Path) -> None:
+    async with nodes.start() as one, nodes.start() as two:
+        one.spend(13)
+        assert (await shown(one))["realtime.broadcast"].refused == 3
+        assert (await shown(two))["realtime.broadcast"].refused == 0
+        limited = {"database.read": grant("database.read", rate_per_minute=60)}
+        one.running["one"].grants = limited
+        with pytest.raises(RateLimited):
+            one.spend(61, method=READ)
+        assert await shown(one) == {"database.read": LimitInfo("database.read", 60, 1, "rate")}
+        await nodes.clock.advance(1)
+        assert await shown(one) == {"database.read": LimitInfo("database.read", 60, 1)}
+        one.running["one"].grants = {}
+        assert await shown(one) == {}
+        one.gatekeeper.forget("one")
+        one.running["one"].grants = limited
+        assert await shown(one) == {"database.read": LimitInfo("database.read", 60)}
+
+
+async def test_looking_takes_no_call_and_writes_nothing(nodes: Nodes, dsn: str) -> None:
+    async with nodes.start() as node:
+        for _ in range(20):
+            await shown(node)
+        assert node.spend(100) == 10
+    assert rows(dsn, SPENT) == [("one", "realtime.broadcast", 10)]

@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 
 DRAIN_S = 5.0
 STANDING_SESSIONS = 4
-"""Connections beside `pool_size` that are held for good; made when they are asked for."""
+"""Connections beside `pool_size` that are held for good; made when they are asked for. `MagDSConfig` counts them, too,
+for who chooses max_connections.
+"""
 
 
 class _Ways(Struct, frozen=True):

@@ -61,7 +61,17 @@ class MagDSConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(gt=0, le=3_600, description="a request's statement that takes longer is told as a slow query"),
         LIVE,
     ] = 1.0
-    pool_size: Annotated[int, Meta(ge=1, le=100, description="whole connections for COPY, DDL and long work"), LIVE] = 8
+    pool_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="whole connections for COPY, DDL and long work. max_connections of the server needs room for "
+            "them, for multiplexer_connections, 2 of live changes, up to 4 kept for good where extensions run, "
+            "and up to 3 for each extension that uses the database: on each node",
+        ),
+        LIVE,
+    ] = 8
     pool_idle_s: Annotated[
         float, Meta(gt=0, le=86_400, description="an unused whole connection is closed after"), LIVE
     ] = 60
