@@ -11,6 +11,7 @@ from msgspec import Raw
 from tests.integration.extensions.mediation import Mediation, installed, mediation
 from tests.unit.extensions.package.making import asked, manifest
 
+from magmobo.contracts.extensions import GrantCapability
 from magmobo.contracts.hooks import BroadcastContext
 from magmobo.extensions.events.access import Viewer
 from magmobo.extensions.events.log import Logged
@@ -25,10 +26,8 @@ HEARS_HOOK = "realtime.before_broadcast"
 
 
 def decided(read: Any, name: str, **less: Any) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "scope": {}, "rate_per_minute": None, "budget_per_day": None, "expires_at_s": None, "hours": "", "by": "admin",
-    }  # fmt: skip
-    return {name: grants.granted_less("demo", read.request(name), **(said | less))}
+    wanted = GrantCapability(id="demo", wanted=name, **less)
+    return {name: grants.granted_less(read.request(name), wanted, expires_at_s=None, by="admin")}
 
 
 @pytest.mark.parametrize(

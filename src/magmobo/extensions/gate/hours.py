@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 
 DAY_S = 86_400
-_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
 @lru_cache(maxsize=256)

@@ -99,10 +99,7 @@ class Granting:
                 version = entry.versions[sha256]
                 request = version.manifest.request(wanted.wanted)
                 if request is not None:
-                    decision = granted_less(
-                        entry.id, request, scope=wanted.scope, rate_per_minute=wanted.rate_per_minute,
-                        budget_per_day=wanted.budget_per_day, expires_at_s=expires_at_s, hours=wanted.hours, by=by,
-                    )  # fmt: skip
+                    decision = granted_less(request, wanted, expires_at_s=expires_at_s, by=by)
                     _check_planned(entry.id, request)
                     changed = changed.with_decisions(sha256, {**version.decisions, request.name: decision})
             if changed is entry:

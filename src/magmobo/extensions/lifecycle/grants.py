@@ -7,13 +7,13 @@ nothing. Source: CONTRACTS section 5.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
 from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, PLANNED_CAPABILITIES, Risk
+from magmobo.extensions.gate.hours import parse as parse_hours
 from magmobo.extensions.installed import Grant
 from magmobo.extensions.lifecycle.errors import GrantRefused
 from magmobo.extensions.lifecycle.records import GRANTED, PENDING, REFUSED, REVOKED, Decision, Decisions
@@ -21,10 +21,12 @@ from magmobo.extensions.package.manifest import CapabilityRequest, Manifest
 from magmobo.extensions.package.scopes import KINDS, SCOPE_KINDS, asked_for, covers, scope_problem
 from magmobo.extensions.package.upgrades import capability_diff, rate_of
 
+if TYPE_CHECKING:
+    from magmobo.contracts.extensions import GrantCapability
+
 N = TypeVar("N", int, float)
 PLANE = "plane"
 """Who decides what is not asked about."""
-_HOURS = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 _MAX_SCOPES = 200
 
 
@@ -60,27 +62,22 @@ def granted(request: CapabilityRequest, by: str) -> Decision:
 
 
 def granted_less(
-    extension_id: str,
-    request: CapabilityRequest,
-    *,
-    scope: Mapping[str, Sequence[str]],
-    rate_per_minute: int | None,
-    budget_per_day: int | None,
-    expires_at_s: float | None,
-    hours: str,
-    by: str,
+    request: CapabilityRequest, wanted: GrantCapability, *, expires_at_s: float | None, by: str
 ) -> Decision:
-    """What a request asks for, or less of it: kinds that `scope` names are as it says. Raises: GrantRefused."""
-    if problem := _problem(request, scope, rate_per_minute, hours):
-        raise GrantRefused(extension_id, request.name, problem)
+    """What a request asks for, or less of it: kinds that the scope of `wanted` names are as it says.
+
+    Raises: GrantRefused.
+    """
+    if problem := _problem(request, wanted.scope, wanted.rate_per_minute, wanted.hours):
+        raise GrantRefused(wanted.id, request.name, problem)
     return Decision(
         capability=request.name,
         state=GRANTED,
-        scope={**scope_of(request), **{kind: list(names) for kind, names in scope.items()}},
-        rate_per_minute=rate_per_minute or rate_of(request),
-        budget_per_day=budget_per_day,
+        scope={**scope_of(request), **{kind: list(names) for kind, names in wanted.scope.items()}},
+        rate_per_minute=wanted.rate_per_minute or rate_of(request),
+        budget_per_day=wanted.budget_per_day,
         expires_at_s=expires_at_s,
-        hours=hours,
+        hours=wanted.hours,
         by=by,
     )
 
@@ -173,7 +170,7 @@ def _problem(
                 return f"the manifest does not ask for {name}"
     if rate_per_minute is not None and rate_per_minute > rate_of(request):
         return f"the manifest asks for {rate_of(request)} calls a minute"
-    if hours and _HOURS.fullmatch(hours) is None:
+    if hours and parse_hours(hours) is None:
         return f"{hours!r} are no hours such as 09:00-17:00"
     return ""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.unit.extensions.package.making import asked, calm, manifest
 
-from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, PLANNED_CAPABILITIES, Risk
+from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, PLANNED_CAPABILITIES, GrantCapability, Risk
 from magmobo.extensions.installed import Grant
 from magmobo.extensions.lifecycle import grants
 from magmobo.extensions.lifecycle.errors import GrantRefused
@@ -35,10 +35,9 @@ def scoped(*tables: str, name: str = "database.read", **more: Any) -> dict[str, 
 def narrowed(read: Manifest, name: str = "database.read", **less: Any) -> Decision:
     request = read.request(name)
     assert request is not None
-    given_less: dict[str, Any] = {
-        "scope": {}, "rate_per_minute": None, "budget_per_day": None, "expires_at_s": None, "hours": "", "by": "admin",
-    }  # fmt: skip
-    return grants.granted_less("demo", request, **(given_less | less))
+    expires_at_s = less.pop("expires_at_s", None)
+    wanted = GrantCapability(id="demo", wanted=name, **less)
+    return grants.granted_less(request, wanted, expires_at_s=expires_at_s, by="admin")
 
 
 def test_low_risk_is_granted_the_rest_waits_and_planned_ones_are_refused() -> None:
@@ -111,6 +110,7 @@ def test_grants_end_by_time() -> None:
         ({"rate_per_minute": 101}, "asks for 100"),
         ({"hours": "9-17"}, "no hours"),
         ({"hours": "09:00-24:00"}, "no hours"),
+        ({"hours": "0\u0669:00-17:00"}, "no hours"),
     ],
 )
 def test_a_grant_is_what_was_asked_for_or_less(less: dict[str, Any], why: str) -> None:
