@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, cast
 
-from msgspec import Raw
-
+from magmobo.extensions.installed import Question
 from magmobo.extensions.workers.asked import Asked
 from magmobo.extensions.workers.credit import Credit
 from magmobo.extensions.workers.errors import (
@@ -84,28 +83,20 @@ class Link(asyncio.Protocol):
     # ------------------------------------------------------------ questions
 
     def call(
-        self,
-        handler: str,
-        argument: Raw,
-        timeout_s: float,
-        deadline_s: float,
-        chain: tuple[str, ...],
-        above: Asked | None,
-        *,
-        hook: bool,
-        around: bool = False,
+        self, question: Question, deadline_s: float, above: Asked | None, *, hook: bool, around: bool = False
     ) -> Asked:
-        """Ask, having taken a place; the place is free again when the answer is there.
+        """Ask on behalf of the call `above`, having taken a place; the place is free again when the answer is there.
 
         Raises: WorkerEnded, WorkerBusy, CallTooLarge; the place is free then.
         """
         number = self.last_id + 1
         left_ms = max(1, int((deadline_s - self._loop.time()) * 1000))
-        asked = Asked(number, handler, hook, chain, timeout_s, deadline_s, self._loop.create_future(), above)
+        handler, answer = question.handler, self._loop.create_future()
+        asked = Asked(number, handler, hook, question.chain, question.timeout_s, deadline_s, answer, above)
         if around:
             asked.permit = self._loop.create_future()
             asked.answer.add_done_callback(asked.without_permit)
-        self._ask(asked, wire.Call(number, handler, left_ms, argument))
+        self._ask(asked, wire.Call(number, handler, left_ms, question.argument))
         return asked
 
     def deliver(self, subscription: str, items: Sequence[wire.Item], timeout_s: float, deadline_s: float) -> Asked:

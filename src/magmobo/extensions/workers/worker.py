@@ -128,9 +128,7 @@ class Worker:
             link = self._link
             if link is None or not link.window.take_now(hook=hook):
                 link = await self._reach(deadline_s, hook=hook)
-            asked = link.call(
-                handler, question.argument, question.timeout_s, deadline_s, question.chain, CURRENT.get(), hook=hook
-            )
+            asked = link.call(question, deadline_s, CURRENT.get(), hook=hook)
             try:
                 answer: Raw = await asked.answer
             except asyncio.CancelledError:
@@ -159,16 +157,7 @@ class Worker:
     async def _around(self, question: Question, proceed: Callable[[], Awaitable[bool]]) -> Raw:
         deadline_s = self._time_s() + question.timeout_s
         link = await self._reach(deadline_s, hook=True)
-        asked = link.call(
-            question.handler,
-            question.argument,
-            question.timeout_s,
-            deadline_s,
-            question.chain,
-            CURRENT.get(),
-            hook=True,
-            around=True,
-        )
+        asked = link.call(question, deadline_s, CURRENT.get(), hook=True, around=True)
         try:
             goes_on = asked.permit is not None and await asked.permit
             if goes_on:
