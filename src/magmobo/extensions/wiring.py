@@ -122,6 +122,7 @@ class Rooms:
             vault=lambda: context.vault,
             clock=context.clock,
             log=context.log,
+            hide=context.hide,
             spawn=lambda coroutine, name: context.spawn(coroutine, name=name),
             config=config,
             tier=self._tier,

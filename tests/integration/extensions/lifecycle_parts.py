@@ -392,7 +392,7 @@ def _node(
         database=database, guests=guests, migrations=MigrationService(database.session, guests, hooks=board, bus=bus),
         make_worker=make_worker, hooks=router if live is None else live.router, events=router.events,
         endpoints=router.endpoints, audit=audit, bus=bus, vault=lambda: vault, clock=clock,
-        log=structlog.stdlib.get_logger(), spawn=spawn,
+        log=structlog.stdlib.get_logger(), hide=lambda text: text.replace("hunter", "***"), spawn=spawn,
         config=lambda: settings, tier=tier, rights_of=rights_of, used=lambda *_: 0, tables=MIGRATIONS,
         forget=forgotten.append, premises=FixedPremises(folder / "extensions"), node_version="0.1.0",
     )  # fmt: skip

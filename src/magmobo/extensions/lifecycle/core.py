@@ -54,7 +54,7 @@ class Core:
 
     def __init__(self, ports: Ports, stage: Stage) -> None:
         self.ports, self.stage = ports, stage
-        self.store = Store(ports.database)
+        self.store = Store(ports.database, ports.hide)
         self._secrets = OwnSecrets(ports.vault)
         self.settings = Settings(self._secrets)
         self.removals = Removals(

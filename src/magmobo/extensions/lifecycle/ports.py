@@ -161,7 +161,7 @@ class Ports:
 
     `tables` are the migrations of namespace `extensions`, those of the event log too. `tier` tells the sandbox that
     this machine gives; `used` counts calls of an extension by capability; `forget` is told of one that was uninstalled;
-    `spawn` runs a task that ends with the component.
+    `spawn` runs a task that ends with the component; `hide` takes secrets out of texts.
     """
 
     database: Database
@@ -176,6 +176,7 @@ class Ports:
     vault: Callable[[], Vault]
     clock: Clock
     log: structlog.stdlib.BoundLogger
+    hide: Callable[[str], str]
     spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
     config: Callable[[], ExtensionsConfig]
     tier: Callable[[], Coroutine[Any, Any, str]]

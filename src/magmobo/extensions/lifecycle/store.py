@@ -6,7 +6,7 @@ which other nodes see that something changed. Boundary: SQL and rows; what a cha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,8 @@ SCHEMA_CHANNEL = "mag_ddl"
 class Store:
     """The registry in one database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, hide: Callable[[str], str] = str) -> None:
+        self._database, self._hide = database, hide
 
     # ------------------------------------------------------------ connections
 
@@ -191,7 +191,7 @@ class Store:
         """
         check(entry.id, entry.state, state)
         query = _update("state = %s, since = now()", columns, "id = %s and state = %s")
-        cursor = await connection.execute(query, (state, *columns.values(), entry.id, entry.state))
+        cursor = await connection.execute(query, (state, *self._sound(columns), entry.id, entry.state))
         if cursor.rowcount != 1:
             raise LifecycleBusy
         await self.touch(connection)
@@ -208,14 +208,14 @@ class Store:
         await connection.execute(
             "update mag.extension set guarded = %s, "
             "halt_reason = case when state = any(%s) then %s else halt_reason end where id = %s",
-            (guarded, list(MAY_RUN), reason, extension_id),
+            (guarded, list(MAY_RUN), self._words(reason), extension_id),
         )
         await self.touch(connection)
 
     async def amend(self, connection: Connection, extension_id: str, **columns: Any) -> None:
         """Other columns of an extension, whatever its state. Raises: ExtensionUnknown."""
         query = _update("id = id", columns, "id = %s")
-        cursor = await connection.execute(query, (*columns.values(), extension_id))
+        cursor = await connection.execute(query, (*self._sound(columns), extension_id))
         if cursor.rowcount != 1:
             raise ExtensionUnknown(extension_id)
         await self.touch(connection)
@@ -284,6 +284,15 @@ class Store:
         )
         await self.touch(connection)
 
+    def _sound(self, columns: Mapping[str, Any]) -> list[Any]:
+        return [self._words(value) if name in _WORDS else value for name, value in columns.items()]
+
+    def _words(self, text: str) -> str:
+        """What may hold words of an extension, as it is kept and every node shows it: one line, without what Postgres
+        takes into no text, and without secrets that this node knows, while others may not.
+        """
+        return self._hide("".join(char if char.isprintable() else " " for char in text))
+
     async def _give_uid(self, connection: Connection, extension_id: str) -> None:
         """The lowest free uid; one that kept data has stays."""
         cursor = await connection.execute(_GIVE_UID, (extension_id, UIDS.start, UIDS.stop - 1, extension_id))
@@ -293,6 +302,7 @@ class Store:
             raise RegistryDamaged(extension_id, f"all {len(UIDS)} user ids for extensions are given")
 
 
+_WORDS = ("detail", "halt_reason")
 _INSERT_GRANT = """
 insert into mag.extension_grant
   (sha256, capability, state, scope, rate_per_minute, budget_per_day, expires_at, hours, decided_by)

@@ -35,6 +35,7 @@ class WorkerStartFailed(MagError):
     remedy = _SEE
 
     def __init__(self, extension: str, reason: str) -> None:
+        reason = _line(reason, MESSAGE_CHARS)
         super().__init__(extension, reason)
         self.extension, self.reason = extension, reason
 
@@ -50,6 +51,7 @@ class HandlersDiffer(WorkerStartFailed):
 
     def __init__(self, extension: str, missing: tuple[str, ...], unknown: tuple[str, ...]) -> None:
         super().__init__(extension, "")
+        unknown = tuple(_line(name, NAME_CHARS) for name in unknown)
         self.args = (extension, missing, unknown)
         self.missing, self.unknown = missing, unknown
 

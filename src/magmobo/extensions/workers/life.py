@@ -21,7 +21,6 @@ Spawn = Callable[[Installed], Awaitable[Process]]
 Told = Callable[[wire.Log | wire.Figure], None]
 LINGER_S = 0.5
 _WELCOME = frozenset(["health"])
-_REASON_CHARS = 500
 
 
 class Life:
@@ -84,7 +83,7 @@ class Life:
         there, wanted = frozenset(ready.handlers), installed.manifest.handlers()
         missing, unknown = sorted(wanted - there), sorted(there - wanted - _WELCOME)
         if missing or unknown:
-            raise HandlersDiffer(installed.id, tuple(missing), tuple(name[:120] for name in unknown[:5]))
+            raise HandlersDiffer(installed.id, tuple(missing), tuple(unknown[:5]))
         self.handlers = there
 
     async def _undo(self) -> None:
@@ -92,7 +91,7 @@ class Life:
         await asyncio.shield(self.ended)
 
     def _failed(self, reason: str) -> WorkerStartFailed:
-        return WorkerStartFailed(self._installed.id, reason[:_REASON_CHARS])
+        return WorkerStartFailed(self._installed.id, reason)
 
     async def _reap(self) -> Ended:
         exit = await self.process.wait()
