@@ -19,6 +19,8 @@ _CONTROLLERS = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
 _OVERHEAD_BYTES = 64 * 1_048_576
 _PREFIX = "magmobo-worker-"
+_NOT_EVERYWHERE = ("memory.swap.max", "memory.memsw.limit_in_bytes")
+"""Of kernels that count swap. Without these a group at its bound is moved to swap instead of ended."""
 
 
 class Groups:
@@ -40,13 +42,14 @@ class Groups:
         limits: Mapping[str, Mapping[str, object]]
         if self._is_unified:
             limits = {
-                "memory": {"memory.max": bound_bytes},
+                "memory": {"memory.max": bound_bytes, "memory.swap.max": 0},
                 "pids": {"pids.max": THREADS + 1},
                 "cpu": {"cpu.max": f"{_PERIOD_US} {_PERIOD_US}"},
             }
         else:
             limits = {
-                "memory": {"memory.limit_in_bytes": bound_bytes},
+                # In this order: the one of both together may not be below the one of memory.
+                "memory": {"memory.limit_in_bytes": bound_bytes, "memory.memsw.limit_in_bytes": bound_bytes},
                 "pids": {"pids.max": THREADS + 1},
                 "cpu": {"cpu.cfs_period_us": _PERIOD_US, "cpu.cfs_quota_us": _PERIOD_US},
             }
@@ -55,7 +58,8 @@ class Groups:
             with suppress(FileExistsError):
                 os.mkdir(group)  # noqa: PTH102 -- see `plainfiles`
             for file, value in limits[controller].items():
-                plainfiles.write(f"{group}/{file}", str(value))
+                if file not in _NOT_EVERYWHERE or os.access(f"{group}/{file}", os.F_OK):
+                    plainfiles.write(f"{group}/{file}", str(value))
 
     def enter(self, number: int) -> None:
         """Move this process into the group. Raises: OSError."""
@@ -85,17 +89,29 @@ class Groups:
 
 
 def find() -> Groups | None:
-    """Where this process may make groups, found by making one; None: nowhere."""
+    """Where this process may make groups, found by making one that a child enters; None: nowhere."""
     for groups in _candidates():
         try:
             groups.make(0, _OVERHEAD_BYTES)
+            if _is_entered(groups):
+                return groups
         except OSError:
             continue
-        else:
-            return groups
         finally:
             groups.remove(0)
     return None
+
+
+def _is_entered(groups: Groups) -> bool:
+    """Whether a child may move there, for which version 2 asks the group above both as well. Raises: OSError."""
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            groups.enter(0)
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    return status == 0
 
 
 def _candidates() -> Iterator[Groups]:

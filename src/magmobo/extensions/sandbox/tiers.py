@@ -44,7 +44,7 @@ _REMEDIES: Mapping[str, str] = {
     f"kernel.apparmor_restrict_unprivileged_userns=0); {_CONTAINER}",
     Layer.PIDS: f"comes with namespaces; {_CONTAINER}",
     Layer.ROOT: f"comes with namespaces; {_CONTAINER}, and under AppArmor with a profile that lets it mount",
-    Layer.CGROUP: "optional: run as root, or as a systemd service with Delegate=yes and DelegateSubgroup=node",
+    Layer.CGROUP: "optional: run as root, or as a service with Delegate=yes and DelegateSubgroup=node (systemd 254)",
     Layer.USER: "optional: run the node as root, with the interpreter in a folder that every user may enter",
 }
 
