@@ -16,6 +16,7 @@ from magmobo.extensions.package.schemas import SECRET
 from magmobo.extensions.package.shapes import did_you_mean
 
 MAX_SETTINGS_BYTES = 65_536
+_NUL = b"\\u0000"
 
 
 def check_settings(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -27,8 +28,11 @@ def check_settings(schema: Mapping[str, Any], values: Mapping[str, Any]) -> Mapp
     """
     if not schema and not values:
         return {}
-    if len(msgspec.json.encode(values)) > MAX_SETTINGS_BYTES:
+    packed = msgspec.json.encode(values)
+    if len(packed) > MAX_SETTINGS_BYTES:
         raise SettingsRefused([Problem("$", f"the settings take more than {MAX_SETTINGS_BYTES} bytes")])
+    if _NUL in packed and _holds_nul(values):
+        raise SettingsRefused([Problem("$", "a text holds a NUL character, which Postgres does not keep")])
     complete = with_defaults(schema, values)
     problems = [*_unknown(schema, values, "$"), *_violations(schema, complete)]
     if problems:
@@ -68,6 +72,17 @@ def _bad_defaults(schema: Mapping[str, Any], path: str) -> Iterator[Problem]:
         yield from _bad_defaults(inner, f"{path}.properties.{name}")
     if "items" in schema:
         yield from _bad_defaults(schema["items"], f"{path}.items")
+
+
+def _holds_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_holds_nul(one) for pair in value.items() for one in pair)
+        case list():
+            return any(map(_holds_nul, value))
+    return False
 
 
 def _secrets(schema: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

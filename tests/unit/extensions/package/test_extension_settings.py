@@ -84,6 +84,16 @@ def test_settings_are_bounded() -> None:
         check_settings(of({"type": "string"}), {"x": "y" * MAX_SETTINGS_BYTES})
 
 
+@pytest.mark.parametrize("value", ["a\0b", ["\0"], {"a": {"b\0": 1}}])
+def test_what_postgres_does_not_keep_is_refused(value: Any) -> None:
+    kind = {str: "string", list: "array", dict: "object"}[type(value)]
+    schema = of({"type": kind} | ({"additionalProperties": True} if kind == "object" else {}))
+    with pytest.raises(SettingsRefused, match="NUL"):
+        check_settings(schema, {"x": value})
+    written = {"x": "the six characters \\u0000"}
+    assert check_settings(of({"type": "string"}), written) == written
+
+
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
