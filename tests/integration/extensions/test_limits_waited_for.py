@@ -22,7 +22,7 @@ from tests.integration.extensions.event_support import (
     until,
 )
 
-from magmobo.extensions.events import jobs
+from magmobo.extensions.events import delivery, jobs
 from magmobo.extensions.events import waits as waiting
 from magmobo.extensions.events.waits import LOOK_EVERY_S, MOST_S
 from magmobo.extensions.gate.errors import GateRefused
@@ -102,7 +102,10 @@ async def test_ten_thousand_events_wait_for_a_budget_at_rest_and_go_on_when_it_i
     assert dead(dsn) == 0
 
 
-async def test_a_capability_that_is_taken_back_ends_the_wait_for_its_budget(dsn: str) -> None:
+async def test_a_capability_that_is_taken_back_ends_the_wait_for_its_budget(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "LOOK_EVERY_S", 600.0)  # who waits looks for itself
     async with running_node(dsn) as node:
         worker = limited_worker(node, budget=1)
         await node.router.attach(worker)
