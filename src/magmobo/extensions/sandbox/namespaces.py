@@ -6,7 +6,9 @@ others by itself. Source: namespaces(7), user_namespaces(7), pid_namespaces(7).
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from magmobo.extensions.sandbox import libc, plainfiles
@@ -16,9 +18,13 @@ _HOST_NAME = b"extension"
 
 
 def isolate(*, with_mounts: bool) -> None:
-    """No network, host name, System V IPC, and on demand mounts, of others. Raises: OSError."""
+    """No network, host name, System V IPC, and on demand mounts, of others. Raises: OSError.
+
+    Podman lets containers make namespaces, and refuses this name all the same: a worker then sees the container's.
+    """
     libc.unshare(NETWORK | IPC | HOST_NAME | (MOUNTS if with_mounts else 0))
-    libc.sethostname(_HOST_NAME, len(_HOST_NAME))
+    with suppress(OSError):
+        libc.sethostname(_HOST_NAME, len(_HOST_NAME))
 
 
 def map_self(uid: int, gid: int) -> None:
@@ -46,7 +52,9 @@ def enter_as_root() -> None:
         os.close(writing)
         _, status = os.waitpid(writer, 0)
     if status:
-        raise PermissionError("the map of the user namespace was refused")
+        raise PermissionError(
+            errno.EPERM, "a map of all ids, for which root needs the capabilities SETUID, SETGID, SETFCAP"
+        )
 
 
 def _map_all(target: int) -> int:

@@ -67,7 +67,7 @@ def judge(findings: Sequence[Finding]) -> Tiers:
     """The tier that these findings make."""
     working = frozenset(Layer(one.name) for one in findings if one.ok)
     if Layer.NAMESPACES not in working:
-        working -= {Layer.ROOT}
+        working -= {Layer.PIDS, Layer.ROOT}  # a zygote that is root has the rights for the first only with all of them
     if Layer.SECCOMP not in working:
         tier = Tier.S0
     elif Layer.LANDLOCK in working:

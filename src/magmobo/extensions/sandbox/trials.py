@@ -20,6 +20,8 @@ from magmobo.extensions.sandbox.syscalls import MACHINES, Machine
 
 _NOBODY = 65_534
 _TEMP_BYTES = 1_048_576
+_FOR_UIDS = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}
+"""What root needs to give workers uids of their own, to look after their files, and to end them: capabilities(7)."""
 Say = Callable[[Layer, str], None]
 """Tells that a layer works (empty) or why it does not."""
 
@@ -112,7 +114,7 @@ def _namespaces(machine: Machine, folders: Sequence[root.Folder], say: Say) -> N
         child = forks.fork(machine, namespaces.PIDS | (0 if is_root else namespaces.USER))
     except OSError as error:
         for layer in (Layer.PIDS, Layer.NAMESPACES, Layer.ROOT):
-            say(layer, f"the kernel refused: {error.strerror}")
+            say(layer, f"refused: {error.strerror or error}")
         return
     if child:
         os.waitpid(child, 0)
@@ -151,6 +153,8 @@ def _user(folders: Sequence[root.Folder], say: Say) -> None:
     def change() -> None:
         if os.geteuid() != 0:
             raise OSError("the node is not root: workers have its user")
+        if lacking := [name for name, number in _FOR_UIDS.items() if not privileges.has(number)]:
+            raise OSError(f"root lacks the capabilities {', '.join(lacking)}")
         privileges.become(_NOBODY)
         for folder in folders:
             if not os.access(folder.path, os.R_OK | os.X_OK):

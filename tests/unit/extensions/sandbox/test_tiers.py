@@ -62,6 +62,11 @@ def test_a_minimal_root_takes_a_mount_namespace() -> None:
     assert Layer.ROOT not in judged(Layer.SECCOMP, Layer.LANDLOCK, Layer.ROOT).layers
 
 
+def test_a_pid_namespace_takes_the_others() -> None:
+    """A zygote that is root without the right to make one gets that right only where all of them work."""
+    assert Layer.PIDS not in judged(Layer.SECCOMP, Layer.LANDLOCK, Layer.PIDS).layers
+
+
 def test_what_is_missing_is_said_for_a_better_tier_alone() -> None:
     missing = judged(Layer.SECCOMP, Layer.LANDLOCK, Layer.PIDS, Layer.NAMESPACES).missing
 
