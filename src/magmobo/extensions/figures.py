@@ -80,10 +80,10 @@ class ExtensionFigures:
             return "its name is not lower-case words"
         if not abs(value) <= MAX_VALUE:
             return f"it is no finite number up to {MAX_VALUE:g}"
+        if (installed.id, name) in self._counters or (installed.id, name) in self._histograms:
+            return ""
         known = {own for owner, own in (*self._counters, *self._histograms) if owner == installed.id}
-        if name not in known and len(known) >= NAMES_PER_EXTENSION:
-            return f"there are {NAMES_PER_EXTENSION} already"
-        return ""
+        return f"there are {NAMES_PER_EXTENSION} already" if len(known) >= NAMES_PER_EXTENSION else ""
 
     def _counter(self, extension_id: str, name: str) -> Counter:
         found = self._counters.get((extension_id, name))

@@ -7,6 +7,7 @@ own is there only for who was granted one, belongs to its uid alone, and outlive
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -120,8 +121,10 @@ def _let_in(code_dir: Path, uid: int) -> None:
 
 def _furnish(folder: Path, uid: int | None, bound_bytes: int) -> str:
     """Make a folder of its own where it is not there, closed to all others. Returns: what is too much in it, or an
-    empty text.
+    empty text. Raises: OSError, for a link too: files that were moved here may be of a time when others could make one.
     """
+    if folder.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "it is a link, and no folder", str(folder))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     if os.geteuid() == 0:
