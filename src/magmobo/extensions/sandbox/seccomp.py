@@ -104,6 +104,7 @@ def worker_rules(*, with_threads: bool, forbidden: Verdict = Verdict.KILL) -> Se
     rules += [Rule("ioctl", Verdict.ALLOW, [If(1, command)]) for command in _IOCTLS]
     rules += [Rule("prctl", Verdict.ALLOW, [If(0, option)]) for option in _PRCTLS]
     rules.append(Rule("prlimit64", Verdict.ALLOW, [If(0, 0), If(2, 0, 0xFFFFFFFFFFFFFFFF, is_wide=True)]))  # reading
+    rules.append(Rule("getpgid", Verdict.ALLOW, [If(0, 0)]))  # getpgrp, on aarch64
     rules.append(Rule("socketpair", Verdict.ALLOW, [If(0, _AF_UNIX)]))
     rules.append(Rule("tgkill", Verdict.ALLOW, [If(0, ANY_PID)]))
     return rules
