@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from magmobo.contracts.bus import Subscription
@@ -169,7 +169,17 @@ def outside(program: Interpreter, steps: list[Step]) -> None:
     program.run([step for step in steps if not isinstance(step, Fail)])
 
 
+NOBODY_LEFT: dict[str, Any] = {
+    "scripts": [[], [], [], [], [Emit(1), Cancel(0), Subscribe(0, 0, 4), Emit(0)]],
+    "main": [Subscribe(1, 0, 4), Emit(1)],
+    "warm": False,
+}
+"""Handlers that emit on a busy topic long after its only subscription was cancelled."""
+
+
 @settings(deadline=None, max_examples=200)  # a busy machine is not a failure
+@example(history=0, **NOBODY_LEFT)
+@example(history=7, **NOBODY_LEFT)
 @given(scripts=scripts, main=st.lists(steps, max_size=30), history=st.sampled_from([0, 7]), warm=st.booleans())
 def test_a_program_does_on_the_bus_what_it_does_on_the_model(
     scripts: list[list[Step]], main: list[Step], history: int, warm: bool

@@ -130,6 +130,8 @@ class EventBus:
         envelope = self.envelope(topic, event, seq, delivering or _cause_in_task())
         if delivering is None:
             self._deliver(topic, envelope, receiver)
+        elif not receiver.reaches_anybody:
+            receiver.hand_over(envelope)  # to be remembered: no handler could see it too early
         elif topic.busy or delivering.topic == topic.name:
             self._postpone(topic, envelope, receiver)
         else:

@@ -51,6 +51,11 @@ class Receiver:
         handlers = _quick(subscriptions)
         self.deliver = handlers if remember is None else _remembering(remember, handlers)
 
+    @property
+    def reaches_anybody(self) -> bool:
+        """Whether there are handlers, and not the history alone."""
+        return bool(self._subscriptions)
+
     def hand_over(self, envelope: Envelope[Any]) -> None:
         """Remember the event and give it to everybody who did not cancel since."""
         if self._remember is not None:
