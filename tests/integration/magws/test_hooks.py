@@ -17,6 +17,7 @@ from magmobo.contracts.errors import HookDenied, HookUnavailable, Unavailable
 from magmobo.contracts.hooks import HookPoint
 
 NO = {"n": "no"}
+PASSWORD = "correct-horse-battery-77"
 
 
 class Chain:
@@ -35,6 +36,8 @@ class Chain:
         data = getattr(context, "data", "")
         if '"no"' in data:
             raise HookDenied("realtime.before_broadcast", "night-guard", "not after dark", 2.5)
+        if '"leak"' in data:
+            raise HookDenied("realtime.before_broadcast", "night-guard", f"the key is {PASSWORD}")
         if '"dead"' in data:
             raise HookUnavailable("realtime.before_broadcast", "night-guard", "its breaker is open")
         return context
@@ -131,6 +134,20 @@ async def test_a_caller_waits_for_extensions_only_so_long(dsn: str, monkeypatch:
             await asyncio.to_thread(api.trigger, "room", "late", {"n": 1})
         chain.gate.set()
         assert (await client.until("late"))[-1]["data"] == {"n": 1}
+
+
+async def test_nobody_is_told_a_secret_of_the_node(dsn: str) -> None:
+    async with running_node(dsn) as node, connected(node.url) as client:
+        await client.subscribe("private-a")
+        node.kernel.services.known.add(PASSWORD)
+        put(node, "realtime.before_broadcast", Chain())
+        api = Pusher(app_id=APP_ID, key=KEY, secret=SECRET, ssl=False, host="127.0.0.1", port=node.port)
+        with pytest.raises(PusherForbidden, match="the key is") as refused:
+            await asyncio.to_thread(api.trigger, "private-a", "said", {"n": "leak"})
+        assert PASSWORD not in str(refused.value)
+        await client.send("client-said", "leak", "private-a")
+        message = (await client.until("pusher:error"))[-1]["data"]["message"]
+        assert ("the key is" in message, PASSWORD in message) == (True, False)
 
 
 async def test_a_client_is_told_that_its_event_did_not_go_out(dsn: str) -> None:

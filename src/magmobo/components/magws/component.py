@@ -74,7 +74,7 @@ class MagWS(Component):
             self._spawn(stack, plane.feed.followers.run(), "followers")
             self._spawn(stack, plane.leavers.run(), "leavers")
             self._spawn(stack, self._keep_book(), "tables")
-            api = self._api = HttpApi(plane, self._config.apps, clock, log)
+            api = self._api = HttpApi(plane, self._config.apps, clock, log, self._context.hide)
             stack.callback(self._listener.mount_http(API_PREFIX, api).release)
             stack.callback(self._listener.mount_websocket(PREFIX, plane.open).release)
             self._stack = stack.pop_all()

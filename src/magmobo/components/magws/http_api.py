@@ -9,7 +9,7 @@ Source: Pusher Channels, "HTTP API reference".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote
@@ -66,12 +66,17 @@ class BatchCall(Struct, frozen=True):
 
 
 class HttpApi:
-    """The ASGI app."""
+    """The ASGI app. `hide` takes secrets of the node out of errors."""
 
     def __init__(
-        self, plane: Plane, apps: Sequence[AppConfig], clock: Clock, log: structlog.stdlib.BoundLogger
+        self,
+        plane: Plane,
+        apps: Sequence[AppConfig],
+        clock: Clock,
+        log: structlog.stdlib.BoundLogger,
+        hide: Callable[[str], str],
     ) -> None:
-        self._plane, self._clock, self._log = plane, clock, log
+        self._plane, self._clock, self._log, self._hide = plane, clock, log, hide
         self._apps: dict[str, AppConfig] = {}
         self._guards: dict[str, RequestGuard] = {}
         self.adopt(apps)
@@ -92,10 +97,10 @@ class HttpApi:
         try:
             status, answer = 200, await self._answer(scope, receive)
         except ApiRefused as refusal:
-            status, answer = refusal.http_status, {"error": str(refusal), "code": refusal.code}
+            status, answer = refusal.http_status, {"error": self._hide(str(refusal)), "code": refusal.code}
             self._log.info("realtime_api_refused", status=status, code=refusal.code)
             if isinstance(refusal, BroadcastDenied):
-                answer["channels"] = refusal.refused
+                answer["channels"] = {name: self._hide(why) for name, why in refusal.refused.items()}
             if (retry_s := getattr(refusal, "retry_s", float(refusal.retryable))) > 0:
                 headers.append((b"retry-after", b"%d" % ceil(retry_s)))
         body = msgspec.json.encode(answer)
