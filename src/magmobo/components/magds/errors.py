@@ -232,7 +232,10 @@ class PlaceRefused(StorageError):
     """The data folder cannot hold the cluster: read-only, not ours, or its parent cannot be entered."""
 
     code = "MAG-DS-043"
-    remedy = "Use a data folder that the starting user owns and may write (--data-dir)."
+    remedy = (
+        "Use a data folder that the starting user owns and may write (--data-dir). In a container whose root has lost its "
+        "capabilities, run as a user."
+    )
 
     def __init__(self, place: Path, reason: str) -> None:
         super().__init__(place, reason)
