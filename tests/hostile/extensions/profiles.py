@@ -20,6 +20,8 @@ USER = 12_345
 _MOUNTS, _PRIVATE, _BIND = 0x20000, 16384 | 1 << 18, 4096
 _ENGINE_KEEPS = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 """Capabilities that Docker 20.10 and Podman 4.3 leave to root: a80425fb in /proc/self/status of a real container."""
+_FOR_UIDS_ALONE = (6, 7)
+"""SETGID and SETUID, added by whoever drops all and has read that programs change their user by them."""
 _PROFILE = Path(__file__).resolve().parents[3] / "docs" / "sandbox-seccomp.json"
 _ENGINE_REFUSES = (
     "unshare", "setns", "mount", "umount2", "pivot_root", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount",
@@ -64,15 +66,15 @@ def become_user() -> None:
     os.environ["HOME"] = "/nonexistent"
 
 
-def keep_what_engines_keep() -> None:
+def keep_what_engines_keep(capabilities: Sequence[int] = _ENGINE_KEEPS) -> None:
     """Root's capabilities as in a container."""
     for capability in range(64):
-        if capability not in _ENGINE_KEEPS:
+        if capability not in capabilities:
             try:
                 libc.prctl(24, capability)
             except OSError:
                 break
-    kept = sum(1 << one for one in _ENGINE_KEEPS)
+    kept = sum(1 << one for one in capabilities)
     libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", kept, kept, 0, 0, 0, 0))
 
 
@@ -91,7 +93,9 @@ def refuse_what_engines_refuse() -> None:
 
 
 def take_on(profile: str) -> None:
-    """Become one of: root, user, container, container-root, container-with-profile, podman, podman-root."""
+    """Become one of: root, user, container, container-root, container-root-of-few, container-with-profile, podman,
+    podman-root.
+    """
     if profile == "user" and os.geteuid() == 0:
         become_user()
     elif profile == "container":
@@ -99,9 +103,9 @@ def take_on(profile: str) -> None:
             become_user()
         privileges.drop()
         refuse_what_engines_refuse()
-    elif profile == "container-root":
+    elif profile in ("container-root", "container-root-of-few"):
         make_passable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve()])
-        keep_what_engines_keep()
+        keep_what_engines_keep(_ENGINE_KEEPS if profile == "container-root" else _FOR_UIDS_ALONE)
         libc.prctl(38, 1)
         refuse_what_engines_refuse()
     elif profile == "container-with-profile":

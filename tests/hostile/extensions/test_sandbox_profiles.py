@@ -13,6 +13,7 @@ FIGURES = {
     "container": ("S2", {"look_at_metadata"}),
     "root": ("S3", set()),
     "container-root": ("S2", {"nameless_files"}),
+    "container-root-of-few": ("S2", {"look_at_metadata"}),
     "container-with-profile": ("S3", set()),
     "podman": ("S3", set()),
     "podman-root": ("S3", set()),
