@@ -20,8 +20,8 @@ USER = 12_345
 _MOUNTS, _PRIVATE, _BIND = 0x20000, 16384 | 1 << 18, 4096
 _ENGINE_KEEPS = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 """Capabilities that Docker 20.10 and Podman 4.3 leave to root: a80425fb in /proc/self/status of a real container."""
-_FOR_UIDS_ALONE = (6, 7)
-"""SETGID and SETUID, added by whoever drops all and has read that programs change their user by them."""
+_ALMOST_FOR_UIDS = (1, 5, 6, 7)
+"""All but CHOWN of what root needs to give workers uids of their own."""
 _PROFILE = Path(__file__).resolve().parents[3] / "docs" / "sandbox-seccomp.json"
 _ENGINE_REFUSES = (
     "unshare", "setns", "mount", "umount2", "pivot_root", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount",
@@ -105,7 +105,7 @@ def take_on(profile: str) -> None:
         refuse_what_engines_refuse()
     elif profile in ("container-root", "container-root-of-few"):
         make_passable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve()])
-        keep_what_engines_keep(_ENGINE_KEEPS if profile == "container-root" else _FOR_UIDS_ALONE)
+        keep_what_engines_keep(_ENGINE_KEEPS if profile == "container-root" else _ALMOST_FOR_UIDS)
         libc.prctl(38, 1)
         refuse_what_engines_refuse()
     elif profile == "container-with-profile":
