@@ -20,7 +20,7 @@ USER = 12_345
 _MOUNTS, _PRIVATE, _BIND = 0x20000, 16384 | 1 << 18, 4096
 _ENGINE_KEEPS = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 """Capabilities that Docker 20.10 and Podman 4.3 leave to root: a80425fb in /proc/self/status of a real container."""
-_ALMOST_FOR_UIDS = (1, 5, 6, 7)
+_ALMOST_FOR_UIDS = (1, 3, 5, 6, 7)
 """All but CHOWN of what root needs to give workers uids of their own."""
 _PROFILE = Path(__file__).resolve().parents[3] / "docs" / "sandbox-seccomp.json"
 _ENGINE_REFUSES = (

@@ -20,7 +20,7 @@ from magmobo.extensions.sandbox.syscalls import MACHINES, Machine
 
 _NOBODY = 65_534
 _TEMP_BYTES = 1_048_576
-_FOR_UIDS = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}
+_FOR_UIDS = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7}
 """What root needs to give workers uids of their own, to look after their files, and to end them: capabilities(7)."""
 Say = Callable[[Layer, str], None]
 """Tells that a layer works (empty) or why it does not."""
