@@ -233,8 +233,8 @@ class PlaceRefused(StorageError):
 
     code = "MAG-DS-043"
     remedy = (
-        "Use a data folder that the starting user owns and may write (--data-dir). In a container whose root has lost its "
-        "capabilities, run as a user."
+        "Use a data folder that the starting user owns and may write (--data-dir). In a container whose root "
+        "has lost its capabilities, run as a user."
     )
 
     def __init__(self, place: Path, reason: str) -> None:
