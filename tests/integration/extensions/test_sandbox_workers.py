@@ -242,7 +242,7 @@ async def test_a_little_at_a_time_is_too_much_in_the_end(
     for number in range(8):
         before, ran_ns = len(looks), worker.ran_ns()
         assert await ask(worker, f"open({str(spec.data_dir)!r} + '/{number}', 'w').write('y')") == 1
-        async with asyncio.timeout(5):  # the kernel adds up what a thread ran when it stops running, or at its next tick
+        async with asyncio.timeout(5):  # the kernel adds up what a thread ran when it stops, or at its next tick
             while worker.ran_ns() == ran_ns or len(looks) == before:
                 await asyncio.sleep(0.005)
     assert await ask(worker, f"open({str(spec.data_dir)!r} + '/more', 'w').write('y' * 40_000)") == 40_000
