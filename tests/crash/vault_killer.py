@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import os
 import random
+import select
 import signal
 import sqlite3  # noqa: F401  (imported before the forks, not by each writer)
 import sys
@@ -121,6 +122,8 @@ def one_writer(data_dir: Path, ledger: Ledger, chance: random.Random) -> None:
         finally:
             os._exit(1)
     os.close(writing)
+    if chance.random() < 0.75:  # while it writes, however long it takes here to open; the others may die before
+        select.select([reading], [], [], 60)
     time.sleep(chance.uniform(0, 0.05))
     os.kill(child, signal.SIGKILL)
     with os.fdopen(reading, "rb") as pipe:
