@@ -23,14 +23,16 @@ def one_life(folder: Path, keys: list[str], chance: random.Random | None) -> dic
     victim = subprocess.Popen([sys.executable, VICTIM, folder, *keys], stdout=subprocess.PIPE, text=True)
     assert victim.stdout is not None
     assert victim.stdout.readline() == "ready\n"
+    said = ""
     if chance is not None:
-        time.sleep(chance.uniform(0, 0.05))
+        said = "".join(victim.stdout.readline() for _ in range(chance.choice((0, 0, 1, 3, 8, 20))))
+        time.sleep(chance.uniform(0, 0.01))
         victim.kill()
-    said = victim.stdout.read().split("\n")[:-1]
+    lines = (said + victim.stdout.read()).split("\n")[:-1]
     victim.stdout.close()
     code = victim.wait(timeout=60)
     assert chance is not None or code == 0
-    return {key: answer for key, _, answer in (line.partition(" ") for line in said)}
+    return {key: answer for key, _, answer in (line.partition(" ") for line in lines)}
 
 
 def intents(folder: Path) -> list[str]:

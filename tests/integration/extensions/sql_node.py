@@ -23,6 +23,8 @@ from magmobo.extensions.sql.migrations import guarded
 from magmobo.kernel.bus.bus import EventBus, ScopedBus
 from magmobo.kernel.hooks import HookBoard
 
+PATIENCE_S = 60.0
+
 
 class Gate:
     """What the methods ask of the gatekeeper."""
@@ -43,7 +45,7 @@ class Author:
     def __init__(self, node: SqlNode, installed: Installed) -> None:
         self.node, self.installed = node, installed
 
-    async def call(self, method: str, sql: str, *params: Any, timeout_s: float = 10.0) -> Any:
+    async def call(self, method: str, sql: str, *params: Any, timeout_s: float = PATIENCE_S) -> Any:
         caller = Caller(self.installed, (), asyncio.get_running_loop().time() + timeout_s)
         async with asyncio.timeout_at(caller.deadline_s):
             return await self.node.handlers[method](caller, SqlArguments(sql, list(params)))
@@ -73,8 +75,8 @@ class SqlNode:
     def __init__(self, dsn: str, oid: int) -> None:
         self.dsn = dsn
         self.pool = Pool(partial(connect, dsn), size=4, idle_s=60)
-        session = partial(self.pool.lease, timeout_s=5)
-        self.guests = GuestService(dsn, session, database_oid=oid, acquire_timeout_s=5)
+        session = partial(self.pool.lease, timeout_s=PATIENCE_S)
+        self.guests = GuestService(dsn, session, database_oid=oid, acquire_timeout_s=PATIENCE_S)
         self.migrations = MigrationService(session, self.guests, hooks=HookBoard(), bus=ScopedBus(EventBus(), "test"))
         self.gate = Gate()
         self.handlers: dict[str, Any] = {
@@ -99,7 +101,7 @@ class SqlNode:
         }
         manifest = Manifest(id=name.replace("_", "-"), name=name, version="1.0.0", capabilities=requests)
         installed = Installed(manifest.id, "1.0.0", "0" * 64, manifest, Path("/nowhere"), "", guest=name, grants=grants)
-        async with self.pool.lease(timeout_s=5) as connection, connection.transaction():
+        async with self.pool.lease(timeout_s=PATIENCE_S) as connection, connection.transaction():
             await self.guests.ensure(connection, name, schema=schema)
             await self.guests.grant(connection, name, rights_of(installed))
         author = Author(self, installed)
@@ -109,7 +111,7 @@ class SqlNode:
     async def close(self) -> None:
         for author in self._authors:
             await self.guests.forget(author.installed.guest)
-            async with self.pool.lease(timeout_s=5) as connection, connection.transaction():
+            async with self.pool.lease(timeout_s=PATIENCE_S) as connection, connection.transaction():
                 await self.guests.drop(connection, author.installed.guest, keep_schema=False)
         await self.guests.close()
         await self.pool.close()
