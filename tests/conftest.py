@@ -5,7 +5,9 @@ Properties are tried without a clock: how long an example takes says how busy th
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +18,8 @@ from magmobo.testing.postgres import PostgresServer, running_postgres
 
 settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+if len(tempfile.gettempdir()) > 40:  # paths of Unix sockets have 107 bytes, and those of tests are long
+    os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 
 
 @pytest.fixture(scope="session", autouse=True)
