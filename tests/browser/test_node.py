@@ -38,7 +38,7 @@ def prepare(dsn: str) -> None:
 
 def post(url: str, row: dict[str, object]) -> int:
     request = urllib.request.Request(url, json.dumps(row).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return int(response.status)
 
 

@@ -212,7 +212,7 @@ async def test_the_node_is_asked_in_one_row_however_often_the_view_changes() -> 
 
         page.on("response", count)
         await page.evaluate("views => { for (const view of views) location.hash = view; }", views)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while answered < len(views) or not await page.evaluate("window.rounds"):
                 await asyncio.sleep(0.01)
         await page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")

@@ -96,7 +96,7 @@ async def ask(point: HookPoint[RequestContext], tally: Tally) -> None:
 def request(node: Gate, tally: Tally) -> None:
     """A client of the public port, in a thread."""
     place = node.kernel.status().urls["http"].rstrip("/").removeprefix("http://")
-    with closing(http.client.HTTPConnection(place, timeout=20)) as connection:
+    with closing(http.client.HTTPConnection(place, timeout=60)) as connection:
         while not tally.over.is_set():
             try:
                 connection.request("GET", f"/rest/v1/orders?{QUERY}", headers=bearer(role="web_user"))

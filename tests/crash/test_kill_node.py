@@ -146,7 +146,7 @@ def post(url: str, batch: int) -> list[int]:
         headers={"content-type": "application/json", "prefer": "return=representation"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return [row["id"] for row in json.decode(answer.read())]
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return []

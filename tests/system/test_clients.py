@@ -40,7 +40,7 @@ def post(node: NodeProcess, rows: Any) -> list[int]:
         data=json.encode(rows),
         headers={"content-type": "application/json", "prefer": "return=representation"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 201
         return [row["id"] for row in json.decode(answer.read())]
 

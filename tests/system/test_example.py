@@ -19,7 +19,7 @@ from magmobo.testing.node import NodeFailed, running_node, start_node
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "heartbeat"
 SOURCE = "mag-heartbeat 1.0 (mag_heartbeat:Heartbeat)"
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +105,7 @@ async def test_found_shown_restarted_quarantined_and_disabled(data_dir: Path, en
         others = {one["name"]: one["state"] for one in listed["components"] if one["name"] != "heartbeat"}
         assert others
         assert set(others.values()) == {"running"}
-        with urllib.request.urlopen(f"{node.base_url}/livez", timeout=10) as answer:
+        with urllib.request.urlopen(f"{node.base_url}/livez", timeout=60) as answer:
             assert answer.status == 200
 
         beats.mkdir()

@@ -69,7 +69,7 @@ async def test_flights(data_dir: Path) -> None:
             assert [(row["carrier"], row["flight"], row["dep_delay"]) for row in rows] == LATEST_TO_SEATTLE
             assert b'"schema":"public"' in await first_change_of(find(node, "subscribe"), data_dir)
         assert len(node.admin_token) >= 32
-        with urllib.request.urlopen(node.status.urls["console"], timeout=10) as page:
+        with urllib.request.urlopen(node.status.urls["console"], timeout=60) as page:
             assert b"<title>" in page.read()
         assert node.admin_token not in (data_dir / "logs" / "mag.jsonl").read_text()
     async with running_node(data_dir, "--demo", "flights") as node:
@@ -79,7 +79,7 @@ async def test_flights(data_dir: Path) -> None:
 
 def count_of(node: NodeProcess) -> int:
     url = f"{node.base_url}/rest/v1/flights?limit=1"
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"prefer": "count=exact"}), timeout=20) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"prefer": "count=exact"}), timeout=60) as answer:
         total = re.search(r"/(\d+)$", answer.headers["content-range"])
         assert total is not None
         return int(total[1])

@@ -55,7 +55,7 @@ class Caller:
     """A REST client that keeps its one connection."""
 
     def __init__(self, node: NodeProcess) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", int(node.base_url.rpartition(":")[2]), timeout=20)
+        self._connection = http.client.HTTPConnection("127.0.0.1", int(node.base_url.rpartition(":")[2]), timeout=60)
         self._connection.connect()
         self._socket = self._connection.sock
 

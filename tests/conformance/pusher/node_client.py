@@ -19,7 +19,7 @@ from magmobo.contracts.secret import Secret
 
 ROOT = Path(__file__).parents[3]
 JS = ROOT / "clients" / "js"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def installed() -> Path:

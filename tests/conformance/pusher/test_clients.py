@@ -136,7 +136,7 @@ async def test_pysher_follows_a_table(dsn: str) -> None:
         try:
             assert await asyncio.to_thread(subscribed.wait, 10)
             await insert(dsn, 20)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while len(seen) < 20:
                     await asyncio.sleep(0.01)
             assert seen == list(range(1, 21))

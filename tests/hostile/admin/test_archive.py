@@ -17,7 +17,7 @@ from magmobo.cli.main import main
 from magmobo.contracts.operations import Diagnostics, DiagnosticsPart
 
 STRANGE = "root:$6$saltsalt$hash-of-somebody-else:19000:0:99999:7:::\n"
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 
 @pytest.fixture

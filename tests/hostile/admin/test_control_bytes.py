@@ -15,7 +15,7 @@ from tests.integration.admin.fake import FakeOperators, serving
 from magmobo.admin.client import AdminClient
 from magmobo.admin.data_folder import DataFolder
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 REQUEST = b'{"command": "kernel:status"}\n'
 
 

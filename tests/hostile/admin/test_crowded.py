@@ -17,7 +17,7 @@ from magmobo.admin.data_folder import DataFolder
 from magmobo.admin.errors import NodeRefused
 from magmobo.admin.server import ControlServer
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 POLL = b'{"command": "kernel:events", "params": {"wait_s": 30}}\n'
 
 

@@ -14,7 +14,7 @@ from tests.integration.audit.support import OPERATOR, Place
 from magmobo.contracts.errors import UnknownAuditAction
 from magmobo.kernel.audit.verify import Verdict
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 TELLS_NO_TEXT = b'{"seq":2,"reason":"\xff\xfe"}'
 PAYLOADS = [
     TELLS_NO_TEXT, b'{"seq":1e999,"reason":""}', b'{"seq":' + b"9" * 400 + b',"reason":""}', b"[]", b"null", b"\xff",

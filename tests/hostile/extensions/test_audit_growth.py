@@ -85,7 +85,7 @@ async def test_a_flood_that_goes_on_for_an_hour_has_a_record_a_minute(plane: Med
 async def test_what_is_refused_is_on_record_soon_without_anybody_asking(plane: Mediation, tmp_path: Path) -> None:
     gatekeeper, extension = plane.gatekeeper, installed(tmp_path, "one", "", grants=())
     gatekeeper.refused(extension, "db.execute")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await plane.audit.read(after_seq=0, limit=1):
             await asyncio.sleep(0.01)
         gatekeeper.denied(extension, "database.write", "db.execute", "table")

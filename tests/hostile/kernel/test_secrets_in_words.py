@@ -18,7 +18,7 @@ ADMIN = Actor(name="uid:1", role=Role.ADMIN, via="control")
 PASSWORD = "planted-Passw0rd"
 WORDS = f"cannot reach postgres://mag:{PASSWORD}@db/x with password={PASSWORD}"
 SOON = {"health": {"interval_s": 0.01, "failures": 100}}
-DEADLINE_S = 20
+DEADLINE_S = 60
 QUESTIONS = (
     ("kernel:status", b"{}"), ("component:list", b"{}"), ("component:show", b'{"component":"talker"}'),
     ("kernel:events", b'{"limit":1000}'), ("audit:tail", b'{"limit":1000}'),

@@ -39,10 +39,10 @@ async def test_a_hint_never_names_a_column_the_role_may_not_use(stack: Stack) ->
 
 async def test_a_lost_connection_says_nothing_about_the_server(dsn: str, stack: Stack) -> None:
     with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute("create view slow as select 1 as x from pg_sleep(5); grant select on slow to gate_anon")
+        admin.execute("create view slow as select 1 as x from pg_sleep(60); grant select on slow to gate_anon")
         await stack.cache.load()
         answering = asyncio.create_task(stack.get("slow"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not admin.execute("select 1 from pg_stat_activity where wait_event = 'PgSleep'").fetchone():
                 await asyncio.sleep(0.01)
         admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'gate_login'")

@@ -77,7 +77,7 @@ async def mag(*arguments: str, cwd: Path, environ: dict[str, str]) -> bytes:
 def fetch(url: str) -> bytes:
     request = urllib.request.Request(url, headers={"Authorization": "Bearer a.b.c"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
         return error.read()

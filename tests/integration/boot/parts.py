@@ -152,7 +152,7 @@ class Watcher(Component):
     async def start(self) -> None:
         self._context.bus.on("system.**", self._heard)
         self._context.spawn(self._slow_to_end(), name="slow")
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             for _ in range(2):
                 group.create_task(self._read())
 

@@ -218,7 +218,7 @@ class Browser:
         return await asyncio.to_thread(self._request, method, path, content, sent | dict(headers or {}))
 
     def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

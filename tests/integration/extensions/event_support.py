@@ -33,7 +33,7 @@ from magmobo.kernel.kernel import Kernel
 from magmobo.testing.harness import running_kernel
 from magx import wire
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 [SPENT] = [one for one in REGISTRY if one.name == "nodes"]
 """What budgets are written down in."""
 

@@ -27,7 +27,7 @@ from magmobo.kernel.kernel import Kernel
 from magmobo.testing.harness import running_kernel
 
 KEY, APP_SECRET, APP_ID = "app-key", "app-secret", "42"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Doors(Component):

@@ -48,7 +48,7 @@ class Played:
 
     async def next(self, kind: type[Any] | None = None) -> Any:
         """The next frame of the node, of this kind. Raises: EOFError."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 while not self._come:
                     data = await asyncio.get_running_loop().sock_recv(self.peer, 65_536)

@@ -177,7 +177,7 @@ async def test_a_job_that_was_interrupted_runs_again_on_the_next_start(dsn: str)
         worker.answer = hang
         await node.router.attach(worker)
         await node.call(worker, "jobs.enqueue", job="tidy")
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 30)
     async with running_node(dsn) as node:
         later = worker_with_jobs()
         await node.router.attach(later)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.integration.extensions.event_support import (
+    PATIENCE_S,
     FakeWorker,
     Node,
     TestNoted,
@@ -225,7 +226,7 @@ async def test_too_many_events_become_one_gap_and_the_node_is_told(dsn: str) -> 
         worker.before = hold
         await node.router.attach(worker)
         node.emit(TestNoted(0))
-        await asyncio.wait_for(first.wait(), 10)
+        await asyncio.wait_for(first.wait(), PATIENCE_S)
         for number in range(1, 500):
             node.emit(TestNoted(number))
         await until(lambda: ("extension.backpressure.critical", 100) in pressure)
@@ -338,7 +339,7 @@ async def test_what_is_forgotten_is_gone_and_nothing_of_it_is_logged_any_more(ds
             leave = node.router.forget if with_values else node.router.unfollow
             await leave(connection, "listener")
         bus = node.host.context.bus
-        await until(lambda: not bus.has_listeners(TestNoted), timeout_s=15)
+        await until(lambda: not bus.has_listeners(TestNoted))
         assert query(dsn, "select * from mag.extension_subscription") == []
         assert query(dsn, "select key from mag.extension_kv") == ([] if with_values else [("a",)])
 

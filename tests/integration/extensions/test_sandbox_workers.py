@@ -75,7 +75,7 @@ def spec(tmp_path: Path) -> WorkerSpec:
 
 async def ask(worker: WorkerProcess, expression: str) -> object:
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await loop.sock_sendall(worker.socket, json.dumps(expression).encode() + b"\n")
         data = b""
         while not data.endswith(b"\n"):
@@ -84,7 +84,7 @@ async def ask(worker: WorkerProcess, expression: str) -> object:
 
 
 async def ended(worker: WorkerProcess) -> Exit:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await worker.wait()
 
 
@@ -101,7 +101,7 @@ async def test_a_worker_runs_the_sdk_and_answers_the_protocol(spec: WorkerSpec) 
     try:
         worker = await spawner.spawn(spec)
         start = wire.Start(wire.PROTOCOL, "tried", "1.0.0", "main:ext", str(spec.code_dir), str(spec.data_dir), {}, [])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await loop.sock_sendall(worker.socket, wire.encode(start))
             frames, bodies = wire.Frames(), []
             while not bodies:
@@ -242,7 +242,7 @@ async def test_a_little_at_a_time_is_too_much_in_the_end(
     for number in range(8):
         before, ran_ns = len(looks), worker.ran_ns()
         assert await ask(worker, f"open({str(spec.data_dir)!r} + '/{number}', 'w').write('y')") == 1
-        async with asyncio.timeout(5):  # the kernel adds up what a thread ran when it stops, or at its next tick
+        async with asyncio.timeout(30):  # the kernel adds up what a thread ran when it stops, or at its next tick
             while worker.ran_ns() == ran_ns or len(looks) == before:
                 await asyncio.sleep(0.005)
     assert await ask(worker, f"open({str(spec.data_dir)!r} + '/more', 'w').write('y' * 40_000)") == 40_000
@@ -300,7 +300,7 @@ async def test_a_start_that_is_given_up_leaves_no_process(made: Callable[[], Spa
     kept = await spawner.spawn(spec)
     zygote = _parent(kept.pid)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while _children(zygote) != {kept.pid}:
             await asyncio.sleep(0.01)
 
@@ -439,7 +439,7 @@ def _descriptors() -> set[str]:
 
 async def _gone(pid: int) -> None:
     """Wait until no process has this pid, but perhaps one that nobody has waited for yet."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":

@@ -68,11 +68,11 @@ async def test_what_may_have_run_is_not_run_again(dsn: str, postgres: PostgresSe
         task = asyncio.ensure_future(one.value(ENDLESS))
         active = "select count(*) from pg_stat_activity where usename = %s and state = 'active'"
         with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while admin.execute(active, (role,)).fetchone() != (1,):
                     await asyncio.sleep(0.01)
             end(postgres, role, wait_ms=5000)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 with pytest.raises(Unavailable):
                     await task
             assert admin.execute(active, (role,)).fetchone() == (0,)

@@ -18,7 +18,7 @@ from magmobo.contracts.component import Context
 from magmobo.contracts.planes import NodeStatus, Operators
 from magmobo.contracts.websocket import Upgrade, WebSocketConnection, text_frame
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 

@@ -120,7 +120,7 @@ async def test_dsn_runs_requests_only_as_granted_roles(dsn: str) -> None:
             assert database.grantable_roles() == {"dsn_reader"}
             with psycopg.connect(dsn, autocommit=True) as admin:
                 admin.execute("create role dsn_late; grant dsn_late to dsn_login")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while "dsn_late" not in database.grantable_roles():
                     await asyncio.sleep(0.02)
             with psycopg.connect(dsn, autocommit=True) as admin:

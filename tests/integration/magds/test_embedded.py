@@ -294,7 +294,7 @@ async def test_a_killed_postmaster_is_cleared_away_before_the_next_start(scratch
                 assert not exists(pid)  # reaped, no zombie
         with psycopg.connect(server.conninfo()) as connection:
             assert connection.execute("select x from kept").fetchone() == (1,)
-    await asyncio.wait_for(supervision, 10)
+    await asyncio.wait_for(supervision, 30)
 
 
 # ---------------------------------------------------------------- places

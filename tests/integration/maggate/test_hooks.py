@@ -259,7 +259,7 @@ async def test_a_client_that_leaves_takes_its_question_with_it(stack: Stack) -> 
     async def send(message: Any) -> None:
         raise AssertionError("nobody is there to be answered")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await stack.app(scope, receive, send)
     assert ended.is_set()
     assert told.told == []

@@ -127,7 +127,7 @@ async def test_unpublished_tables_and_row_security(dsn: str) -> None:
 
 async def retry_subscribe(client: object, channel: str) -> None:
     """DDL by others is noticed within a second."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             await client.send("pusher:subscribe", {"channel": channel})  # type: ignore[attr-defined]
             before = len(client.messages)  # type: ignore[attr-defined]

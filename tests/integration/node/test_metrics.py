@@ -59,7 +59,7 @@ class Figures:
 
 
 def scrape(url: str, accept: str = "") -> tuple[str, str]:
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=10) as reply:
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=60) as reply:
         return reply.headers["content-type"], reply.read().decode()
 
 

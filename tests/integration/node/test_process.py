@@ -181,7 +181,7 @@ def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
         "sys.exit(magmobo.cli.main.main(['up', '--data-dir', '/mag_data']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd="/", env=environ("Steady"), capture_output=True, text=True, timeout=20,
+        [sys.executable, "-c", script], cwd="/", env=environ("Steady"), capture_output=True, text=True, timeout=120,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")

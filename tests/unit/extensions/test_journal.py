@@ -129,7 +129,7 @@ async def test_pages_go_on_behind_the_cursor() -> None:
 
 async def test_who_waits_hears_of_the_first_line() -> None:
     scene = Scene()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         waiting = asyncio.create_task(scene.journal.read("a", after=0, limit=10, wait_s=9))
         while not scene.journal._pages.get("a"):
             await asyncio.sleep(0)

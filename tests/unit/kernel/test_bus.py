@@ -407,7 +407,7 @@ async def test_a_hung_handler_is_cancelled_at_its_deadline_and_the_next_event_fo
     subscription = bus.on(Numbered, sometimes_hangs)
     for number in range(4):
         bus.emit(Numbered(number=number))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await bus.publish(Numbered(number=4))
     assert seen == [0, 2, 4]
     assert errors == ["the handler passed its deadline"] * 2
@@ -425,7 +425,7 @@ async def test_a_handler_that_swallows_its_cancellation_still_counts_as_late() -
             return
 
     subscription = bus.on(Numbered, stubborn)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await bus.publish(Numbered(number=0))
         await bus.publish(Numbered(number=1))
     assert isinstance(subscription, QueuedSubscription)
@@ -551,7 +551,7 @@ async def test_publish_waits_for_room_where_the_policy_says_so() -> None:
         seen.append(envelope.data.number)
 
     subscription = bus.on(Numbered, handler)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         for number in range(20):
             group.create_task(bus.publish(Numbered(number=number)))
     assert sorted(seen) == list(range(20))

@@ -32,7 +32,7 @@ def listening(bus: EventBus) -> list[int]:
 
 
 async def until_none_waits(bus: EventBus) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while bus.delayed_count():
             await asyncio.sleep(0.001)
 

@@ -198,7 +198,7 @@ async def test_components_of_one_level_come_up_together(tmp_path: Path) -> None:
     class Two(One):
         name = "two"
 
-    async with asyncio.timeout(5), running_kernel(One, Two):
+    async with asyncio.timeout(30), running_kernel(One, Two):
         pass
 
 
@@ -306,7 +306,7 @@ async def test_a_failure_cancels_siblings_that_still_come_up(tmp_path: Path) -> 
 
     async with scene(tmp_path, Base, Slow) as here:
         here.journal.misbehave["base.boot"] = Broken("broken on purpose")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             with pytest.raises(BootFailed, match='"base", boot'):
                 await here.kernel.boot()
         assert "slow.shutdown" in here.journal.lines
@@ -461,7 +461,7 @@ async def test_a_shutdown_never_hangs(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
         await here.kernel.boot()
         here.journal.misbehave |= {"top.stop": "hang", "middle.stop": "stubborn", "base.shutdown": "hang"}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await here.kernel.shutdown(0.2)
         assert here.kernel.state == "stopped"
         assert [line for line in here.journal.lines if "ignored" not in line] == UP + DOWN
@@ -533,7 +533,7 @@ async def test_a_handler_that_ignores_its_cancellation_does_not_hold_the_shutdow
     async with scene(tmp_path, Stubborn) as here:
         await here.kernel.boot()
         await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await here.kernel.shutdown(0.1)
         assert here.kernel.state == "stopped"
         release.set()

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from magmobo.node import watch
 from magmobo.node.watch import FileWatch, Looks
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 def files_in(folder: Path) -> Callable[[], Iterable[Path]]:

@@ -19,7 +19,7 @@ from magmobo.kernel.hooks import HookBoard
 from magx import wire
 
 TOKEN = b"Bearer good"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Answer(Struct):

@@ -20,7 +20,7 @@ from magmobo.extensions.api.http import HttpArgs, HttpMethods
 from magmobo.extensions.installed import Caller, Grant, Installed
 from magmobo.extensions.package.manifest import CapabilityRequest, Manifest
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Seen(Struct):

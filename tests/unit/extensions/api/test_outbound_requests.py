@@ -196,7 +196,7 @@ async def test_what_is_under_way_ends_before_its_connections_do() -> None:
 
     async with serving(answer) as server, asking(f"api.test:{server.port}", names=LOCAL) as world:
         request = asyncio.create_task(world.ask(f"http://api.test:{server.port}/"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await arrived.wait()
             world.http.forget("asker")
             await asyncio.sleep(0)

@@ -14,7 +14,7 @@ from magmobo.testing.extensions import PlainWorker
 from magx import wire
 
 F = TypeVar("F")
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class NodeEnd(asyncio.Protocol):
