@@ -67,20 +67,24 @@ def load_corpus() -> ModuleType:
 
 class Beat:
     """How late the loop is. `late_s`: at worst since `begin`, less the time in which it wanted a processor and another
-    process had it; `raw_s` with that time.
+    process, or another machine on the same host, had it; `raw_s` with that time.
     """
 
     def __init__(self) -> None:
         self.late_s = self.raw_s = 0.0
-        self._status = Path("/proc/thread-self/schedstat")
+        self._status, self._machine = Path("/proc/thread-self/schedstat"), Path("/proc/stat")
+        self._tick_s = 1 / os.sysconf("SC_CLK_TCK")
 
     def begin(self) -> None:
         self.late_s = self.raw_s = 0.0
 
     def _waited_s(self) -> float:
+        waited_s = 0.0
         with suppress(OSError, IndexError):
-            return int(self._status.read_text().split()[1]) / 1e9
-        return 0.0
+            waited_s += int(self._status.read_text().split()[1]) / 1e9
+        with suppress(OSError, IndexError):
+            waited_s += int(self._machine.read_text().split(maxsplit=9)[8]) * self._tick_s  # `steal`, of all processors
+        return waited_s
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
