@@ -6,6 +6,7 @@ Properties are tried without a clock: how long an example takes says how busy th
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -18,13 +19,19 @@ from magmobo.testing.postgres import PostgresServer, running_postgres
 
 settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
-if len(tempfile.gettempdir()) > 40:  # paths of Unix sockets have 107 bytes, and those of tests are long
-    os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
+OPEN_FILES = 20_000
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _interruptible() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts."""
+def pytest_configure() -> None:
+    """Be the same whatever shell the tests were started from. Tests about one of these set it themselves."""
+    os.umask(0o022)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < OPEN_FILES:  # as nodes do; some tests hold both ends of a thousand connections
+        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if len(tempfile.gettempdir()) > 40:  # paths of Unix sockets have 107 bytes, and those of tests are long
+        os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
+    # What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
