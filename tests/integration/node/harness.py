@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -82,3 +83,16 @@ def up(*arguments: str, cwd: Path, components: str = "Steady", **more: str) -> I
         fuse.cancel()
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def manager(address: str) -> Iterator[socket.socket]:
+    """The service manager's end at a path, or at an abstract name behind `@`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+        door.bind(f"\0{address[1:]}" if address.startswith("@") else address)
+        door.settimeout(DEADLINE_S)
+        yield door
+
+
+def heard(door: socket.socket) -> str:
+    return door.recv(4096).decode()

@@ -159,15 +159,17 @@ class Environ(Component):
 
 
 class SlowStop(Component):
-    """Takes a moment to stop, and says when it begins and ends."""
+    """Takes until a file called `go` is there to stop, and says when it begins and ends."""
 
     name = "slowstop"
 
-    def __init__(self, context: Context) -> None: ...
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def stop(self) -> None:
         print("stopping slowly", file=sys.stderr, flush=True)
-        await asyncio.sleep(1.5)
+        while not (self._context.data_dir / "go").exists():
+            await asyncio.sleep(0.02)
         print("stopped slowly", file=sys.stderr, flush=True)
 
 

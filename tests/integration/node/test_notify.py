@@ -6,27 +6,13 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.integration.node.harness import DEADLINE_S, up
+from tests.integration.node.harness import DEADLINE_S, heard, manager, up
 
 from magmobo.node.notify import Notifier
-
-
-@contextmanager
-def manager(address: str) -> Iterator[socket.socket]:
-    """The service manager's end at a path, or at an abstract name behind `@`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
-        door.bind(f"\0{address[1:]}" if address.startswith("@") else address)
-        door.settimeout(DEADLINE_S)
-        yield door
-
-
-def heard(door: socket.socket) -> str:
-    return door.recv(4096).decode()
 
 
 def empty(door: socket.socket) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.node.harness import answer, mag, up
+from tests.integration.node.harness import answer, heard, mag, manager, up
 from tests.integration.node.parts import Steady
 
 from magmobo.contracts.errors import ConfigError
@@ -123,22 +123,33 @@ def test_a_stop_while_the_node_boots_is_answered_and_takes_everything_back(tmp_p
 
 @pytest.mark.parametrize("how", ["signal", "down"])
 def test_a_stop_while_the_node_resets_ends_it_in_order(tmp_path: Path, how: str) -> None:
-    with up(cwd=tmp_path, components="Steady SlowStop") as node:
+    hears, patient = str(tmp_path / "notify.sock"), {"MAG_KERNEL__SHUTDOWN_TIMEOUT_S": "60"}
+    with manager(hears) as door, up(cwd=tmp_path, components="Steady SlowStop", NOTIFY_SOCKET=hears, **patient) as node:
         node.ready()
-        resets: list[subprocess.CompletedProcess[str]] = []
-        asking = threading.Thread(target=lambda: resets.append(mag("kernel:reset", "--yes", cwd=tmp_path)))
-        asking.start()
+        asked: dict[str, subprocess.CompletedProcess[str]] = {}
+
+        def ask(*command: str) -> None:
+            asked[command[0]] = mag(*command, cwd=tmp_path)
+
+        asking = [threading.Thread(target=ask, args=command) for command in (("kernel:reset", "--yes"), ("down",))]
+        asking[0].start()
         node.says("stopping slowly")
         assert answer("status", cwd=tmp_path)["state"] == "booting"
         if how == "signal":
             node.process.send_signal(signal.SIGTERM)
         else:
-            assert mag("down", cwd=tmp_path).returncode == 0
+            asking[1].start()
+        while heard(door) != "STOPPING=1":
+            pass  # the door has a deadline
+        (tmp_path / "mag_data" / "go").touch()
         code, _, err = node.end()
-        asking.join()
+        for one in asking:
+            if one.ident is not None:
+                one.join()
     assert (code, "Traceback" in err) == (0, False), err
     assert "stopped slowly" in err, "its drain was cut off"
-    assert resets[0].returncode != 0
+    assert asked["kernel:reset"].returncode != 0
+    assert how == "signal" or asked["down"].returncode == 0
     assert (tmp_path / "mag_data" / "drained").exists()
 
 
