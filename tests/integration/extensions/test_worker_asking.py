@@ -235,10 +235,10 @@ async def test_an_operation_runs_inside_of_its_hook(plane: Mediation, worker: Wo
 
 async def test_time_of_the_operation_does_not_count(worker: Worker) -> None:
     async def slow() -> bool:
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(2.2)
         return True
 
-    await worker.around(question(f"hook:{AROUND}", timeout_s=1.0), slow)
+    await worker.around(question(f"hook:{AROUND}", timeout_s=2.0), slow)
     assert worker.figures()["timeouts"] == 0
 
 
@@ -254,7 +254,7 @@ async def test_a_hook_that_ends_without_it_fails(worker: Worker) -> None:
 async def test_time_counts_again_when_the_operation_is_over(worker: Worker) -> None:
     operation = Operation()
     with pytest.raises(CallTimedOut):
-        await worker.around(question(f"hook:{AROUND}", {"hang": True}, timeout_s=1.0), operation)
+        await worker.around(question(f"hook:{AROUND}", {"hang": True}, timeout_s=2.0), operation)
     assert operation.times == 1
 
 

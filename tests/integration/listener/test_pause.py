@@ -102,7 +102,7 @@ async def test_an_answer_that_has_begun_is_ended_and_the_connection_kept_for_one
 
 
 async def test_a_request_that_came_during_the_drain_is_not_ended_with_those_that_were_late() -> None:
-    async with running(drain_timeout_s=1.0) as world:
+    async with running(drain_timeout_s=3.0) as world:
         idle, stuck = await world.connect(), await world.connect()
         idle.send(request())
         assert (await idle.response())[0] == 200

@@ -258,9 +258,9 @@ async def test_statements_stay_bounded_on_the_server(dsn: str) -> None:
 
 
 async def test_killed_backend_fails_its_requests_and_the_next_ones_work(dsn: str) -> None:
-    async with multiplexer(dsn) as mux:
+    async with multiplexer(dsn, statement_timeout_s=90.0) as mux:
         pid = await backend_pid(mux)
-        slow = [asyncio.ensure_future(ask(mux, b"select pg_sleep(5)::text")) for _ in range(3)]
+        slow = [asyncio.ensure_future(ask(mux, b"select pg_sleep(60)::text")) for _ in range(3)]
         await until(lambda: mux.in_flight == 3)
         with psycopg.connect(dsn, autocommit=True) as admin:
             admin.execute("select pg_terminate_backend(%s)", (pid,))
@@ -289,7 +289,7 @@ async def test_who_waits_behind_a_full_connection_is_told_in_time(dsn: str) -> N
         with held(dsn) as lock:
             slow = asyncio.ensure_future(ask(mux, lock))
             await until(lambda: mux.in_flight == 1)
-            waiting = [asyncio.ensure_future(ask(mux, b"select '1'", timeout_s=limit_s)) for limit_s in (1, 30)]
+            waiting = [asyncio.ensure_future(ask(mux, b"select '1'", timeout_s=limit_s)) for limit_s in (3, 60)]
             await until(lambda: mux.waiting == 2)
             with pytest.raises(Overloaded):
                 await ask(mux, b"select '1'")

@@ -111,7 +111,7 @@ async def test_slow_queries_are_told_also_those_that_did_not_end(dsn: str) -> No
         await plane.database.run(*reader("select 1"), read_only=True)
         await plane.database.run(*reader("select pg_sleep(0.06)::text"), read_only=True)
         with pytest.raises(DeadlineExceeded):
-            await plane.database.run(*reader("select pg_sleep(20)::text"), read_only=True, timeout_s=0.1)
+            await plane.database.run(*reader("select pg_sleep(20)::text"), read_only=True, timeout_s=1.0)
         assert [(event.sql, event.rows) for event in slow if event.sql != "select 1"] == [
             ("select pg_sleep(0.06)::text", 1), ("select pg_sleep(20)::text", 0),
         ]  # fmt: skip
@@ -119,7 +119,7 @@ async def test_slow_queries_are_told_also_those_that_did_not_end(dsn: str) -> No
 
 
 async def test_what_counts_as_slow_changes_while_it_serves(dsn: str) -> None:
-    async with plane_at(dsn) as (kernel, plane):
+    async with plane_at(dsn, slow_query_s=600.0) as (kernel, plane):
         slow: list[DatabaseSlowQueryDetected] = []
         plane.context.bus.on(DatabaseSlowQueryDetected, lambda envelope: slow.append(envelope.data))
         magds = next(slot.component for slot in kernel.slots if slot.component.name == "magds")
