@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from magmobo.components.magds.dsn import connect
@@ -157,3 +159,73 @@ async def test_a_refusal_that_waiting_does_not_cure_is_raised_at_once(dsn: str) 
     with pytest.raises(Unavailable):
         async with pool.lease(timeout_s=1):
             pass
+
+
+class Delay:
+    """Between a client and its server, both on Unix sockets. Once the client has said `held`, what the server says is
+    kept back until the server is gone; then it is handed over in one part, and the end of the connection never is.
+    """
+
+    def __init__(self, folder: Path, dsn: str, held: bytes) -> None:
+        self._known, self._folder, self._held = conninfo_to_dict(dsn), folder, held
+        self.is_holding, self._was_held = asyncio.Event(), False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Yields the DSN that leads through it."""
+        server = await asyncio.start_unix_server(self._serve, self._folder / ".s.PGSQL.5432")
+        try:
+            yield make_conninfo(
+                host=str(self._folder), port=5432, user=self._known["user"], dbname=self._known["dbname"]
+            )
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, server = await asyncio.open_unix_connection(f"{self._known['host']}/.s.PGSQL.{self._known['port']}")
+        holds = asyncio.Event()
+        for work in (self._ask(reader, server, holds), self._answer(answers, writer, holds)):
+            self._tasks.add(asyncio.create_task(work))
+
+    async def _ask(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, holds: asyncio.Event) -> None:
+        while data := await reader.read(65_536):
+            if self._held in data and not self._was_held:
+                self._was_held = True
+                holds.set()
+                self.is_holding.set()
+            server.write(data)
+        server.close()
+
+    async def _answer(self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter, holds: asyncio.Event) -> None:
+        kept = b""
+        while data := await answers.read(65_536):
+            if holds.is_set():
+                kept += data
+            else:
+                writer.write(data)
+        writer.write(kept)
+
+
+async def test_one_that_took_leave_together_with_its_last_answer_is_not_handed_out(dsn: str, tmp_path: Path) -> None:
+    delay = Delay(tmp_path, dsn, b"discard all")
+    async with delay.running() as through, pool_of(through, size=1) as pool, asyncio.timeout(60):
+        async with pool.lease(timeout_s=30) as connection:
+            pid = await pid_of(connection)
+            ending = asyncio.create_task(_end_once(dsn, pid, delay.is_holding))
+        await ending
+        async with pool.lease(timeout_s=30) as connection:
+            assert await pid_of(connection) != pid
+
+
+async def _end_once(dsn: str, pid: int, moment: asyncio.Event) -> None:
+    """End a server process when it has done what it was asked last."""
+    await moment.wait()
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as admin:
+        known = "select 1 from pg_stat_activity where pid = %s and state = 'idle' and query ilike 'discard all'"
+        while await (await admin.execute(known, (pid,))).fetchone() is None:
+            await asyncio.sleep(0.01)
+        await admin.execute("select pg_terminate_backend(%s)", (pid,))

@@ -2,13 +2,14 @@
 
 Last in, first out, so that few connections stay warm. A connection is returned clean: an open transaction is rolled
 back and `DISCARD ALL` drops settings, temporary tables, listeners, locks and prepared statements. One that cannot be
-cleaned, or that the server closed meanwhile, is dropped. Nobody waits past their deadline.
+cleaned, or that the server closed or is about to, is dropped. Nobody waits past their deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -26,6 +27,8 @@ CLEAN_TIMEOUT_S = 5.0
 CANCEL_TIMEOUT_S = 2.0
 RETRY_S = 0.1
 REFUSED_RETRY_S = 0.5  # each try stands in the server's log
+_ENDING = -1
+"""The generation of a connection that the server has taken leave of."""
 
 
 class Pool:
@@ -159,12 +162,26 @@ class Pool:
                 else:
                     self._was_let_in, self._refusal = True, None
                     self._born[connection] = generation
+                    self._hear_farewell(connection)
                     return connection
                 await asyncio.sleep(pause_s)  # the server is away for a moment: wait as long as the caller does
         except BaseException:
             self._count -= 1
             self._wake_one()
             raise
+
+    def _hear_farewell(self, connection: Connection) -> None:
+        """Not to use it again when the server says that it ends it. Where that is read together with the end of an
+        answer, libpq takes it for a notice, and the connection looks well until the server has closed it.
+        """
+        known = weakref.ref(connection)
+
+        def heard(said: psycopg.errors.Diagnostic) -> None:
+            ending = known()
+            if ending in self._born and said.severity_nonlocalized in ("FATAL", "PANIC"):
+                self._born[ending] = _ENDING
+
+        connection.add_notice_handler(heard)
 
     def _pass_on(self, waiter: asyncio.Future[Connection | None]) -> None:
         """A caller gave up; what it had been handed in the same moment goes to the next one."""
