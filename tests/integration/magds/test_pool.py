@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -166,24 +166,23 @@ class Delay:
     kept back until the server is gone; then it is handed over in one part, and the end of the connection never is.
     """
 
-    def __init__(self, folder: Path, dsn: str, held: bytes) -> None:
-        self._known, self._folder, self._held = conninfo_to_dict(dsn), folder, held
+    def __init__(self, dsn: str, held: bytes) -> None:
+        self._known, self._held = conninfo_to_dict(dsn), held
         self.is_holding, self._was_held = asyncio.Event(), False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
         """Yields the DSN that leads through it."""
-        server = await asyncio.start_unix_server(self._serve, self._folder / ".s.PGSQL.5432")
-        try:
-            yield make_conninfo(
-                host=str(self._folder), port=5432, user=self._known["user"], dbname=self._known["dbname"]
-            )
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        with TemporaryDirectory() as folder:
+            server = await asyncio.start_unix_server(self._serve, f"{folder}/.s.PGSQL.5432")
+            try:
+                yield make_conninfo(host=folder, port=5432, user=self._known["user"], dbname=self._known["dbname"])
+            finally:
+                server.close()
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, server = await asyncio.open_unix_connection(f"{self._known['host']}/.s.PGSQL.{self._known['port']}")
@@ -210,8 +209,8 @@ class Delay:
         writer.write(kept)
 
 
-async def test_one_that_took_leave_together_with_its_last_answer_is_not_handed_out(dsn: str, tmp_path: Path) -> None:
-    delay = Delay(tmp_path, dsn, b"discard all")
+async def test_one_that_took_leave_together_with_its_last_answer_is_not_handed_out(dsn: str) -> None:
+    delay = Delay(dsn, b"discard all")
     async with delay.running() as through, pool_of(through, size=1) as pool, asyncio.timeout(60):
         async with pool.lease(timeout_s=30) as connection:
             pid = await pid_of(connection)
