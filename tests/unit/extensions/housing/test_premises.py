@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from magmobo.contracts.folders import exchangeable_at
 from magmobo.extensions import premises
 from magmobo.extensions.premises import Premises
 from magmobo.extensions.sandbox.errors import PremisesRefused
@@ -140,7 +141,13 @@ def test_a_link_of_somebody_else_leads_nowhere(host: Host, machine: Path) -> Non
 
 
 def test_what_is_refused_is_what_the_doctor_says(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exchangeable(place: Path) -> Path | None:
+        with monkeypatch.context() as ourselves:  # the folders of this test are not root's where we are not
+            ourselves.setattr(os, "geteuid", os.getuid)
+            return exchangeable_at(place)
+
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(premises, "exchangeable_at", exchangeable)
     owner = host.system_dir.parent
     owner.mkdir(mode=0o700)
     line = host.premises().look()
