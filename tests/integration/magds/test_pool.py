@@ -163,11 +163,12 @@ async def test_a_refusal_that_waiting_does_not_cure_is_raised_at_once(dsn: str) 
 
 class Delay:
     """Between a client and its server, both on Unix sockets. Once the client has said `held`, what the server says is
-    kept back until the server is gone; then it is handed over in one part, and the end of the connection never is.
+    kept back until the server is gone; then it is handed over in one part, and if `ends` the end of the connection too.
+    Of one connection; the others are let through.
     """
 
-    def __init__(self, dsn: str, held: bytes) -> None:
-        self._known, self._held = conninfo_to_dict(dsn), held
+    def __init__(self, dsn: str, held: bytes, *, ends: bool) -> None:
+        self._known, self._held, self._ends = conninfo_to_dict(dsn), held, ends
         self.is_holding, self._was_held = asyncio.Event(), False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -207,10 +208,12 @@ class Delay:
             else:
                 writer.write(data)
         writer.write(kept)
+        if self._ends:
+            writer.close()
 
 
 async def test_one_that_took_leave_together_with_its_last_answer_is_not_handed_out(dsn: str) -> None:
-    delay = Delay(dsn, b"discard all")
+    delay = Delay(dsn, b"discard all", ends=False)
     async with delay.running() as through, pool_of(through, size=1) as pool, asyncio.timeout(60):
         async with pool.lease(timeout_s=30) as connection:
             pid = await pid_of(connection)
@@ -218,6 +221,15 @@ async def test_one_that_took_leave_together_with_its_last_answer_is_not_handed_o
         await ending
         async with pool.lease(timeout_s=30) as connection:
             assert await pid_of(connection) != pid
+
+
+async def test_one_that_took_leave_while_we_were_let_in_is_not_handed_out(dsn: str) -> None:
+    delay = Delay(dsn, b"application_name", ends=True)
+    async with delay.running() as through:
+        impatient = make_conninfo(through, options="-c idle_session_timeout=500ms", application_name="impatient")
+        async with pool_of(impatient, size=1) as pool, pool.lease(timeout_s=60) as connection:
+            assert await pid_of(connection) > 0
+            assert delay.is_holding.is_set()
 
 
 async def _end_once(dsn: str, pid: int, moment: asyncio.Event) -> None:

@@ -163,7 +163,9 @@ class Pool:
                     self._was_let_in, self._refusal = True, None
                     self._born[connection] = generation
                     self._hear_farewell(connection)
-                    return connection
+                    if await self._is_served(connection):
+                        return connection
+                    pause_s = RETRY_S
                 await asyncio.sleep(pause_s)  # the server is away for a moment: wait as long as the caller does
         except BaseException:
             self._count -= 1
@@ -182,6 +184,19 @@ class Pool:
                 self._born[ending] = _ENDING
 
         connection.add_notice_handler(heard)
+
+    async def _is_served(self, connection: Connection) -> bool:
+        """Ask a new connection for nothing, once: a farewell that came while we were let in was heard by nobody."""
+        is_served = False
+        try:
+            with suppress(psycopg.Error):
+                await connection.execute("")
+                is_served = self._born[connection] != _ENDING
+        finally:
+            if not is_served:
+                del self._born[connection]
+                connection.pgconn.finish()
+        return is_served
 
     def _pass_on(self, waiter: asyncio.Future[Connection | None]) -> None:
         """A caller gave up; what it had been handed in the same moment goes to the next one."""
