@@ -110,6 +110,14 @@ class Operator:
         assert WAIT_S < MOST_S
         await until(look, wait_s=WAIT_S)
 
+    async def hears_of(self, calls: int) -> None:
+        """Once it knows that so many were made, which is all of the budget; each node tells of its own every second."""
+
+        async def look() -> bool:
+            return [(one.spent_today, one.limited) for one in (await self.show()).limits] == [(calls, "budget")]
+
+        await until(look, wait_s=WAIT_S)
+
     async def wait(self, behind: int) -> WaitInfo:
         """The one wait, as `extension:show` and `extension:events` tell it, once so many are behind it."""
 
@@ -161,6 +169,7 @@ async def test_a_wait_is_seen_on_each_node_and_ended_from_each(dsn: str, tmp_pat
         assert (found.handler, found.capabilities, found.kind) == ("event:asked", [PUBLISH], "budget")
         ends = datetime.fromisoformat(found.until)
         assert (ends.hour, ends.minute, ends.second) == (0, 0, 0)
+        await two.hears_of(2)
         text, told = await asyncio.gather(
             two.shell.mag("extension:show", NAME), two.shell.mag("extension:events", NAME)
         )
@@ -176,9 +185,7 @@ async def test_a_wait_is_seen_on_each_node_and_ended_from_each(dsn: str, tmp_pat
         await one.grant(7)
         await two.comes_to(7, 0)
         await one.wait(3)
-        async with asyncio.timeout(WAIT_S):  # each node tells of its calls every second
-            while [(one.spent_today, one.limited) for one in (await two.show()).limits] != [(7, "budget")]:
-                await asyncio.sleep(0.05)
+        await two.hears_of(7)
 
         await two.ask(RevokeCapability(id=NAME, wanted=PUBLISH), ExtensionDetail)
         await one.comes_to(7, 3)
