@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -226,6 +227,32 @@ async def test_jobs_wait_for_a_limit_by_their_name_and_no_try_is_counted(dsn: st
         assert {told["tries"] for _, told in worker.asked} == {1}
         assert len({told["id"] for _, told in worker.asked}) == 51
     assert dead(dsn) == 0
+
+
+async def test_a_limit_that_is_met_while_it_is_looked_what_is_due_counts_already(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_node(dsn) as node:
+        worker = worker_with_jobs()
+        await node.router.attach(FakeWorker(installed("listener", binding())))
+        await until(lambda: node.router._runner)
+        runner = node.router._runner
+        assert runner is not None
+        runner = jobs.JobRunner(
+            runner._desk, {"worker": worker}, lambda *_: True, runner._waits, node.host.context.clock, skipped=print
+        )
+        await node.call(worker, "jobs.enqueue", job="tidy")
+        assert [row.name for row in await runner._due()] == ["tidy"]
+        look, wait = runner._desk.use, runner._waits.begin(worker.installed, "job:tidy", time.monotonic(), [3600.0])
+
+        @asynccontextmanager
+        async def meanwhile() -> AsyncIterator[Any]:
+            async with look() as connection:
+                yield connection
+            runner._held["worker", "tidy"] = wait
+
+        monkeypatch.setattr(runner._desk, "use", meanwhile)
+        assert await runner._due() == []
 
 
 @pytest.mark.usefixtures("_soon")

@@ -161,7 +161,8 @@ class JobRunner:
             busy[owner] = busy.get(owner, 0) + 1
         taken = []
         for row in found:
-            if busy.get(row.extension_id, 0) < AT_ONCE:
+            is_held = (row.extension_id, row.name) in self._held  # since a moment ago, perhaps
+            if not is_held and busy.get(row.extension_id, 0) < AT_ONCE:
                 busy[row.extension_id] = busy.get(row.extension_id, 0) + 1
                 taken.append(row)
         return taken
