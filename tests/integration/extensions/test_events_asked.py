@@ -185,9 +185,8 @@ async def test_a_job_that_was_interrupted_runs_again_on_the_next_start(dsn: str)
         assert later.asked == worker.asked
 
 
-async def test_a_worker_that_is_not_there_or_a_right_that_was_taken_costs_no_try(dsn: str, monkeypatch: Any) -> None:
+async def test_a_worker_that_is_not_there_costs_no_try(dsn: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(jobs, "_NOT_NOW_S", 0.05)
-    monkeypatch.setattr(jobs, "_REVOKED_S", 0.05)
     async with running_node(dsn) as node:
         worker = worker_with_jobs()
         absences = [2]
@@ -200,12 +199,23 @@ async def test_a_worker_that_is_not_there_or_a_right_that_was_taken_costs_no_try
         worker.answer = be_absent
         await node.router.attach(worker)
         await node.call(worker, "jobs.enqueue", job="tidy")
+        await until(lambda: query(dsn, "select * from mag.extension_job") == [])
+        assert [told["tries"] for _, told in worker.asked] == [1, 1, 1]
+
+
+async def test_a_right_that_was_taken_costs_no_try(dsn: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(jobs, "_REVOKED_S", 0.05)
+    async with running_node(dsn) as node:
+        worker = worker_with_jobs()
+        await node.router.attach(worker)
+        await node.call(worker, "jobs.enqueue", job="tidy", delay_s=3600)
         grants, worker.installed.grants = worker.installed.grants, {}
+        query(dsn, "update mag.extension_job set planned_s = 1, due_s = 1 returning id")  # due when the right is gone
         await until(lambda: query(dsn, "select count(*) from mag.extension_job where due_s > planned_s") == [(1,)])
         assert worker.asked == []
         worker.installed.grants = grants
         await until(lambda: query(dsn, "select * from mag.extension_job") == [])
-        assert [told["tries"] for _, told in worker.asked] == [1, 1, 1]
+        assert [told["tries"] for _, told in worker.asked] == [1]
 
 
 async def test_what_is_no_job_or_too_much_is_refused(dsn: str, monkeypatch: Any) -> None:
