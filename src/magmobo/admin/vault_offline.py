@@ -17,10 +17,10 @@ from msgspec import Struct
 
 from magmobo.admin.data_folder import DataFolder, NodeLock
 from magmobo.admin.errors import data_folder_error
+from magmobo.admin.params import params_of
 from magmobo.contracts.capabilities import Actor
 from magmobo.contracts.commands import Command
 from magmobo.contracts.configuration import ReloadOutcome, ReloadPlan
-from magmobo.contracts.secret import Secret
 from magmobo.contracts.vaults import ListSecrets, VaultContents
 from magmobo.kernel.bus.bus import EventBus
 from magmobo.kernel.clock import SystemClock
@@ -78,7 +78,7 @@ async def ask_vault(
             operations.register(services.commands.scoped(OWNER, KERNEL_ACTOR))
             answer = await services.commands.run(
                 command.name,
-                msgspec.json.encode(command, enc_hook=_revealed),
+                msgspec.json.encode(params_of(command)),
                 actor=actor,
                 dry_run=dry_run,
                 timeout_s=timeout_s,
@@ -130,9 +130,3 @@ async def _services(folder: DataFolder) -> AsyncIterator[Services]:
 
 def _log() -> QuietLog:
     return QuietLog(component=OWNER)
-
-
-def _revealed(value: Any) -> str:
-    if isinstance(value, Secret):
-        return value.reveal()
-    raise NotImplementedError(type(value).__name__)

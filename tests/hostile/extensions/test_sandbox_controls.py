@@ -11,6 +11,8 @@ LOCKED_ELSEWHERE = {
     "count_events", "handle_page_faults", "new_user_namespace", "clone_into_user_namespace", "trace_node",
     "read_other_memory", "write_other_memory", "steal_descriptor", "compare_with_node", "through_hard_link",
     "read_memory_of_node", "call_as_32_bits",
+    # and a control group of version 1 for processors, whose share of real time is 0 unless given
+    "become_real_time",
 }  # fmt: skip
 
 

@@ -6,16 +6,18 @@ Where none can be made (a plain user without a delegated group) workers run with
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 import pytest
 import structlog
 
-from magmobo.extensions.sandbox import cgroup
+from magmobo.extensions.sandbox import cgroup, plainfiles
 from magmobo.extensions.sandbox.kinds import Layer
 from magmobo.extensions.sandbox.limits import THREADS
 from magmobo.extensions.sandbox.spawner import Spawner
@@ -155,3 +157,22 @@ def test_a_group_that_may_be_made_and_not_entered_is_none(monkeypatch: pytest.Mo
     assert not [path for path, _, _ in os.walk("/sys/fs/cgroup") if f"magmobo-worker-{os.getpid()}-" in path]
     monkeypatch.undo()
     assert (cgroup.find() is None) == (before is None)
+
+
+@pytest.mark.parametrize(("refused", "is_borne"), [("cpu.cfs_quota_us", True), ("memory.limit_in_bytes", False)])
+def test_a_node_with_less_than_one_processor_has_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str, is_borne: bool
+) -> None:
+    """Version 1 refuses the quota of one processor below a smaller one, which holds for the worker anyway."""
+    written: list[str] = []
+
+    def write(path: str, _text: str) -> None:
+        if path.endswith(refused):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        written.append(Path(path).name)
+
+    monkeypatch.setattr(plainfiles, "write", write)
+    groups = cgroup.Groups(dict.fromkeys(("cpu", "memory", "pids"), tmp_path), is_unified=False)
+    with nullcontext() if is_borne else pytest.raises(OSError, match="Invalid"):
+        groups.make(1, MEMORY_BYTES)
+    assert ("memory.limit_in_bytes" in written and "pids.max" in written) == is_borne

@@ -7,6 +7,7 @@ are removed by the next one. Source: the kernel's Documentation/admin-guide/cgro
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -59,7 +60,7 @@ class Groups:
                 os.mkdir(group)  # noqa: PTH102 -- see `plainfiles`
             for file, value in limits[controller].items():
                 if file not in _NOT_EVERYWHERE or os.access(f"{group}/{file}", os.F_OK):
-                    plainfiles.write(f"{group}/{file}", str(value))
+                    _limit(f"{group}/{file}", str(value))
 
     def enter(self, number: int) -> None:
         """Move this process into the group. Raises: OSError."""
@@ -100,6 +101,16 @@ def find() -> Groups | None:
         finally:
             groups.remove(0)
     return None
+
+
+def _limit(file: str, value: str) -> None:
+    """Write a limit. Raises: OSError."""
+    try:
+        plainfiles.write(file, value)
+    except OSError as error:
+        is_less_above = error.errno == errno.EINVAL and file.endswith("/cpu.cfs_quota_us")
+        if not is_less_above:  # version 1 refuses more than a group above has, which holds here as well
+            raise
 
 
 def _is_entered(groups: Groups) -> bool:
