@@ -189,7 +189,10 @@ async def test_a_head_that_comes_too_slowly_is_not_waited_for(start: bytes) -> N
     async with running(header_timeout_s=0.2) as world:
         client = await world.connect()
         trickle = asyncio.create_task(drip(client, start))
-        answer = await client.rest()
+        try:
+            answer = await client.rest()
+        except ConnectionError:  # a byte of ours met the closed end before we read that it is
+            answer = b""
         trickle.cancel()
         assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
         await client.close()
