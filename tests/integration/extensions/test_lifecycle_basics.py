@@ -270,8 +270,9 @@ async def test_a_grant_ends_by_time(database: str, tmp_path: Path) -> None:
         await node.lifecycle.grant(GrantCapability(id="demo", wanted="database.read", ttl_s=0.05), ADMIN)
         await until(lambda: "database.read" not in worker.installed.grants)
         await until(lambda: traces(database, tmp_path)["rights"] == [])
+        ended = [("revoked", "time")]
+        await until(lambda: rows(database, "select state, decided_by from mag.extension_grant") == ended)
         assert await node.state() == "enabled"
-        assert rows(database, "select state, decided_by from mag.extension_grant") == [("revoked", "time")]
 
 
 async def test_a_grant_ends_by_time_also_while_no_node_runs(database: str, tmp_path: Path) -> None:
