@@ -85,10 +85,10 @@ async def test_peers_that_come_and_go_leave_nothing_behind(folder: DataFolder) -
             writer.close()
             if number % 20 == 0:
                 await asyncio.sleep(0)
-        assert await is_served(folder)
         async with asyncio.timeout(DEADLINE_S):
             while server._conversations:
                 await asyncio.sleep(0.001)
+        assert await is_served(folder)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("control:")]
 
 
