@@ -71,6 +71,29 @@ async def test_one_of_two_nodes_delivers_what_happens_on_both(dsn: str) -> None:
             assert second.gaps() == []
 
 
+async def test_a_node_that_leaves_in_order_but_slowly_is_not_taken_for_dead(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave = seat.Seat.leave
+
+    async def leave_slowly(self: seat.Seat) -> None:
+        await asyncio.sleep(10 * seat.BEAT_S)
+        await leave(self)
+
+    async with running_node(dsn) as one, running_node(dsn) as two:
+        workers = [FakeWorker(installed("listener", binding())) for _ in range(2)]
+        await one.router.attach(workers[0])
+        await until(lambda: len(query(dsn, LEADER)) == 1)
+        await two.router.attach(workers[1])
+        await until(lambda: len(query(dsn, SEATS)) == 2)
+        monkeypatch.setattr(seat.Seat, "leave", leave_slowly)
+        await one.router.stop()
+        two.emit(TestNoted(1))
+        await until(lambda: workers[1].numbers() == [1])
+        assert workers[1].gaps() == []
+        assert len(query(dsn, SEATS)) == 1
+
+
 async def test_a_node_that_ends_without_a_word_leaves_a_gap_to_those_who_hear_of_nodes(dsn: str) -> None:
     hearers: Callable[[], FakeWorker] = lambda: FakeWorker(  # noqa: E731
         installed(

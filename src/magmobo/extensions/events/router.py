@@ -86,14 +86,13 @@ class EventRouter:
         async with self._waking:
             if not self._tasks:
                 return
-            is_clean = await self._end_in_order()
+            if await self._end_in_order():
+                await self._seat.leave()
             tasks, self._tasks = self._tasks, []
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._intake.close()
-            if is_clean:
-                await self._seat.leave()
 
     # ------------------------------------------------------------ extensions come and go
 

@@ -55,12 +55,15 @@ class Seat:
             await self._clock.sleep(_RETRY_S)
 
     async def leave(self) -> None:
-        """The node ends in order, and everything is logged: nobody is to be told of a gap."""
-        if self._key:
-            key, self._key = self._key, 0
+        """The node ends in order, and everything is logged: nobody is to be told of a gap.
+
+        Called while the seat is held, because a row without its lock is one of a node that died.
+        """
+        if key := self._key:
             with suppress(psycopg.Error, MagError):
                 async with self._database.session() as connection:
                     await connection.execute("delete from mag.extension_source where key = %s", (key,))
+                self._key = 0  # not before: who delivers spares the row of its own key alone
 
     # ------------------------------------------------------------ inside
 
