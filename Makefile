@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= flights
 .DEFAULT_GOAL := help
-.PHONY: help install tools up test lint format bench bench-hostile smoke lock clean
+.PHONY: help install tools up test test-late lint format bench bench-hostile smoke lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -25,6 +25,9 @@ up: install ## Serve the flights demo (DEMO=tasks for the other, DEMO= for an em
 
 test: tools ## Run every test against real servers
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+test-late: tools ## The same with answers that come late now and then, to find races (PYTEST_ARGS=tests/integration/magds)
+	@$(BIN)/python -m pytest -p tests.late $(or $(PYTEST_ARGS),tests/integration)
 
 lint: install ## Style, types, the import rule
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . || { echo "next: make format mends most of it" >&2; exit 1; }
