@@ -11,7 +11,7 @@ from tests.browser.support import Visit, sign_in, visiting
 from tests.integration.console.played_extensions import MARKUP, PlayedExtensions, grant
 from tests.integration.console.support import TOKEN, running_console
 
-from magmobo.contracts.extensions import LimitInfo, WaitInfo
+from magmobo.contracts.extensions import BindingInfo, LimitInfo, UpgradeInfo, WaitInfo, Widening
 
 
 @asynccontextmanager
@@ -96,6 +96,34 @@ async def test_a_critical_approval_takes_the_id_typed() -> None:
         await expect(card(page, "guard")).to_contain_text("granted")
         confirmed = {"id": "guard", "confirm": "guard", "sha256": "0" * 64}
         assert extensions.asked[-1] == ("extension:approve", confirmed, False)
+
+
+async def test_of_an_upgrade_that_waits_is_shown_what_it_changes() -> None:
+    async with looking_at_extensions() as (visit, played):
+        detail = played.details["delay-alerts"]
+        new = replace(grant("database.write", "high", "pending", {"tables": ["public.notes"]}, "It notes."), new=True)
+        played.details["delay-alerts"] = replace(
+            detail, info=replace(detail.info, pending_version="2.0.0"), grants=[*detail.grants, new],
+            versions=["1.0.0", "2.0.0"],
+            upgrade=UpgradeInfo(
+                "2.0.0", "high", ["database.write"], [Widening("database.read", "tables", MARKUP)], ["api.emit_events"],
+                [BindingInfo("hook", "api.before_request", "priority 20")], [],
+                ["public.flights", "public.notes"], ["public.notes"],
+            ),
+        )  # fmt: skip
+        changes = [
+            "+ database.write", f"+ database.read: tables {MARKUP}", "+ hook api.before_request (priority 20)",
+            "− api.emit_events",
+        ]  # fmt: skip
+        await visit.page.reload()
+        shown = card(visit.page, "delay-alerts")
+        await expect(shown.get_by_role("list", name="What version 2.0.0 changes").locator("li")).to_have_text(changes)
+        await expect(shown.get_by_role("button", name="Go back")).to_have_count(0)
+        await shown.get_by_role("button", name="Look and approve").click()
+        dialog = visit.page.get_by_role("dialog")
+        await expect(dialog).to_contain_text("It would read public.flights, public.notes and write public.notes.")
+        await expect(dialog.get_by_role("list").locator("li")).to_have_text(changes)
+        assert await visit.page.title() != "owned"
 
 
 async def test_a_capability_is_taken_back_and_given_again() -> None:

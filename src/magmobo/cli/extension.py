@@ -22,6 +22,7 @@ from magmobo.cli.extension_text import (
     page_lines,
     removed_lines,
     report_lines,
+    state_of,
 )
 from magmobo.cli.output import as_typed, echo, echo_error, print_json, printable
 from magmobo.cli.watch import repeated
@@ -331,8 +332,8 @@ def told(command: str, detail: ExtensionDetail, done: str, *, as_json: bool) -> 
         print_json(command, fields_of(detail))
         return 0
     info = detail.info
-    word = done or f"is {info.state}  {info.detail}".rstrip()
-    echo(f"{printable(info.id)} {printable(info.version)} {printable(word)}")
+    word = done or f"is {state_of(info)}  {printable(info.detail)}".rstrip()
+    echo(f"{printable(info.id)} {printable(info.version)} {word}")
     if not word.startswith("would ") and (step := next_step(info, detail.grants)):
         echo_error(as_typed(f"next: `{step}`"))
     return 0

@@ -12,6 +12,7 @@ from magmobo.cli.plans import table
 from magmobo.cli.statuses import coloured, counted
 from magmobo.contracts.extensions import (
     EXTENSION_CAPABILITIES,
+    BindingInfo,
     DeadLetters,
     ExtensionDetail,
     ExtensionInfo,
@@ -21,7 +22,9 @@ from magmobo.contracts.extensions import (
     LogLine,
     SandboxReport,
     TrustedKeys,
+    UpgradeInfo,
     WaitInfo,
+    Widening,
 )
 
 _RISKS = {"low": "dim", "medium": "cyan", "high": "yellow", "critical": "red"}
@@ -86,7 +89,8 @@ def detail_lines(detail: ExtensionDetail) -> Iterator[str]:
     yield f"{state}  {printable(info.detail)}".rstrip()
     if info.tier:
         yield _row("sandbox", f"{info.tier}, {counted(info.restarts, 'restart')}")
-    yield from ask_lines(detail)
+    yield from _grant_lines(detail)
+    yield from _table_lines(detail.reads, detail.writes)
     for binding in detail.bindings:
         yield _row(binding.kind, f"{binding.name}  {binding.detail}".strip())
     if detail.settings:
@@ -104,16 +108,50 @@ def detail_lines(detail: ExtensionDetail) -> Iterator[str]:
         yield _row("figures", ", ".join(f"{name} {_number(value)}" for name, value in detail.figures.items()))
     if len(detail.versions) > 1:
         yield _row("versions", ", ".join(detail.versions))
+    if detail.upgrade:
+        yield from upgrade_lines(detail.upgrade)
     if step := next_step(info, detail.grants):
         yield as_typed(_row("next", f"`{step}`"))
 
 
 def ask_lines(detail: ExtensionDetail) -> Iterator[str]:
-    """What it asks for, the riskiest first, and what that comes to."""
+    """What it asks for, the riskiest first, and what that comes to; of an upgrade, what it changes."""
+    yield from _grant_lines(detail)
+    if detail.upgrade:
+        yield from upgrade_lines(detail.upgrade)
+    else:
+        yield from _table_lines(detail.reads, detail.writes)
+
+
+def upgrade_lines(upgrade: UpgradeInfo) -> Iterator[str]:
+    """What an upgrade changes: what is more after a plus, what is less after a minus."""
+    risk = f"up to {upgrade.risk} risk" if upgrade.risk else "asks for nothing more"
+    yield _row("upgrade", f"to {upgrade.version}, {risk}")
+    more = [*upgrade.added, *map(_widening_text, upgrade.widened), *map(_binding_text, upgrade.bindings_added)]
+    less = [*upgrade.removed, *map(_binding_text, upgrade.bindings_removed)]
+    yield from (_row("", f"{mark} {text}") for mark, texts in (("+", more), ("-", less)) for text in texts)
+    yield from _table_lines(upgrade.reads, upgrade.writes, "would read", "would write")
+
+
+def _widening_text(more: Widening) -> str:
+    kind, what = ("", f"{more.what} a minute") if more.kind == "rate_per_minute" else (f"{more.kind} ", more.what)
+    return f"{more.capability}  {kind}{what}"
+
+
+def _binding_text(binding: BindingInfo) -> str:
+    return f"{binding.kind} {binding.name}  {binding.detail}".strip()
+
+
+def _grant_lines(detail: ExtensionDetail) -> Iterator[str]:
     order = list(_RISKS)
     for grant in sorted(detail.grants, key=lambda grant: -order.index(grant.risk) if grant.risk in order else 0):
         yield _grant_line(grant)
-    for label, names in (("reads", detail.reads), ("writes", detail.writes)):
+
+
+def _table_lines(
+    reads: Sequence[str], writes: Sequence[str], read_label: str = "reads", write_label: str = "writes"
+) -> Iterator[str]:
+    for label, names in ((read_label, reads), (write_label, writes)):
         if names:
             yield _row(label, ", ".join(names))
 

@@ -164,11 +164,38 @@ class WaitInfo(Struct, frozen=True):
     behind: int
 
 
+class Widening(Struct, frozen=True):
+    """More of a capability that an extension has: `kind` is `tables`, `hosts`, `channels`, `topics`,
+    `rate_per_minute` or `endpoints`; `what` names it.
+    """
+
+    capability: str
+    kind: str
+    what: str
+
+
+class UpgradeInfo(Struct, frozen=True):
+    """What an upgrade would change. `added` and `removed` are capabilities, those that come with others too; `risk` is
+    the highest of what is added or widened, empty when nothing is. A binding that is another one is both added and
+    removed. `reads` and `writes` are as in `ExtensionDetail`, with what waits for approval granted.
+    """
+
+    version: str
+    risk: str
+    added: Sequence[str]
+    widened: Sequence[Widening]
+    removed: Sequence[str]
+    bindings_added: Sequence[BindingInfo]
+    bindings_removed: Sequence[BindingInfo]
+    reads: Sequence[str]
+    writes: Sequence[str]
+
+
 class ExtensionDetail(Struct, frozen=True):
     """Everything the node knows about one extension. `reads` and `writes` are tables, in words; `backlog` are events
     that wait for it, `dead` those it could not take; `figures` are counts since the node started. `sha256` is the
-    package that counts, `pending_sha256` that of an upgrade which waits for approval, or empty. `limits` are of each
-    capability that it has; `waits` says what of it waits for one.
+    package that counts, `pending_sha256` that of an upgrade which waits for approval, or empty; `upgrade` is what that
+    would change. `limits` are of each capability that it has; `waits` says what of it waits for one.
     """
 
     info: ExtensionInfo
@@ -187,6 +214,7 @@ class ExtensionDetail(Struct, frozen=True):
     pending_sha256: str = ""
     limits: Sequence[LimitInfo] = ()
     waits: Sequence[WaitInfo] = ()
+    upgrade: UpgradeInfo | None = None
 
 
 class ExtensionPage(Struct, frozen=True):

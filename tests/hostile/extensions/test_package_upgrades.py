@@ -80,7 +80,7 @@ def test_a_key_under_the_name_of_another_signs_nothing(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_more_than_was_approved_is_seen(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
     found = capability_diff(manifest(capabilities=before), manifest(capabilities=after))
-    assert found.asks_for_more
+    assert found.more
     assert found.risk is not None
 
 

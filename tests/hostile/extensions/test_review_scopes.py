@@ -41,8 +41,8 @@ def decided(read: Any, name: str, **less: Any) -> dict[str, Any]:
 )
 def test_an_upgrade_that_no_longer_says_which_is_seen(name: str, kind: str, some: list[str]) -> None:
     narrow, wide = manifest(capabilities=[asked(name, **{kind: some})]), manifest(capabilities=[asked(name)])
-    assert capability_diff(narrow, wide).asks_for_more
-    assert not capability_diff(wide, narrow).asks_for_more
+    assert capability_diff(narrow, wide).more
+    assert not capability_diff(wide, narrow).more
     before = {name: grants.granted(narrow.capabilities[0], "admin")}
     carried = grants.carried_decisions(narrow, before, wide)
     assert carried[name].state != "granted" or name in ("api.emit_events", "realtime.register_channel")

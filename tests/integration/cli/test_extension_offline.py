@@ -11,7 +11,7 @@ import pytest
 
 from magmobo.cli.main import main
 from magmobo.extensions.package.format import read_package
-from magmobo.extensions.package.keys import key_id, read_public
+from magmobo.extensions.package.keys import key_id, parse_public
 from magmobo.extensions.package.scaffold import templates
 
 Capture = pytest.CaptureFixture[str]
@@ -56,7 +56,7 @@ def test_from_a_new_extension_to_a_signed_package(place: Path, capfd: Capture) -
     file = Path(packed["file"])
     assert file == place / "delay-alerts-0.1.0.magx"
     assert told(capfd, "extension:sign", file.name, "--key", "magx.key")["key_id"] == key["key_id"]
-    public = read_public(place / "magx.key.pub")
+    public = parse_public((place / "magx.key.pub").read_text())
     package = read_package(file.read_bytes(), {key_id(public): public})
     assert package.id == "delay-alerts"
     assert not [path for path in package.files if "test" in path or path.startswith(".")]

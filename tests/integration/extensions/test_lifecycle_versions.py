@@ -25,12 +25,14 @@ from tests.integration.extensions.lifecycle_parts import (
     until,
 )
 
-from magmobo.contracts.extensions import GrantCapability
+from magmobo.contracts.extensions import BindingInfo, GrantCapability, UpgradeInfo, Widening
 from magmobo.extensions.lifecycle.errors import NoWayBack, TierTooLow, UpgradeFailed
 from magmobo.extensions.package.errors import UpgradeRefused
 from magmobo.testing.clock import FakeClock
 
 CAPABILITIES = [SCHEMA, READ]
+HOOK = {"name": "api.intercept_request", "reason": "sees requests"}
+WRITE = {"name": "database.write", "reason": "sets prices", "tables": ["public.prices"]}
 COLUMNS_1 = [("ext_demo", "seen", "id")]
 COLUMNS_2 = [("ext_demo", "seen", "id"), ("ext_demo", "seen", "note")]
 
@@ -176,6 +178,56 @@ async def test_more_capabilities_wait_for_approval_while_the_old_version_goes_on
         assert traces(database, tmp_path)["rights"] == [("orders", "SELECT")]
 
 
+async def test_what_an_upgrade_changes_is_shown_before_it_is_approved(database: str, tmp_path: Path) -> None:
+    after_insert = {"name": "seen", "topic": "database.change", "tables": ["public.orders"]}
+    before_request = {"point": "api.before_request", "priority": 10}
+    tell = {"name": "tell", "summary": "Tells."}
+    first = package(tmp_path / "a", capabilities=[READ, HOOK, EMIT], hooks=[before_request], commands=[tell])
+    wider, write = READ | {"tables": ["public.orders", "public.prices"]}, WRITE
+    second = package(
+        tmp_path / "a", "1.1.0", capabilities=[wider, write, HOOK], events=[after_insert],
+        hooks=[before_request | {"priority": 20}], commands=[tell],
+    )  # fmt: skip
+    async with node_at(database, tmp_path) as node:
+        await (await node.trusted()).enabled(first)
+        assert (await node.lifecycle.show("demo")).upgrade is None
+        planned = await node.lifecycle.upgrade(second, ADMIN, dry_run=True)
+        await node.lifecycle.upgrade(second, ADMIN)
+        shown = await node.lifecycle.show("demo")
+        seen = UpgradeInfo(
+            version="1.1.0",
+            risk="high",
+            added=["database.write"],
+            widened=[Widening("database.read", "tables", "public.prices")],
+            removed=["api.emit_events"],
+            bindings_added=[
+                BindingInfo("hook", "api.before_request", "priority 20"),
+                BindingInfo("event", "seen", "database.change public.orders"),
+            ],
+            bindings_removed=[BindingInfo("hook", "api.before_request", "priority 10")],
+            reads=["public.orders", "public.prices"],
+            writes=["public.prices"],
+        )
+        assert (planned.upgrade, shown.upgrade) == (seen, seen)
+        assert (shown.reads, shown.writes) == (["public.orders"], []), "what runs is as it was"
+        approved = await node.lifecycle.approve("demo", (), "", ADMIN, dry_run=True)
+        assert approved.upgrade == seen
+        assert (await node.lifecycle.approve("demo", (), "", ADMIN)).upgrade is None
+
+
+async def test_an_upgrade_that_asks_for_nothing_more_shows_what_it_takes_part_in(database: str, tmp_path: Path) -> None:
+    first = package(tmp_path / "a", capabilities=[HOOK])
+    second = package(tmp_path / "a", "1.1.0", capabilities=[HOOK], hooks=[{"point": "api.before_request"}])
+    async with node_at(database, tmp_path) as node:
+        await (await node.trusted()).enabled(first)
+        planned = await node.lifecycle.upgrade(second, ADMIN, dry_run=True)
+        assert planned.upgrade is not None
+        assert (planned.upgrade.risk, [one.name for one in planned.upgrade.bindings_added]) == (
+            "",
+            ["api.before_request"],
+        )
+
+
 async def test_what_operators_decided_stays_decided(database: str, tmp_path: Path) -> None:
     two = READ | {"tables": ["public.orders", "public.prices"]}
     optional = EMIT | {"optional": True, "fallback": "tells nobody"}
@@ -227,7 +279,9 @@ async def test_storage_that_a_failed_upgrade_brought_goes_again(database: str, t
     async with node_at(database, tmp_path, world=world) as node:
         await (await node.trusted()).enabled(package(tmp_path / "a"))
         second = package(tmp_path / "a", "1.1.0", files=UP1, capabilities=[SCHEMA])
-        await node.lifecycle.upgrade(second, ADMIN)
+        detail = await node.lifecycle.upgrade(second, ADMIN)
+        assert detail.upgrade is not None
+        assert detail.upgrade.writes == ["its own tables"], "which have no name yet"
         assert traces(database, tmp_path)["roles"] == []
         with pytest.raises(UpgradeFailed):
             await node.lifecycle.approve("demo", (), "", ADMIN)

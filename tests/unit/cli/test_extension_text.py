@@ -6,15 +6,19 @@ import pytest
 from click import unstyle
 from msgspec.structs import replace
 
-from magmobo.cli.extension_text import detail_lines, letter_lines
+from magmobo.cli.extension import told
+from magmobo.cli.extension_text import ask_lines, detail_lines, letter_lines, upgrade_lines
 from magmobo.contracts.extensions import (
+    BindingInfo,
     DeadLetter,
     DeadLetters,
     ExtensionDetail,
     ExtensionInfo,
     GrantInfo,
     LimitInfo,
+    UpgradeInfo,
     WaitInfo,
+    Widening,
 )
 
 MIDNIGHT = "2026-11-24T00:00:00Z"
@@ -81,7 +85,52 @@ def test_events_that_wait_were_not_taken_and_are_no_dead_letters() -> None:
     assert "a.b" in found[-1]
 
 
+UPGRADE = UpgradeInfo(
+    "2.0.0", "high", ["database.write"], [Widening("database.read", "tables", "public.prices")], ["api.emit_events"],
+    [BindingInfo("hook", "api.before_request", "priority 20")],
+    [BindingInfo("hook", "api.before_request", "priority 10")],
+    ["public.orders", "public.prices"], ["public.prices"],
+)  # fmt: skip
+CHANGES = [
+    "+ database.write", "+ database.read  tables public.prices", "+ hook api.before_request  priority 20",
+    "- api.emit_events", "- hook api.before_request  priority 10",
+]  # fmt: skip
+
+
+def test_an_upgrade_that_waits_is_shown_as_what_it_changes() -> None:
+    detail = replace(DETAIL, reads=["public.orders"], upgrade=UPGRADE)
+    found = [unstyle(line) for line in detail_lines(detail)]
+    assert of("upgrade", found) == ["to 2.0.0, up to high risk"]
+    assert [line.strip() for line in found if line.strip()[:2] in ("+ ", "- ")] == CHANGES
+    assert of("reads", found) == ["public.orders"], "what runs goes on as it is"
+    assert found[-2:] == ["  would read  public.orders, public.prices", "  would write public.prices"]
+
+
+def test_who_approves_an_upgrade_reads_what_it_would_read_not_what_it_reads_now() -> None:
+    found = [unstyle(line) for line in ask_lines(replace(DETAIL, reads=["public.orders"], upgrade=UPGRADE))]
+    assert not of("reads", found)
+    assert [line.strip() for line in found[2:-2]] == CHANGES
+    assert of("reads", [unstyle(line) for line in ask_lines(replace(DETAIL, reads=["public.orders"]))])
+
+
+def test_after_an_order_an_upgrade_that_waits_is_said_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = replace(DETAIL, info=replace(INFO, pending_version="2.0.0"), upgrade=UPGRADE)
+    told("extension:upgrade", waiting, "", as_json=False)
+    said = capsys.readouterr()
+    assert said.out == "desk 1.0.0 is enabled (2.0.0 waits)\n"
+    assert "mag extension:approve desk" in said.err
+
+
+def test_a_higher_rate_and_an_upgrade_that_asks_for_nothing_more_are_said() -> None:
+    rate = replace(UPGRADE, widened=[Widening("database.read", "rate_per_minute", "500")])
+    assert any("+ database.read  500 a minute" in line for line in upgrade_lines(rate))
+    same = UpgradeInfo("2.0.0", "", [], [], [], [], [], [], [])
+    assert list(upgrade_lines(same)) == ["  upgrade     to 2.0.0, asks for nothing more"]
+
+
 def test_words_of_others_draw_nothing() -> None:
     evil = replace(WAIT, handler="event:\x1b[31m", capabilities=["\n"])
-    for found in (lines(waits=(evil,)), list(letter_lines("desk", DeadLetters([], [evil])))):
+    upgrade = replace(UPGRADE, version="\x1b[2J", bindings_added=[BindingInfo("hook", "\n", "\x1b[0m")])
+    drawn = lines(waits=(evil,)), list(letter_lines("desk", DeadLetters([], [evil]))), list(upgrade_lines(upgrade))
+    for found in drawn:
         assert not any("\x1b" in line or "\n" in line for line in found)

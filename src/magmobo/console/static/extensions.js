@@ -2,6 +2,7 @@
 
 import { element } from "./node.js";
 import { openOrder } from "./order.js";
+import { upgradeChanges } from "./upgrade.js";
 import { timeText, visible } from "./words.js";
 
 const STATES = { enabled: "good", healthy: "good", error: "bad", unhealthy: "bad", degraded: "warn", installed: "warn" };
@@ -96,7 +97,7 @@ function card(detail, done) {
     pill(info.state), ...(info.health ? [pill(info.health)] : []));
   const tools = element("span", "tools");
   const waiting = detail.grants.filter((grant) => grant.state === "pending");
-  tools.append(...orders({ ...info, waiting, goesBack: detail.versions.length > 1 }, done));
+  tools.append(...orders({ ...info, waiting, goesBack: detail.versions.length > (info.pending_version ? 2 : 1) }, done));
   head.append(tools);
   const tail = (grant) => {
     const about = { id: info.id, wanted: grant.capability };
@@ -109,6 +110,7 @@ function card(detail, done) {
   shown.append(head);
   if (info.detail) shown.append(element("p", "banner warn words", visible(info.detail)));
   if (info.pending_version) shown.append(element("p", "banner warn", `Version ${visible(info.pending_version)} waits for approval; this one goes on.`));
+  if (detail.upgrade) shown.append(upgradeChanges(detail.upgrade));
   for (const wait of detail.waits) shown.append(element("p", "banner warn words", waitText(wait)));
   shown.append(element("p", "", visible(detail.description)), grantTable(detail.grants, tail), pairs([
     ["Reads", detail.reads.map(visible).join(", ")], ["Writes", detail.writes.map(visible).join(", ")],

@@ -2,6 +2,7 @@
 
 import { orderExtension } from "./api.js";
 import { grantTable } from "./extensions.js";
+import { upgradeChanges } from "./upgrade.js";
 import { visible } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -17,8 +18,9 @@ function say(words, problem) {
     ? [visible(problem.message, "\n"), problem.remedy].filter(Boolean).join("\n") : "";
 }
 
-function drawGrants(grants) {
-  byId("order-grants").replaceChildren(...(grants.length ? [grantTable(grants)] : []));
+function drawGrants(grants, upgrade) {
+  const drawn = [...(grants.length ? [grantTable(grants)] : []), ...(upgrade ? [upgradeChanges(upgrade)] : [])];
+  byId("order-grants").replaceChildren(...drawn);
   const isCritical = grants.some((grant) => grant.risk === "critical");
   byId("order-typing").hidden = !isCritical;
   return isCritical;
@@ -48,8 +50,10 @@ export async function openOrder(wanted, title, words, whenDone, grants = []) {
     order = { ...order, sha256: detail.pending_sha256 || detail.sha256 };
     const waits = grants.map((one) => one.capability);
     const waiting = detail.grants.filter((one) => one.new || waits.includes(one.capability));
-    drawGrants(waiting.map((one) => ({ ...one, state: "pending" }))); // the answer has them granted already
-    const [reads, writes] = [detail.reads, detail.writes].map((names) => names.map(visible).join(", ") || "nothing");
+    const rows = waiting.map((one) => ({ ...one, state: "pending" })); // the answer has them granted already
+    drawGrants(rows, waiting.length ? detail.upgrade : null);
+    const then = detail.upgrade ?? detail;
+    const [reads, writes] = [then.reads, then.writes].map((names) => names.map(visible).join(", ") || "nothing");
     say(waiting.length ? `It would read ${reads} and write ${writes}.` : "Nothing waits for approval.");
     byId("order-do").disabled = waiting.length === 0 || !canDo();
   } catch (problem) {

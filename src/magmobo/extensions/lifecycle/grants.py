@@ -42,8 +42,7 @@ def first_decisions(manifest: Manifest) -> Decisions:
 
 def carried_decisions(before: Manifest, decided: Decisions, after: Manifest) -> Decisions:
     """Those of the next version: what it asks for as before stays as decided, what is new or more is asked for anew."""
-    diff = capability_diff(before, after)
-    more = {*diff.added, *(one.capability for one in diff.widened)}
+    more = capability_diff(before, after).more
     found = {}
     for request in after.capabilities:
         old = decided.get(request.name)
@@ -80,6 +79,11 @@ def granted_less(
         hours=wanted.hours,
         by=by,
     )
+
+
+def with_waiting(decided: Decisions) -> Decisions:
+    """The same, as if what waits for approval were granted."""
+    return {name: replace(one, state=GRANTED) if one.state == PENDING else one for name, one in decided.items()}
 
 
 def revoked(decision: Decision, by: str) -> Decision:

@@ -18,11 +18,12 @@ from magmobo.contracts.extensions import (
     Risk,
     TrustedKey,
     TrustedKeys,
+    UpgradeInfo,
 )
 from magmobo.extensions.installed import Grant
 from magmobo.extensions.lifecycle.core import Core
-from magmobo.extensions.lifecycle.grants import effective
-from magmobo.extensions.lifecycle.records import GRANTED, PENDING, Decision, Entry
+from magmobo.extensions.lifecycle.grants import effective, with_waiting
+from magmobo.extensions.lifecycle.records import GRANTED, PENDING, Decision, Entry, Version
 from magmobo.extensions.lifecycle.settings import shown
 from magmobo.extensions.lifecycle.states import State
 from magmobo.extensions.package.manifest import CapabilityRequest, Manifest
@@ -53,6 +54,7 @@ class Views:
         grants = effective(manifest, current.decisions, self._core.now_s)
         standing = Standing() if entry.uid == 0 else await ports.events.standing(entry.id, grants)
         reads, writes = self._tables(entry, grants)
+        upgrade = self._upgrade(entry, entry.versions[entry.pending]) if entry.pending else None
         versions = [version.version for version in entry.versions.values()]
         return ExtensionDetail(
             info=self._info(entry, await ports.tier()),
@@ -71,6 +73,7 @@ class Views:
             pending_sha256=entry.pending,
             limits=standing.limits,
             waits=standing.waits,
+            upgrade=upgrade,
         )
 
     def keys(self) -> TrustedKeys:
@@ -113,8 +116,7 @@ class Views:
             yield self._grant(entry, request, current.decisions.get(request.name), new=False)
         if entry.pending:
             pending = entry.versions[entry.pending]
-            diff = capability_diff(current.manifest, pending.manifest)
-            more = {*diff.added, *(one.capability for one in diff.widened)}
+            more = capability_diff(current.manifest, pending.manifest).more
             for request in pending.manifest.capabilities:
                 if request.name in more:
                     yield self._grant(entry, request, pending.decisions.get(request.name), new=True)
@@ -138,12 +140,28 @@ class Views:
             hours="" if decision is None else decision.hours,
         )
 
-    def _tables(self, entry: Entry, grants: Mapping[str, Grant]) -> tuple[Sequence[str], Sequence[str]]:
-        own = (
-            [f"its own tables ({self._core.ports.guests.schema_of(entry.guest)})"]
-            if "database.schema" in grants
-            else []
+    def _upgrade(self, entry: Entry, after: Version) -> UpgradeInfo:
+        """What changes with a version that waits."""
+        before = entry.current.manifest
+        diff = capability_diff(before, after.manifest)
+        had, has = list(_bindings(before)), list(_bindings(after.manifest))
+        reads, writes = self._tables(entry, effective(after.manifest, with_waiting(after.decisions), self._core.now_s))
+        return UpgradeInfo(
+            version=after.version,
+            risk=diff.risk or "",
+            added=diff.added,
+            widened=diff.widened,
+            removed=diff.removed,
+            bindings_added=[binding for binding in has if binding not in had],
+            bindings_removed=[binding for binding in had if binding not in has],
+            reads=reads,
+            writes=writes,
         )
+
+    def _tables(self, entry: Entry, grants: Mapping[str, Grant]) -> tuple[Sequence[str], Sequence[str]]:
+        # Until it is first given rights on storage, it has no schema that could be named.
+        named = f" ({self._core.ports.guests.schema_of(entry.guest)})" if entry.guest else ""
+        own = [f"its own tables{named}"] if "database.schema" in grants else []
         read, write = grants.get("database.read"), grants.get("database.write")
         return (
             [*(read.scope["tables"] if read else ()), *own],

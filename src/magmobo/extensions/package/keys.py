@@ -24,6 +24,8 @@ KEY_BYTES = 32
 PRIVATE_MARK = "magx-private-1"
 PUBLIC_MARK = "magx-public-1"
 _MAX_FILE_BYTES = 1_024
+_TEXT = "the text"
+"""What a public key that cannot be used is called: it comes over the wire, not from a file."""
 _SMALL_ORDER = frozenset(
     bytes.fromhex(point)
     for point in (
@@ -71,12 +73,13 @@ def public_text(public: bytes) -> str:
     return f"{PUBLIC_MARK} {base64.b64encode(public).decode()}"
 
 
-def parse_public(text: str, *, place: str = "the text") -> bytes:
+def parse_public(text: str) -> bytes:
     """The 32 raw bytes of a public key: the line of its file, or the base64 alone. Raises: KeyRefused."""
-    mark, raw = _parsed(text, place)
+    mark, raw = _parsed(text, _TEXT)
     if mark == PRIVATE_MARK:
-        raise KeyRefused(place, "this is a private key, which is nobody else's business; give the .pub file")
-    _check_public(raw, place)
+        raise KeyRefused(_TEXT, "this is a private key, which is nobody else's business; give the .pub file")
+    if bytes((*raw[:31], raw[31] & 0x7F)) in _SMALL_ORDER:
+        raise KeyRefused(_TEXT, "anybody could sign for this key")
     return raw
 
 
@@ -98,15 +101,10 @@ def write_pair(pair: KeyPair, private_file: Path) -> Path:
 def read_pair(private_file: Path) -> KeyPair:
     """The pair of a private key's file. Raises: KeyRefused when others may read it, or it is none."""
     place = str(private_file)
-    mark, raw = _parsed(_read(private_file, private=True), place)
+    mark, raw = _parsed(_read_private(private_file), place)
     if mark != PRIVATE_MARK:
         raise KeyRefused(place, "this is not a private key")
     return _pair(raw)
-
-
-def read_public(public_file: Path) -> bytes:
-    """The 32 raw bytes of a public key's file. Raises: KeyRefused."""
-    return parse_public(_read(public_file, private=False), place=str(public_file))
 
 
 def signature_of(content: bytes, pair: KeyPair) -> bytes:
@@ -135,11 +133,6 @@ def _pair(seed: bytes) -> KeyPair:
     return KeyPair(public, Secret(base64.b64encode(seed).decode()))
 
 
-def _check_public(public: bytes, place: str) -> None:
-    if bytes((*public[:31], public[31] & 0x7F)) in _SMALL_ORDER:
-        raise KeyRefused(place, "anybody could sign for this key")
-
-
 def _parsed(text: str, place: str) -> tuple[str, bytes]:
     found = _LINE.fullmatch(text)
     if found is None:
@@ -150,14 +143,14 @@ def _parsed(text: str, place: str) -> tuple[str, bytes]:
         raise KeyRefused(place, "its base64 is damaged") from error
 
 
-def _read(path: Path, *, private: bool) -> str:
+def _read_private(path: Path) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise KeyRefused(str(path), "this is no regular file")
-            if private and found.st_mode & 0o077:
+            if found.st_mode & 0o077:
                 raise KeyRefused(str(path), "others may read it")
             return os.read(descriptor, _MAX_FILE_BYTES).decode("ascii", "replace")
         finally:

@@ -7,12 +7,12 @@ Source: CONTRACTS section 5 (an upgrade that asks for more waits for approval).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Protocol
 
 from msgspec import Struct
 
-from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, Risk
+from magmobo.contracts.extensions import EXTENSION_CAPABILITIES, Risk, Widening
 from magmobo.extensions.package.errors import UpgradeRefused
 from magmobo.extensions.package.manifest import CapabilityRequest, EndpointBinding, Manifest
 from magmobo.extensions.package.scopes import KINDS, asked_for, covers
@@ -34,31 +34,20 @@ class Release(Protocol):
     def sha256(self) -> str: ...
 
 
-class Widening(Struct, frozen=True):
-    """More of a capability that it had: `kind` is `tables`, `hosts`, `channels`, `topics`, `rate_per_minute` or
-    `endpoints`; `what` names it.
-    """
-
-    capability: str
-    kind: str
-    what: str
-
-
 class Diff(Struct, frozen=True):
-    """From one manifest to the next. `added` and `removed` are names of capabilities, implied ones too; `bindings` are
-    handlers that are new; `risk` is the highest of what is added or widened, None when nothing is.
+    """From one manifest to the next. `added` and `removed` are names of capabilities, implied ones too; `risk` is the
+    highest of what is added or widened, None when nothing is.
     """
 
     added: Sequence[str]
     removed: Sequence[str]
     widened: Sequence[Widening]
-    bindings: Sequence[str]
     risk: Risk | None
 
     @property
-    def asks_for_more(self) -> bool:
-        """Whether somebody has to approve it."""
-        return bool(self.added or self.widened)
+    def more(self) -> Set[str]:
+        """The capabilities that somebody has to approve: new ones, and those that reach further."""
+        return {*self.added, *(one.capability for one in self.widened)}
 
 
 def check_upgrade(before: Release, after: Release) -> None:
@@ -92,7 +81,6 @@ def capability_diff(before: Manifest, after: Manifest) -> Diff:
         added=added,
         removed=sorted(had.keys() - has.keys()),
         widened=widened,
-        bindings=sorted(after.handlers() - before.handlers()),
         risk=highest_risk(names),
     )
 
